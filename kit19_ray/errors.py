@@ -1,0 +1,76 @@
+"""Errors that are the user's to mend, and the exit codes they lead to.
+
+    UserError                exit 2: one message, no traceback
+    ├── ConfigError          a config file or an override
+    ├── SourceError          an original data file
+    ├── TaskError            a task file or a template
+    ├── StorageError         a root, a bucket, an endpoint, a prefix
+    ├── DataError            what the data stage was asked for
+    ├── TrainError           what the train stage was asked for
+    ├── EvaluateError        what the evaluate stage was asked for
+    └── ServeError           what the serve stage was asked for
+
+Anything else that escapes is ours: exit 1, with a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_DONE, EXIT_OURS, EXIT_USER = 0, 1, 2
+
+
+class UserError(Exception):
+    """A mistake the reader of `message` can mend.
+
+    Args:
+        message: what is wrong: the file or key, the value, what is allowed.
+        hint: what to do next, on a line of its own.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class ConfigError(UserError):
+    """A config file or an override that cannot be used."""
+
+
+class SourceError(UserError):
+    """An original data file that is missing, altered or not in its own format."""
+
+
+class TaskError(UserError):
+    """A task file or a template that cannot be used."""
+
+
+class StorageError(UserError):
+    """A root, bucket, endpoint or prefix that cannot be read or written."""
+
+
+class DataError(UserError):
+    """A data stage that cannot be built as asked."""
+
+
+class TrainError(UserError):
+    """A training run that cannot be made as asked."""
+
+
+class EvaluateError(UserError):
+    """An evaluation that cannot be made as asked."""
+
+
+class ServeError(UserError):
+    """A server that cannot be started as asked."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Returns " (did you mean 'x'?)" for the closest allowed name, or "" when none is close."""
+    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
