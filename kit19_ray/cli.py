@@ -1,0 +1,163 @@
+"""The command line: one verb a stage. The last line on stdout is the output's URI; all else goes to stderr.
+
+Exit 0 done, 2 the user's mistake (one message), 1 ours (a traceback). Stages are imported when they run, so `--help`
+loads neither Ray nor torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from kit19_ray import __version__
+from kit19_ray.config import Config
+from kit19_ray.errors import EXIT_OURS, EXIT_USER, UserError
+
+app = typer.Typer(
+    name="kit19",
+    help="Build KIT-19, fine-tune on it, measure it and serve it, on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file, local or a file:// or s3:// URI.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Overrides, such as train.epochs=1.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def _load(config: str | None, overrides: list[str] | None) -> Config:
+    from kit19_ray import settings
+
+    return settings.load(config, overrides or [])
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"kit19-ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def tasks(json: Json = False, config: ConfigOption = None, overrides: Overrides = None) -> None:
+    """List the tasks with category, licence, templates and quota."""
+    from kit19_ray import listing
+
+    loaded = _load(config, [*(overrides or []), "root=file:///unused"])
+    listing.show(loaded, as_json=json)
+
+
+@app.command()
+def data(config: ConfigOption = None, overrides: Overrides = None) -> None:
+    """Build examples, tokens and packed shards from the original files."""
+    loaded = _load(config, overrides)
+    from kit19_ray.data import stage
+
+    print(stage.run(loaded))
+
+
+@app.command()
+def train(config: ConfigOption = None, overrides: Overrides = None) -> None:
+    """Fine-tune (or train from scratch) on a data prefix and export safetensors."""
+    loaded = _load(config, overrides)
+    from kit19_ray import pipeline
+
+    print(pipeline.train(loaded))
+
+
+@app.command()
+def evaluate(config: ConfigOption = None, overrides: Overrides = None) -> None:
+    """Score a model on KoBEST and on the held-out rows."""
+    loaded = _load(config, overrides)
+    from kit19_ray import pipeline
+
+    print(pipeline.evaluate(loaded))
+
+
+@app.command()
+def serve(config: ConfigOption = None, overrides: Overrides = None) -> None:
+    """Serve a model over OpenAI-compatible HTTP until Ctrl-C."""
+    loaded = _load(config, overrides)
+    from kit19_ray import pipeline
+
+    pipeline.serve(loaded)
+
+
+@app.command()
+def run(
+    config: ConfigOption = None,
+    overrides: Overrides = None,
+    ask: Annotated[
+        str | None, typer.Option(help="Ask the served model this, print the answer and stop the server.")
+    ] = None,
+    no_serve: Annotated[bool, typer.Option("--no-serve", help="Stop after the evaluation.")] = False,
+) -> None:
+    """Run data, train, evaluate and serve in order, each a no-op when finished."""
+    loaded = _load(config, overrides)
+    from kit19_ray import pipeline
+
+    pipeline.run(loaded, ask, serving=not no_serve)
+
+
+def main() -> NoReturn:
+    """Runs the command line and exits with its code."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        _explain(error)
+    sys.exit(0)
+
+
+def _explain(error: Exception) -> NoReturn:
+    import click
+
+    if isinstance(error, click.ClickException):
+        error.show()
+        sys.exit(EXIT_USER)
+    if isinstance(error, click.Abort):
+        sys.exit(130)
+    mine = user_error(error)
+    if mine is not None:
+        print(f"error: {mine}", file=sys.stderr)
+        sys.exit(EXIT_USER)
+    import traceback
+
+    traceback.print_exception(error)
+    print("error: this is a fault of kit19-ray, not of yours; please report it with the lines above", file=sys.stderr)
+    sys.exit(EXIT_OURS)
+
+
+def user_error(error: BaseException | None) -> UserError | None:
+    """The user's mistake behind an error, through what Ray wraps round an error of a worker."""
+    seen: set[int] = set()
+    queue = [error]
+    while queue:
+        current = queue.pop(0)
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        wrapped = getattr(current, "cause", None)  # ray.exceptions.RayTaskError
+        if isinstance(current, UserError) and not isinstance(wrapped, UserError):
+            return current
+        queue += [wrapped if isinstance(wrapped, BaseException) else None, current.__cause__, current.__context__]
+        queue += list(getattr(current, "worker_failures", {}).values())  # ray.train.WorkerGroupError
+    return None

@@ -1,0 +1,94 @@
+"""Record x template -> example: instruction, input, output, and for a classification every output it could have been.
+
+A task with fewer records than its quota uses records again, each time under another template. Template and phrasing
+follow from hashes of the record's id, so an example never depends on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kit19_ray import rendering
+from kit19_ray.data.hashing import hash64
+from kit19_ray.data.records import Record
+from kit19_ray.tasks import Task, Template
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A record with the template it is shown under; `repeat` counts its earlier uses."""
+
+    record: Record
+    template: Template
+    repeat: int
+
+
+def plan(task: Task, records: Sequence[Record], quota: int, seed: int, repeat: bool) -> list[Planned]:
+    """Chooses templates for records until the quota is reached or every record has met every template.
+
+    Args:
+        records: in sampling order.
+        quota: examples wanted.
+        repeat: whether a record may be used again.
+    """
+    orders = [_templates(task, record, seed) for record in records]
+    planned: list[Planned] = []
+    for turn in range(max(map(len, orders), default=0) if repeat else 1):
+        for record, order in zip(records, orders, strict=True):
+            if len(planned) >= quota:
+                return planned
+            if turn < len(order):
+                planned.append(Planned(record, order[turn], turn))
+    return planned
+
+
+def _templates(task: Task, record: Record, seed: int) -> list[Template]:
+    fitting = [t for t in task.spec.templates if t.applies(record.fields)]
+    return sorted(fitting, key=lambda t: hash64(seed, "template", record.id, t.name))
+
+
+def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any]:
+    """The example's row, in the columns of `rows.EXAMPLE_SCHEMA`."""
+    record, template = planned.record, planned.template
+    fields = {
+        name: rendering.truncate_sentences(text, task.spec.limits[name]) if name in task.spec.limits else text
+        for name, text in record.fields.items()
+    }
+    words = task.words(template, fields)
+    asked: dict[str, Any] = {**fields, "choices": words}
+    variant = template.outputs[hash64(seed, "output", record.id, template.name) % len(template.outputs)]
+    label, candidates = -1, []
+    if task.spec.answer is not None and not template.generation:
+        label = task.labels.index(fields[task.spec.answer])
+        candidates = [
+            rendering.render(variant, {**asked, task.spec.answer: value, "label": value, "choice": word})
+            for value, word in zip(task.labels, words, strict=True)
+        ]
+        output = candidates[label]
+    else:
+        answer = fields[task.spec.answer] if task.spec.answer else ""
+        gold = dict(zip(task.labels, words, strict=True)).get(answer, "")
+        output = rendering.render(variant, {**asked, "label": answer, "choice": gold})
+    return {
+        "id": f"{record.id}-{planned.repeat}",
+        "task": task.name,
+        "category": task.spec.category,
+        "source": task.source_id,
+        "source_id": record.place,
+        "licence": task.source.licence.name,
+        "split": split,
+        "template": template.name,
+        "kind": template.kind,
+        "instruction": rendering.render(template.instruction, asked),
+        "input": rendering.render(template.input, asked),
+        "output": output,
+        "label": label,
+        "candidates": candidates,
+    }
+
+
+def rows(task: Task, planned: Sequence[Planned], split: str, seed: int) -> Iterator[dict[str, Any]]:
+    """Every example's row."""
+    return (render(task, p, split, seed) for p in planned)

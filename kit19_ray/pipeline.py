@@ -1,0 +1,122 @@
+"""The stages in order. Each meets the next only through object storage; here their URIs are handed on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from kit19_ray import manifest, runtime, storage
+from kit19_ray.config import Config
+from kit19_ray.progress import say
+from kit19_ray.prompt import prompt_format
+
+
+def data_uri(config: Config) -> str:
+    """The data prefix to read: the named one, or the one the config's data section builds."""
+    if config.train.data:
+        return storage.normalise(config.train.data)
+    from kit19_ray.data import stage
+
+    return stage.uri(config)
+
+
+def train(config: Config) -> str:
+    """Trains on the config's data prefix, which must be finished."""
+    from kit19_ray.train import stage
+
+    return stage.run(config, data_uri(config))
+
+
+def train_uri(config: Config, model: str | None) -> str:
+    """What to evaluate or serve: the named model, or the train prefix of this config."""
+    if model:
+        return model
+    from kit19_ray.train import stage
+
+    return stage.uri(config, data_uri(config))
+
+
+def evaluate(config: Config) -> str:
+    """Scores the config's model."""
+    from kit19_ray.evaluate import stage
+
+    return stage.run(config, train_uri(config, config.evaluate.model), data_uri(config))
+
+
+def serve(config: Config) -> str:
+    """Serves the config's model until Ctrl-C."""
+    from kit19_ray.serve import stage
+
+    return stage.run(config, train_uri(config, config.serve.model))
+
+
+def run(config: Config, ask: str | None, serving: bool = True) -> None:
+    """data -> train -> evaluate -> serve, with a summary; prints the last URI on stdout.
+
+    Args:
+        ask: ask the server this, print the answer, stop. None serves until Ctrl-C.
+        serving: False ends after the evaluation.
+    """
+    from kit19_ray.data import stage as data_stage
+
+    with runtime.connected(config.data.cpus):
+        times: dict[str, float] = {}
+        built = _timed(times, "data", lambda: data_stage.run(config))
+        config = config.model_copy(update={"train": config.train.model_copy(update={"data": built})})
+        trained = _timed(times, "train", lambda: train(config))
+        scored = _timed(times, "evaluate", lambda: evaluate(config))
+        summary = _summary(built, trained, scored, times)
+        if serving and ask:
+            answer = _timed(times, "serve", lambda: _ask(config, trained, built, ask))
+            summary += [("question", ask), ("answer", answer.strip() or "(empty)")]
+        _print(summary)
+        print(scored, flush=True)
+        if serving and not ask:
+            serve(config)
+
+
+def _timed(times: dict[str, float], name: str, stage: Any) -> Any:
+    start = time.monotonic()
+    result = stage()
+    times[name] = time.monotonic() - start
+    return result
+
+
+def _ask(config: Config, trained: str, built: str, question: str) -> str:
+    from kit19_ray.serve import stage
+    from kit19_ray.serve.client import ask
+
+    wrapper = prompt_format(manifest.require(built, "data")["prompt"])
+    server = stage.start(config, trained)
+    try:
+        return ask(server.url, config.serve.served_name, wrapper.render(question))
+    finally:
+        server.close()
+
+
+def _summary(built: str, trained: str, scored: str, times: dict[str, float]) -> list[tuple[str, str]]:
+    data = manifest.require(built, "data")
+    model = manifest.require(trained, "train")
+    train_split = data["splits"]["train"]
+    return [
+        ("data", f"{train_split['examples']:,} examples of {len(data['tasks'])} tasks, {times['data']:.0f} s"),
+        (
+            "train",
+            f"{model['parameters'] / 1e6:.1f} M parameters, {model['steps']} steps, validation loss "
+            f"{model['validation_loss_first']:.3f} -> {model['validation_loss']:.3f}, {times['train']:.0f} s",
+        ),
+        ("evaluate", f"{storage.join(scored, 'report.md')}, {times['evaluate']:.0f} s"),
+        ("model", storage.join(trained, model["export"])),
+    ]
+
+
+def _print(summary: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in summary:
+        table.add_row(name, value)
+    Console(stderr=True, soft_wrap=True).print(table)
+
+

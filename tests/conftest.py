@@ -1,0 +1,59 @@
+"""Fixtures every test may use: the shared sources, a quiet local Ray cluster, an S3 server on loopback."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit19_ray import runtime
+
+runtime.environment()
+
+
+@pytest.fixture(scope="session")
+def shared_sources() -> Path:
+    """The folder with the datasets' real files; tests that need it skip where it is absent."""
+    shared = Path(os.environ.get("KIT19_SHARED") or Path(__file__).parents[2] / "shared")
+    folder = shared / "sources"
+    if not (folder / "MANIFEST.tsv").is_file():
+        pytest.skip(f"the datasets' real files are not at {folder}; set KIT19_SHARED")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The embedded sample sources."""
+    import kit19_ray
+
+    return Path(kit19_ray.__file__).parent / "samples"
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """A local Ray cluster of two CPUs for the tests of a module."""
+    with runtime.connected(cpus=2):
+        yield
+
+
+@pytest.fixture
+def s3_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket of an S3 protocol server on loopback, named by the usual AWS variables."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="kit19")
+    yield "s3://kit19/runs"
+    server.stop()

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kit19_ray.cli import user_error
+from kit19_ray.errors import SourceError
+
+
+def kit19(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "kit19_ray", *words], capture_output=True, text=True, timeout=120)
+
+
+def test_help_imports_neither_ray_nor_torch_and_is_quick() -> None:
+    code = (
+        "import sys\nfrom kit19_ray.cli import app\n"
+        "try: app(['--help'], standalone_mode=False)\nexcept SystemExit: pass\n"
+        "heavy = {'ray', 'torch', 'transformers', 'deepspeed', 'datasets', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    best = min(_seconds([sys.executable, "-c", code]) for _ in range(4))
+    assert best < 0.5
+
+
+def _seconds(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data"], "root: where the output goes is not set"),
+        (["data", "--config", "nowhere.yaml"], "--config nowhere.yaml: no such file"),
+        (["data", "root=/tmp/x", "data.quotta=3"], "did you mean 'quota'"),
+        (["train", "root=gs://x"], "is not one of file, s3"),
+        (["dta"], "No such command"),
+        (["train", "--oops"], "No such option"),
+    ],
+)
+def test_user_mistakes_exit_2_with_one_message(words: list[str], said: str) -> None:
+    done = kit19(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_tasks_lists_all_twenty_and_is_machine_readable() -> None:
+    import json
+
+    listed = json.loads(kit19("tasks", "--json").stdout)
+    assert len(listed) == 20 and len({t["category"] for t in listed}) == 10
+    assert all(t["quota"] == 5000 and t["licence"] and t["templates"] >= 3 for t in listed)
+    assert kit19("tasks").stdout.count("\n") == 21
+
+
+def test_a_users_mistake_is_found_through_rays_wrapping() -> None:
+    inner = SourceError("file.tsv:3: too few columns")
+    outer = RuntimeError("task failed")
+    outer.cause = inner  # type: ignore[attr-defined]
+    wrapped = ValueError("stage failed")
+    wrapped.__cause__ = outer
+    assert user_error(wrapped) is inner
+    assert user_error(RuntimeError("ours")) is None
