@@ -1,0 +1,91 @@
+# Every target sets itself up: it finds a Python, makes the virtual environment VENV and installs the pinned packages there.
+#
+#   make demo         the whole pipeline on the embedded samples, and one question to the served model
+#   make test         the tests                       (TESTS=tests/serve ARGS='-k batch' narrows them)
+#   make lint         ruff, mypy --strict, import-linter
+#   make bench        the benchmarks, each beside its peer
+#   make constraints  resolve every version again and write constraints.txt
+#   make clean        remove VENV and the caches
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+TESTS ?= tests
+ARGS ?=
+ASK ?= 대한민국의 수도는 어디인가요?
+# An interpreter that is found but does not run (a pyenv shim without a version behind it) is passed over.
+PYTHONS ?= python3.11 python3.12 python3.10 python3
+
+BIN := $(VENV)/bin
+# One stamp a checkout: an editable install belongs to the folder it was made from.
+STAMP := $(VENV)/.kit19-$(shell printf '%s' '$(CURDIR)' | cksum | cut -d' ' -f1)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help demo test lint bench constraints install clean
+
+help:
+	@sed -n '3,8s/^#   //p' Makefile
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@
+	python=
+	for name in $(PYTHONS); do
+	  for found in $$(type -aP "$$name" || true); do
+	    if "$$found" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null; then
+	      python=$$found
+	      break 2
+	    fi
+	  done
+	done
+	if [ -z "$$python" ]; then
+	  echo "make: no Python 3.10, 3.11 or 3.12 with the venv module among: $(PYTHONS). Install one, or set PYTHONS=/path/to/python" >&2
+	  exit 2
+	fi
+	echo "make: installing the pinned packages into $(VENV) with $$("$$python" -V) (2 to 6 minutes, once)" >&2
+	if ! "$(BIN)/python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null; then
+	  "$$python" -m venv --clear "$(VENV)"
+	fi
+	rm -f "$(VENV)"/.kit19-*
+	"$(BIN)/python" -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch "$@"
+
+demo: $(STAMP)
+	@echo "make: data, train, evaluate, serve on the embedded samples (under 5 minutes on 2 cores)" >&2
+	"$(BIN)/kit19" run --config configs/demo.yaml --ask '$(ASK)'
+
+test: $(STAMP)
+	@echo "make: pytest $(TESTS) (the whole suite takes under 45 minutes on 2 cores)" >&2
+	"$(BIN)/python" -m pytest $(TESTS) $(ARGS)
+
+lint: $(STAMP)
+	@echo "make: ruff, mypy, import-linter (about a minute)" >&2
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check --quiet .
+	"$(BIN)/mypy"
+	PATH="$(BIN):$$PATH" "$(BIN)/lint-imports" --no-cache
+
+bench: $(STAMP)
+	@echo "make: every benchmark beside its peer (about 10 minutes on 2 cores)" >&2
+	for script in benchmarks/*.py; do "$(BIN)/python" "$$script"; done
+
+constraints: $(STAMP)
+	@echo "make: resolving every version for Python 3.10 to 3.12 (about 2 minutes)" >&2
+	"$(BIN)/python" -m pip install --quiet uv
+	"$(BIN)/uv" pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade --quiet \
+	  --no-header --no-annotate --no-emit-package kit19-ray --output-file "$(VENV)/constraints.new"
+	{
+	  echo '# Every version this project is tested with, for `pip install -c constraints.txt`. Written by `make constraints`.'
+	  cat "$(VENV)/constraints.new"
+	} > constraints.txt
+
+clean:
+	rm -rf "$(VENV)" build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
