@@ -1,0 +1,278 @@
+"""`sources.yaml`: what each original source is, under what licence, and which files it has.
+
+The catalogue knows the published files' hashes; `locate` finds files, whoever put them there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from contextlib import closing
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kit19_ray import yamlfile
+from kit19_ray.errors import SourceError, nearest
+from kit19_ray.settings import validate
+from kit19_ray.sources.formats import LocatedFile, Opener, open_uri
+from kit19_ray.sources.readers import READERS, options_of
+
+CATALOG = Path(__file__).parent.parent / "sources.yaml"
+SAMPLES = Path(__file__).parent.parent / "samples"
+"""The embedded samples, laid out as a sources folder. Their files are ours, so no published hash fits them."""
+
+Split = Literal["train", "validation", "test"]
+_WILD = frozenset("*?[")
+
+
+class Licence(BaseModel):
+    """What may be done with a source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    """As the origin names it."""
+    url: str | None = None
+    """Its text; None when the origin gives none."""
+    commercial: bool
+    """Whether commercial use is allowed. False where the origin contradicts itself."""
+    derivatives: bool
+    """Whether changed versions may be passed on."""
+
+
+class SourceFile(BaseModel):
+    """One original file, or a pattern of many."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    path: str
+    """Below `<sources>/<source id>/`; `*` and `?` match within a name. A file that is listed by name as well is
+    not matched again."""
+    split: Split
+    """Which split it belongs to."""
+    bytes: int | None = Field(default=None, ge=0)
+    """Size of the published file."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Hash of the published file. None: not known, nothing is checked."""
+    rows: int | None = Field(default=None, ge=0)
+    """Records of the published file, header excluded."""
+    url: str | None = None
+    """Where the file itself can be fetched."""
+    optional: bool = False
+    """The split can be read without it. At least one file of a split must be there all the same."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Reader options for this file alone."""
+    companion: str | None = None
+    """Path of a file that is read in step with this one."""
+    companion_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Hash of the published companion."""
+    companion_bytes: int | None = Field(default=None, ge=0)
+    """Size of the published companion."""
+    companion_url: str | None = None
+    """Where the companion can be fetched."""
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether `path` may match several files."""
+        return not _WILD.isdisjoint(self.path)
+
+    @field_validator("path", "companion")
+    @classmethod
+    def _stays_below(cls, path: str | None) -> str | None:
+        if path is not None and (path.startswith("/") or ".." in path.split("/") or not path):
+            raise ValueError(f"{path!r} must be a path below the source's folder")
+        return path
+
+
+class Source(BaseModel):
+    """One dataset as its authors publish it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    title: str
+    homepage: str
+    """Page that says how to get the files."""
+    licence: Licence
+    citation: str
+    """Whom to credit."""
+    reader: str
+    """One of `readers.READERS`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the reader."""
+    notes: str = ""
+    """What a reader of the data card should know."""
+    files: list[SourceFile] = Field(min_length=1)
+
+    @field_validator("reader")
+    @classmethod
+    def _known_reader(cls, name: str) -> str:
+        if name not in READERS:
+            raise ValueError(
+                f"reader {name!r} is not one of {', '.join(READERS)}{nearest(name, READERS)}"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _sound(self) -> Source:
+        paths = [f.path for f in self.files]
+        twice = sorted({p for p in paths if paths.count(p) > 1})
+        if twice:
+            raise ValueError(f"file {twice[0]!r} is listed twice")
+        model = options_of(self.reader)
+        for where, options in [("options", self.options)] + [
+            (f"{f.path}: options", f.options) for f in self.files
+        ]:
+            try:
+                model.model_validate({**self.options, **options})
+            except ValidationError as error:
+                first = error.errors()[0]
+                key = ".".join(map(str, first["loc"])) or "(all)"
+                hint = nearest(key, model.model_fields)
+                raise ValueError(
+                    f"{where}.{key}: {first['msg']}{hint}; reader {self.reader!r}"
+                ) from None
+        return self
+
+    def splits(self) -> list[str]:
+        """The splits that have files, in the order they are listed."""
+        return list(dict.fromkeys(f.split for f in self.files))
+
+
+@lru_cache(maxsize=4)
+def load_catalog(path: Path = CATALOG) -> dict[str, Source]:
+    """Every source by id.
+
+    Raises:
+        SourceError: the file is not YAML, names a key twice, or a source has a wrong key or value.
+    """
+    tree = yamlfile.parse(path.read_text(encoding="utf-8"), str(path), SourceError)
+    return {
+        name: validate(Source, spec, f"{path}: {name}", SourceError) for name, spec in tree.items()
+    }
+
+
+def _located(base: str, file: SourceFile, path: str, sizes: dict[str, int]) -> LocatedFile:
+    from kit19_ray import storage
+
+    companions: tuple[LocatedFile, ...] = ()
+    if file.companion:
+        beside = file.companion
+        companions = (
+            LocatedFile(
+                storage.join(base, beside),
+                beside,
+                file.split,
+                sizes[beside],
+                file.companion_sha256,
+                file.companion_bytes,
+            ),
+        )
+    return LocatedFile(
+        storage.join(base, path), path, file.split, sizes[path], file.sha256, file.bytes, file.options, companions
+    )  # fmt: skip
+
+
+def locate(
+    source_id: str, source: Source, base_uri: str, splits: Iterable[str]
+) -> list[LocatedFile]:
+    """The files of a source's splits that are there, in the order of the catalogue, patterns sorted by name.
+
+    Args:
+        base_uri: the sources folder; files are at `<base_uri>/<source_id>/<path>`.
+
+    Raises:
+        SourceError: a split does not exist, a file that is not optional is missing, or a split has no file at all.
+    """
+    from kit19_ray import storage
+
+    wanted = list(dict.fromkeys(splits))
+    for split in wanted:
+        if split not in source.splits():
+            raise SourceError(
+                f"source {source_id!r} has no split {split!r}{nearest(split, source.splits())}; "
+                f"it has {', '.join(source.splits())}"
+            )
+    base = storage.join(base_uri, source_id)
+    sizes = {info.path: info.size for info in storage.list_files(base)}
+    named = {f.path for f in source.files}
+    found: list[LocatedFile] = []
+    for split in wanted:
+        files = [f for f in source.files if f.split == split]
+        present: list[LocatedFile] = []
+        missing: list[SourceFile] = []
+        for file in files:
+            if file.is_pattern:
+                paths = sorted(p for p in sizes if p not in named and _matches(p, file.path))
+            else:
+                paths = [file.path] if file.path in sizes else []
+            if paths and file.companion and file.companion not in sizes:
+                raise SourceError(
+                    f"source {source_id!r}: {storage.join(base, file.companion)} is missing"
+                )
+            if not paths and not file.optional:
+                missing.append(file)
+            present += [_located(base, file, path, sizes) for path in paths]
+        if missing or not present:
+            raise _missing(source_id, source, base, split, missing or files, sizes)
+        found += present
+    return found
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return path.count("/") == pattern.count("/") and fnmatchcase(path, pattern)
+
+
+def _missing(
+    source_id: str,
+    source: Source,
+    base: str,
+    split: str,
+    files: list[SourceFile],
+    sizes: dict[str, int],
+) -> SourceError:
+    any_of = "any of " if all(f.optional for f in files) and len(files) > 1 else ""
+    names = ", ".join(f.path for f in files)
+    near = nearest(files[0].path, sizes)
+    steps = [f"put it at {base}/{f.path}" + (f", from {f.url}" if f.url else "") for f in files]
+    return SourceError(
+        f"source {source_id!r}: its {split} split is missing {any_of}{names} in {base}{near}",
+        hint="\n".join([*steps, f"see {source.homepage} (licence: {source.licence.name})"]),
+    )
+
+
+_CHUNK = 1 << 20  # bytes hashed at once
+
+
+def verify_sha256(file: LocatedFile, opener: Opener | None = None, check: bool = True) -> str:
+    """Hashes a file, streaming, and compares it with the published one where that is known.
+
+    Args:
+        opener: opens a URI; `storage.open_input` by default.
+        check: False only hashes, for files that are not the published ones (the embedded samples).
+
+    Returns:
+        The file's SHA-256 in hexadecimal.
+
+    Raises:
+        SourceError: it is another file than the published one, or a truncated one.
+    """
+    digest = hashlib.sha256()
+    size = 0
+    with closing(open_uri(file.uri, opener)) as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    actual = digest.hexdigest()
+    if check and file.sha256_expected not in (None, actual):
+        what = f"SHA-256 is {actual}, the published file's is {file.sha256_expected}"
+        if file.bytes_expected is not None and size != file.bytes_expected:
+            what = f"{size} bytes, the published file has {file.bytes_expected}; {what}"
+        raise SourceError(
+            f"{file.uri}: {what}",
+            hint="fetch the file again, or set data.verify=false to use it as it is",
+        )
+    return actual

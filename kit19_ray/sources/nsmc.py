@@ -1,0 +1,40 @@
+"""NSMC: a file that was written with CSV quoting twice and is to be read without any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+from kit19_ray.sources.delimited import DelimitedOptions, columns, finish, open_table
+from kit19_ray.sources.formats import LocatedFile, Opener, Raw, Reject
+from kit19_ray.sources.text import normalise
+
+if TYPE_CHECKING:
+    from kit19_ray.sources.catalog import Source
+
+
+def unnest(document: str) -> str:
+    """Undoes two layers of CSV quoting: three quotes at either end, and four for each quote within."""
+    if len(document) < 6 or not (document.startswith('"""') and document.endswith('"""')):
+        return document
+    for _ in range(2):
+        document = document[1:-1].replace('""', '"')
+    return document
+
+
+def read_nsmc(
+    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+) -> Iterator[Raw | Reject]:
+    """text and label of a review; the options are those of `delimited`, with the text in the field `text`."""
+    options = DelimitedOptions.model_validate({**source.options, **file.options})
+    table = open_table(options, file, stream)
+    places = columns(options, table)
+    for row in table:
+        if isinstance(row, Reject):
+            yield row
+        else:
+            fields = {
+                n: normalise(unnest(row.cells[i]) if n == "text" else row.cells[i])
+                for n, i in places
+            }
+            yield finish(options, row.line, fields)
