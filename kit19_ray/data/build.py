@@ -26,8 +26,8 @@ from kit19_ray.data.sampling import Sample
 from kit19_ray.data.tokens import Encoder
 from kit19_ray.prompt import prompt_format
 from kit19_ray.rows import EXAMPLE_SCHEMA
-from kit19_ray.sources.catalog import LocatedFile, Raw
-from kit19_ray.sources.readers import read_file
+from kit19_ray.sources.formats import LocatedFile, Raw
+from kit19_ray.sources import readers
 from kit19_ray.tasks import Task
 
 Row = dict[str, Any]
@@ -86,7 +86,7 @@ def build_task(row: Row, jobs: dict[str, TaskJob]) -> Row:
     rejects: list[Row] = []
     seen: set[str] = set()  # ids, for the count of duplicates: about 100 bytes a record
     for file in job.files:
-        for raw in read_file(job.task.source, file):
+        for raw in readers.read(job.task.source, file):
             counts["raw"] += 1
             if isinstance(raw, Raw):
                 record = to_record(job.task, file.path, raw)

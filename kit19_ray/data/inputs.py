@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from kit19_ray import storage
 from kit19_ray.config import Config
 from kit19_ray.errors import DataError, SourceError, nearest
-from kit19_ray.sources.catalog import LocatedFile, locate
+from kit19_ray.sources.catalog import SAMPLES, locate, verify_sha256
+from kit19_ray.sources.formats import LocatedFile
 from kit19_ray.tasks import Task, load_tasks
-
-SAMPLES = "samples"
-_CHUNK = 4 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -25,7 +20,7 @@ class Inputs:
     Attributes:
         tasks: those with files, by name.
         files: each task's files, in a fixed order.
-        sha256: hash of each file, by URI.
+        sha256: hash of each file by URI, the files read in step with others included.
         skipped: tasks left out, with the reason.
     """
 
@@ -34,12 +29,16 @@ class Inputs:
     sha256: dict[str, str]
     skipped: dict[str, str]
 
+    def hashes(self, task: str) -> dict[str, str]:
+        """SHA-256 of each of a task's files, by path."""
+        return {f.path: self.sha256[f.uri] for file in self.files[task] for f in (file, *file.companions)}
+
 
 def sources_uri(config: Config) -> str:
-    """Where the original files are."""
+    """Where the original files are: the embedded samples, the named folder, or `<root>/sources`."""
     named = config.data.sources
-    if named == SAMPLES:
-        return storage.normalise(Path(__file__).parent.parent / "samples")
+    if named == "samples":
+        return storage.normalise(SAMPLES)
     return storage.normalise(named) if named else storage.join(config.root, "sources")
 
 
@@ -69,33 +68,16 @@ def collect(config: Config) -> Inputs:
             skipped[name] = missing.message
     if not files:
         raise DataError(f"none of the {len(tasks)} tasks has its source files under {base}")
-    hashes = _hash_all({f.uri for located in files.values() for f in located})
-    if config.data.verify and config.data.sources != SAMPLES:
-        _verify(files.values(), hashes)
-    return Inputs({n: tasks[n] for n in files}, files, hashes, skipped)
+    return Inputs({n: tasks[n] for n in files}, files, _hash_all(files, _checked(config)), skipped)
 
 
-def _hash_all(uris: Iterable[str]) -> dict[str, str]:
-    ordered = sorted(uris)
+def _checked(config: Config) -> bool:
+    """The embedded samples stand under the published names, so no published hash fits them."""
+    return config.data.verify and config.data.sources != "samples"
+
+
+def _hash_all(files: dict[str, list[LocatedFile]], check: bool) -> dict[str, str]:
+    found = {f.uri: f for located in files.values() for file in located for f in (file, *file.companions)}
     with ThreadPoolExecutor(8) as pool:
-        return dict(zip(ordered, pool.map(sha256, ordered), strict=True))
-
-
-def sha256(uri: str) -> str:
-    """SHA-256 (hex) of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with storage.open_input(uri) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _verify(located: Iterable[list[LocatedFile]], hashes: dict[str, str]) -> None:
-    for file in (f for files in located for f in files):
-        expected = file.sha256_expected
-        if expected and hashes[file.uri] != expected:
-            raise SourceError(
-                f"{file.uri}: SHA-256 is {hashes[file.uri]}, sources.yaml knows {expected}: "
-                "the file was cut, altered or is another version",
-                hint="fetch it again, or build from it as it is with data.verify=false",
-            )
+        hashes = pool.map(lambda f: verify_sha256(f, check=check), found.values())
+        return dict(zip(found, hashes, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kit19_ray.data.hashing import hex_id
-from kit19_ray.sources.catalog import Raw
+from kit19_ray.sources.formats import Raw
 from kit19_ray.tasks import Task
 
 

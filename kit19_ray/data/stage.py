@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def _identity(config: Config, inputs: Inputs) -> dict[str, Any]:
         "seed": config.seed,
         "data": config.data.identity(),
         "tasks": {name: task.model_dump(mode="json") for name, task in inputs.tasks.items()},
-        "files": {name: [(f.path, inputs.sha256[f.uri]) for f in files] for name, files in inputs.files.items()},
+        "files": {name: inputs.hashes(name) for name in inputs.files},
     }
 
 
@@ -71,6 +72,7 @@ def run(config: Config) -> str:
 def _build(config: Config, inputs: Inputs, out: str) -> dict[str, Any]:
     import ray
 
+    runtime.quiet_ray_data()
     data = config.data
     say(f"data: {len(inputs.tasks)} tasks, {len(inputs.sha256)} files -> {out}")
     jobs = {
@@ -87,7 +89,7 @@ def _build(config: Config, inputs: Inputs, out: str) -> dict[str, Any]:
         for name, task in inputs.tasks.items()
     }
     names = ray.data.from_items([{"task": name} for name in jobs], override_num_blocks=len(jobs))
-    built = names.map(build.build_task, fn_kwargs={"jobs": jobs})
+    built = names.map(partial(build.build_task, jobs=jobs))
     tasks = {row["task"]: json.loads(row["stats"]) for row in built.iter_rows()}
     counts = {split: sum(t["examples"][split] for t in tasks.values()) for split in SPLITS}
     if not counts["train"]:
@@ -140,10 +142,10 @@ def _shards(
         columns=["id", "task", "split", "instruction", "input", "output"],
     )
     tokens = examples.map_batches(
-        build.tokenize, fn_kwargs={"job": job}, batch_format="pyarrow", batch_size=1024
+        partial(build.tokenize, job=job), batch_format="pyarrow", batch_size=1024
     )
     packed = tokens.groupby("shard", num_partitions=min(64, sum(job.shards.values()))).map_groups(
-        build.pack_shard, fn_kwargs={"job": job}, batch_format="pyarrow"
+        partial(build.pack_shard, job=job), batch_format="pyarrow"
     )
     return sorted(packed.iter_rows(), key=lambda row: str(row["path"]))
 
@@ -164,7 +166,7 @@ def _manifest(
             "source": task.source_id,
             "licence": task.source.licence.name,
             "splits": config.data.splits.get(name, list(task.spec.splits)),
-            "sha256": {f.path: inputs.sha256[f.uri] for f in inputs.files[name]},
+            "sha256": inputs.hashes(name),
         }
     return {
         "stage": "data",

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit19_ray import models
 from kit19_ray.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,10 +23,11 @@ def train_bpe(texts: Iterable[str], vocab_size: int, model_max_length: int) -> P
         vocab_size: entries, special tokens included; fewer when the texts hold fewer pairs.
         model_max_length: the length the tokenizer's config states.
     """
-    from tokenizers import Tokenizer, decoders, models as bpe, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+    from tokenizers.models import BPE
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(bpe.BPE())
+    tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -54,7 +54,9 @@ def published(name: str) -> PreTrainedTokenizerBase:
     Raises:
         DataError: it has no fast implementation or no end-of-text token.
     """
-    tokenizer = models.load_tokenizer(name)
+    from kit19_ray.models import load_tokenizer
+
+    tokenizer = load_tokenizer(name)
     if not tokenizer.is_fast:
         raise DataError(f"data.tokenizer.name: {name} has no fast tokenizer (tokenizer.json), which is required")
     if tokenizer.eos_token_id is None:

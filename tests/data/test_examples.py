@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kit19_ray.data import examples
+from kit19_ray.data.records import Record, to_record
+from kit19_ray.sources.formats import Raw
+from kit19_ray.tasks import Task, load_tasks
+
+
+@pytest.fixture(scope="module")
+def nsmc() -> Task:
+    return load_tasks(["nsmc"])["nsmc"]
+
+
+def records(task: Task, n: int) -> list[Record]:
+    made = [
+        to_record(task, "f.txt", Raw(i + 1, {"text": f"{i}번째 영화 감상", "label": ("positive", "negative")[i % 2]}, None))
+        for i in range(n)
+    ]
+    assert all(isinstance(r, Record) for r in made)
+    return [r for r in made if isinstance(r, Record)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"text": "좋다"}, "missing_label"),
+        ({"text": "", "label": "positive"}, "empty_text"),
+        ({"text": "좋다", "label": "neutral"}, "unknown_label"),
+    ],
+)
+def test_a_row_that_is_no_record_has_a_reason(nsmc: Task, fields: dict[str, str], reason: str) -> None:
+    assert to_record(nsmc, "f.txt", Raw(3, fields, None)) == reason
+
+
+def test_equal_rows_have_equal_ids_and_other_labels_share_a_group(nsmc: Task) -> None:
+    rows = [Raw(i, {"text": "같은 글", "label": label}, None) for i, label in enumerate(("positive", "positive", "negative"))]
+    one, same, contradicting = (to_record(nsmc, "f.txt", r) for r in rows)
+    assert isinstance(one, Record) and isinstance(same, Record) and isinstance(contradicting, Record)
+    assert one.id == same.id != contradicting.id
+    assert one.group == contradicting.group
+
+
+@given(n=st.integers(1, 12), quota=st.integers(1, 200))
+def test_a_repeated_record_meets_another_template_each_time(n: int, quota: int) -> None:
+    task = load_tasks(["nsmc"])["nsmc"]
+    planned = examples.plan(task, records(task, n), quota, 19, repeat=True)
+    assert len(planned) == min(quota, n * len(task.spec.templates))
+    pairs = Counter((p.record.id, p.template.name) for p in planned)
+    assert set(pairs.values()) == {1}
+    uses = Counter(p.record.id for p in planned)
+    assert max(uses.values()) - min(uses.values() if len(uses) == n else [0]) <= 1 or len(planned) < n
+
+
+def test_without_repeats_each_record_is_used_once(nsmc: Task) -> None:
+    assert len(examples.plan(nsmc, records(nsmc, 4), 100, 19, repeat=False)) == 4
+
+
+def test_an_example_does_not_depend_on_its_neighbours(nsmc: Task) -> None:
+    many = {r["id"]: r for r in examples.rows(nsmc, examples.plan(nsmc, records(nsmc, 9), 9, 19, True), "train", 19)}
+    few = {r["id"]: r for r in examples.rows(nsmc, examples.plan(nsmc, records(nsmc, 3), 3, 19, True), "train", 19)}
+    assert few.items() <= many.items()
+
+
+def test_candidates_hold_the_output_at_the_label(nsmc: Task) -> None:
+    for row in examples.rows(nsmc, examples.plan(nsmc, records(nsmc, 6), 60, 19, True), "train", 19):
+        assert row["candidates"][row["label"]] == row["output"]
+        assert len(set(row["candidates"])) == 2
+        assert (row["kind"] == "closed") == all(w in row["instruction"] + row["input"] for w in ("긍정", "부정")) or row[
+            "kind"
+        ] == "open"
+
+
+def test_phrasings_vary_under_one_template(nsmc: Task) -> None:
+    rows = list(examples.rows(nsmc, examples.plan(nsmc, records(nsmc, 60), 600, 19, True), "train", 19))
+    shapes: dict[str, set[str]] = {}
+    for row in rows:
+        shapes.setdefault(row["template"], set()).add(row["output"])
+    assert min(len(outputs) for outputs in shapes.values()) >= 3
