@@ -15,11 +15,26 @@ from kit19_ray.errors import TaskError, nearest
 
 Sound = Literal["vowel", "consonant", "rieul"]
 
+# Pair -> (after a consonant, after a vowel).
 PAIRS: dict[str, tuple[str, str]] = {
-    pair: (pair.split("/")[0], pair.split("/")[1])  # after a consonant, after a vowel
-    for pair in (
-        "은/는 이/가 을/를 과/와 으로/로 이다/다 아/야 이라고/라고 이라는/라는 이란/란 이며/며 이나/나 이고/고 이야/야 이에요/예요"
-    ).split()
+    f"{after_consonant}/{after_vowel}": (after_consonant, after_vowel)
+    for after_consonant, after_vowel in (
+        ("은", "는"),
+        ("이", "가"),
+        ("을", "를"),
+        ("과", "와"),
+        ("으로", "로"),
+        ("이다", "다"),
+        ("아", "야"),
+        ("이라고", "라고"),
+        ("이라는", "라는"),
+        ("이란", "란"),
+        ("이며", "며"),
+        ("이나", "나"),
+        ("이고", "고"),
+        ("이야", "야"),
+        ("이에요", "예요"),
+    )
 }
 
 # Final consonant of a number's last spoken syllable: digits, then the unit that n closing zeros make.

@@ -2,7 +2,7 @@
 
 Filters beside Jinja's own:
     {{ word | particle('은/는') }}   the word and the particle that agrees with it
-    {{ title | quoted }}             '제목', in single quotes; a particle may follow: {{ title | quoted | particle('이란/란') }}
+    {{ title | quoted }}             '제목', in single quotes; `particle` may follow it
     {{ choices | either }}           긍정 또는 부정
     {{ choices | numbered }}         1. 긍정 <newline> 2. 부정
 and Jinja's own for a plain list: {{ choices | join(', ') }}.
@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kit19_ray.errors import TaskError
 from kit19_ray.particles import check_pair, particle
