@@ -12,6 +12,7 @@ from contextlib import contextmanager
 _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "DS_ACCELERATOR_LOG_LEVEL": "ERROR",
@@ -51,9 +52,8 @@ def connected(cpus: int | None = None, verbose: bool = False) -> Iterator[None]:
         ray.shutdown()
 
 
-def quiet_ray_data() -> None:
-    """Ray Data's bars on a terminal, nothing but errors elsewhere."""
+def progress_bars() -> None:
+    """Ray Data's bars on a terminal, none elsewhere."""
     import ray
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()

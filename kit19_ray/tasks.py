@@ -67,7 +67,7 @@ class Template(BaseModel):
 
     def applies(self, fields: dict[str, str]) -> bool:
         """Whether the template can be used for a record with these fields."""
-        return all(fields.get(name) in values for name, values in self.requires.items())
+        return not self.requires or all(fields.get(name) in values for name, values in self.requires.items())
 
 
 class TaskSpec(BaseModel):

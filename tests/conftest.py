@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from kit19_ray import runtime
 
 runtime.environment()
+settings.register_profile("kit19", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("kit19")
 
 
 @pytest.fixture(scope="session")

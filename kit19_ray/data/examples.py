@@ -45,8 +45,10 @@ def plan(task: Task, records: Sequence[Record], quota: int, seed: int, repeat: b
 
 
 def _templates(task: Task, record: Record, seed: int) -> list[Template]:
+    """The templates that fit the record, opening at one its hash picks."""
     fitting = [t for t in task.spec.templates if t.applies(record.fields)]
-    return sorted(fitting, key=lambda t: hash64(seed, "template", record.id, t.name))
+    first = hash64(seed, "template", record.id) % max(1, len(fitting))
+    return fitting[first:] + fitting[:first]
 
 
 def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any]:

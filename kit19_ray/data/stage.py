@@ -26,6 +26,7 @@ from kit19_ray.prompt import prompt_format
 
 VERSION = 1  # of what this stage writes; raise it when equal inputs would give other bytes
 SPLITS = ("train", "validation")
+_EXAMPLES_PER_TASK = 2048  # small enough that the last tasks do not keep the other CPUs waiting
 
 
 def uri(config: Config) -> str:
@@ -72,7 +73,7 @@ def run(config: Config) -> str:
 def _build(config: Config, inputs: Inputs, out: str) -> dict[str, Any]:
     import ray
 
-    runtime.quiet_ray_data()
+    runtime.progress_bars()
     data = config.data
     say(f"data: {len(inputs.tasks)} tasks, {len(inputs.sha256)} files -> {out}")
     jobs = {
@@ -140,6 +141,7 @@ def _shards(
         [storage.filesystem(p)[1] for p in paths if storage.exists(p)],
         filesystem=filesystem,
         columns=["id", "task", "split", "instruction", "input", "output"],
+        override_num_blocks=max(1, sum(counts.values()) // _EXAMPLES_PER_TASK),
     )
     tokens = examples.map_batches(
         partial(build.tokenize, job=job), batch_format="pyarrow", batch_size=1024

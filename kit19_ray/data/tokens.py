@@ -34,7 +34,7 @@ class Encoder:
         return [self._row(r, p, o) for r, p, o in zip(rows, prompts, outputs, strict=True)]
 
     def _batch(self, texts: list[str]) -> list[Encoding]:
-        return list(self.tokenizer.encode_batch(texts, add_special_tokens=False))
+        return list(self.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
 
     def _row(self, row: dict[str, Any], prompt: Encoding, output: Encoding) -> tuple[TokenRow | None, bool]:
         answer = [*output.ids, self.eos_id]
