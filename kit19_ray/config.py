@@ -71,7 +71,7 @@ class DataConfig(Section):
     tokenizer: TokenizerConfig = TokenizerConfig()
     seq_len: int = Field(1024, ge=32)
     """Tokens per packed row. A longer example has its input cut so that the answer still fits."""
-    examples_per_shard: int = Field(4096, ge=1)
+    examples_per_shard: int = Field(2048, ge=1)
     """Examples that are packed together into one shard file."""
     cpus: int | None = Field(None, ge=1, json_schema_extra=RUNTIME)
     """CPUs for a local Ray cluster. None means all of the machine's."""
@@ -191,16 +191,26 @@ class ServeConfig(Section):
     """Copies of the model."""
     use_gpu: bool | None = None
     """None uses GPUs when the cluster has any."""
+    cpus_per_replica: float = Field(1, gt=0)
+    """CPUs reserved by, and compute threads of, each replica."""
     max_batch_size: int = Field(16, ge=1)
-    """Requests decoded together."""
+    """Prompts decoded together."""
     batch_wait_seconds: float = Field(0.02, ge=0)
     """How long the first request of a batch waits for company."""
     max_tokens: int = Field(256, ge=1)
     """Most tokens one request may ask for."""
     max_prompt_chars: int = Field(32_768, ge=1)
     """Longer prompts get a 400 before they are tokenized."""
+    max_prompts: int = Field(64, ge=1)
+    """Most prompts times completions per prompt in one request."""
+    max_body_bytes: int = Field(4 << 20, ge=1024)
+    """A larger body gets a 413 before it is parsed."""
+    max_queue: int = Field(256, ge=1)
+    """Requests a replica works on or keeps waiting; one more gets a 429."""
     request_timeout_seconds: float = Field(120, gt=0)
     """A request still running after this gets a 504."""
+    start_timeout_seconds: float = Field(600, gt=0)
+    """A server that does not answer after this was not started: the time to fetch and load the weights."""
 
 
 class Config(Section):

@@ -36,6 +36,7 @@ EXAMPLE_SCHEMA = pa.schema(
         ("output", pa.string()),
         ("label", pa.int32()),  # index of the gold candidate; -1 for a generated answer
         ("candidates", pa.list_(pa.string())),  # the output as each label would have it
+        ("order", pa.int64()),  # 63-bit hash of the id: files are sorted by it, and a range of it makes a shard
     ]
 )
 

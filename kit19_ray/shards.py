@@ -44,11 +44,6 @@ def to_ipc(input_ids: Int32, labels: Int32, position_ids: Int32) -> bytes:
     return bytes(sink.getvalue())
 
 
-def count(data: bytes) -> int:
-    """Rows of a shard file."""
-    return int(pa.ipc.open_file(pa.BufferReader(data)).get_batch(0).num_rows)
-
-
 @dataclass(frozen=True)
 class _Shard:
     columns: tuple[Int32, Int32, Int32]  # each [rows, seq_len], memory-mapped

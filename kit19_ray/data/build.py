@@ -19,30 +19,19 @@ import pyarrow.parquet as pq
 
 from kit19_ray import shards, storage
 from kit19_ray.data import examples as example_rows
-from kit19_ray.data.hashing import hash64
 from kit19_ray.data.packing import TokenRow, pack
 from kit19_ray.data.records import to_record
 from kit19_ray.data.sampling import Sample
 from kit19_ray.data.tokens import Encoder
 from kit19_ray.prompt import prompt_format
 from kit19_ray.rows import EXAMPLE_SCHEMA
-from kit19_ray.sources.formats import LocatedFile, Raw
 from kit19_ray.sources import readers
+from kit19_ray.sources.formats import LocatedFile, Raw
 from kit19_ray.tasks import Task
 
 Row = dict[str, Any]
 _REJECTS_KEPT = 10_000  # rows per task in its reject file; all are counted
-TOKEN_SCHEMA = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("task", pa.string()),
-        ("key", pa.uint64()),
-        ("id", pa.string()),
-        ("input_ids", pa.list_(pa.int32())),  # empty: did not fit, counted and left out
-        ("num_prompt", pa.int32()),
-        ("cut", pa.bool_()),
-    ]
-)
+_ROW_GROUP = 512  # examples: a shard reads of each task's file little more than it needs
 
 
 @dataclass(frozen=True)
@@ -64,7 +53,7 @@ class ShardJob:
     """How examples become shards; `shards` is the number of files per split."""
 
     out: str
-    seed: int
+    tasks: list[str]
     seq_len: int
     prompt: str
     eos_id: int
@@ -88,15 +77,13 @@ def build_task(row: Row, jobs: dict[str, TaskJob]) -> Row:
     for file in job.files:
         for raw in readers.read(job.task.source, file):
             counts["raw"] += 1
-            if isinstance(raw, Raw):
-                record = to_record(job.task, file.path, raw)
-                reason, text = (record, json.dumps(raw.fields, ensure_ascii=False)) if isinstance(record, str) else ("", "")
-            else:
-                record, reason, text = raw.reason, raw.reason, raw.row
+            record = to_record(job.task, file.path, raw) if isinstance(raw, Raw) else raw.reason
             if isinstance(record, str):
-                dropped[reason] += 1
+                dropped[record] += 1
                 if len(rejects) < _REJECTS_KEPT:
-                    rejects.append({"task": job.task.name, "file": file.path, "line": raw.line, "reason": reason, "row": text})
+                    row_ = raw.fields if isinstance(raw, Raw) else raw.row
+                    place = {"task": job.task.name, "file": file.path, "line": raw.line}
+                    rejects.append(place | {"reason": record, "row": row_})
                 continue
             counts["records"] += 1
             seen.add(record.id)
@@ -112,10 +99,10 @@ def build_task(row: Row, jobs: dict[str, TaskJob]) -> Row:
     for split, quota in (("train", job.quota), ("validation", job.validation)):
         records = sample.records(split)
         planned = example_rows.plan(job.task, records, quota, job.seed, job.repeat and split == "train")
-        table = pa.Table.from_pylist(list(example_rows.rows(job.task, planned, split, job.seed)), EXAMPLE_SCHEMA)
+        table = pa.Table.from_pylist(example_rows.rows(job.task, planned, split, job.seed), EXAMPLE_SCHEMA)
         if len(table):
             with storage.open_output(storage.join(job.out, example_path(split, job.task.name))) as out:
-                pq.write_table(table, out, compression="zstd")
+                pq.write_table(table, out, compression="zstd", row_group_size=_ROW_GROUP)
         stats["examples"][split] = len(table)
         if split == "train":
             stats["repeated"] = sum(1 for p in planned if p.repeat)
@@ -172,53 +159,55 @@ def _encoder(job_out: str, prompt: str, eos_id: int, seq_len: int) -> Encoder:
     return Encoder(Tokenizer.from_str(text), prompt_format(prompt), eos_id, seq_len)
 
 
-def tokenize(table: pa.Table, job: ShardJob) -> pa.Table:
-    """Example rows -> token rows with the shard each belongs to, in the columns of `TOKEN_SCHEMA`."""
-    rows = table.to_pylist()
+def shard_path(split: str, number: int) -> str:
+    """Where a shard is, below the data prefix."""
+    return f"{split}/shard-{number:05d}.arrow"
+
+
+def build_shard(row: Row, job: ShardJob) -> Row:
+    """Reads one shard's examples, tokenizes and packs them, writes the file, returns its counts.
+
+    A shard is a range of `order`, over all tasks, so what it holds does not depend on any other shard.
+    """
+    split, number = row["split"], row["number"]
     encoder = _encoder(job.out, job.prompt, job.eos_id, job.seq_len)
-    tokens = []
-    for row, (encoded, cut) in zip(rows, encoder.encode(rows), strict=True):
-        key = hash64(job.seed, "shard", row["id"])
-        shard = ((key >> 32) * job.shards[row["split"]]) >> 32
-        tokens.append(
-            {
-                "shard": f"{row['split']}/shard-{shard:05d}.arrow",
-                "task": row["task"],
-                "key": key,
-                "id": row["id"],
-                "input_ids": encoded.input_ids if encoded else [],
-                "num_prompt": encoded.num_prompt if encoded else 0,
-                "cut": cut,
-            }
-        )
-    return pa.Table.from_pylist(tokens, TOKEN_SCHEMA)
-
-
-def pack_shard(table: pa.Table, job: ShardJob) -> pa.Table:
-    """Packs one shard's token rows, writes its file, returns one row of counts."""
-    table = table.sort_by([("key", "ascending"), ("id", "ascending")])
-    path = table["shard"][0].as_py()
+    examples = _shard_examples(job, split, number)
     counts: dict[str, Counter[str]] = {}
-    rows = []
-    for task, ids, num_prompt, cut in zip(
-        table["task"].to_pylist(),
-        (scalar.values for scalar in table["input_ids"]),
-        table["num_prompt"].to_pylist(),
-        table["cut"].to_pylist(),
-        strict=True,
-    ):
-        count = counts.setdefault(task, Counter())
-        if not len(ids):
+    rows: list[TokenRow] = []
+    for example, (tokens, cut) in zip(examples, encoder.encode(examples), strict=True):
+        count = counts.setdefault(example["task"], Counter())
+        if tokens is None:
             count["too_long"] += 1
             continue
-        row = TokenRow(ids.to_numpy(), num_prompt)
-        rows.append(row)
-        count.update(examples=1, truncated=int(cut), tokens=len(ids), labels=len(ids) - num_prompt)
-    data = shards.to_ipc(*pack(rows, job.seq_len, job.pad_id))
+        rows.append(tokens)
+        length = len(tokens.input_ids)
+        count.update(examples=1, truncated=int(cut), tokens=length, labels=length - tokens.num_prompt)
+    packed = pack(rows, job.seq_len, job.pad_id)
+    data = shards.to_ipc(*packed)
+    path = shard_path(split, number)
     storage.write_bytes(storage.join(job.out, path), data)
-    used = sum(len(r.input_ids) for r in rows)
-    entry = {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "examples": len(rows), "tokens": used}
-    return pa.table({k: [v] for k, v in entry.items()} | {"counts": [json.dumps(counts)], "rows": [shards.count(data)]})
+    return {
+        "path": path,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "rows": len(packed[0]),
+        "examples": len(rows),
+        "tokens": sum(len(r.input_ids) for r in rows),
+        "counts": json.dumps(counts),
+    }
+
+
+def _shard_examples(job: ShardJob, split: str, number: int) -> list[Row]:
+    """The examples with `order` in the shard's range, by ascending `order`."""
+    low, high = (-(-(n << 63) // job.shards[split]) for n in (number, number + 1))
+    in_range = [("order", ">=", low), ("order", "<=", high - 1)]
+    columns = ["id", "task", "instruction", "input", "output", "order"]
+    found: list[Row] = []
+    for task in job.tasks:
+        path = storage.join(job.out, example_path(split, task))
+        if storage.exists(path):
+            with storage.open_input(path) as file:
+                found += pq.read_table(file, columns=columns, filters=in_range).to_pylist()
+    return sorted(found, key=lambda example: (example["order"], example["id"]))
 
 
 def add_tokens(tasks: dict[str, Row], packed: list[Row]) -> dict[str, Row]:
@@ -237,7 +226,9 @@ def add_tokens(tasks: dict[str, Row], packed: list[Row]) -> dict[str, Row]:
 
 def split_totals(packed: list[Row], seq_len: int) -> dict[str, Row]:
     """Per split: rows, examples, tokens, learned tokens, packing efficiency and its shards."""
-    splits: dict[str, Row] = {s: {"rows": 0, "examples": 0, "tokens": 0, "labels": 0, "shards": []} for s in ("train", "validation")}
+    splits: dict[str, Row] = {
+        split: {"rows": 0, "examples": 0, "tokens": 0, "labels": 0, "shards": []} for split in ("train", "validation")
+    }
     for row in packed:
         split = splits[row["path"].partition("/")[0]]
         for key in ("rows", "examples", "tokens"):

@@ -6,7 +6,7 @@ follow from hashes of the record's id, so an example never depends on its neighb
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ def _templates(task: Task, record: Record, seed: int) -> list[Template]:
 def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any]:
     """The example's row, in the columns of `rows.EXAMPLE_SCHEMA`."""
     record, template = planned.record, planned.template
+    id_ = f"{record.id}-{planned.repeat}"
     fields = {
         name: rendering.truncate_sentences(text, task.spec.limits[name]) if name in task.spec.limits else text
         for name, text in record.fields.items()
@@ -74,7 +75,7 @@ def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any
         gold = dict(zip(task.labels, words, strict=True)).get(answer, "")
         output = rendering.render(variant, {**asked, "label": answer, "choice": gold})
     return {
-        "id": f"{record.id}-{planned.repeat}",
+        "id": id_,
         "task": task.name,
         "category": task.spec.category,
         "source": task.source_id,
@@ -88,9 +89,10 @@ def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any
         "output": output,
         "label": label,
         "candidates": candidates,
+        "order": hash64(seed, "order", id_) >> 1,
     }
 
 
-def rows(task: Task, planned: Sequence[Planned], split: str, seed: int) -> Iterator[dict[str, Any]]:
-    """Every example's row."""
-    return (render(task, p, split, seed) for p in planned)
+def rows(task: Task, planned: Sequence[Planned], split: str, seed: int) -> list[dict[str, Any]]:
+    """Every example's row, by ascending `order`."""
+    return sorted((render(task, p, split, seed) for p in planned), key=lambda row: (row["order"], row["id"]))

@@ -1,11 +1,10 @@
 """The data stage on Ray Data: one prefix of examples, a tokenizer, packed shards, a manifest and a data card.
 
-    tasks     --map-->                  each reads its files in one streaming pass and writes its examples (parquet)
-    examples  --map_batches-->          tokens
-    tokens    --groupby(shard)-->       packed shards (Arrow IPC), one file a group
+    tasks   --map-->  each reads its files in one streaming pass and writes its examples, sorted by a hash of their ids
+    shards  --map-->  each reads its range of that hash from every task's file, tokenizes, packs and writes one file
 
-Which examples meet in a shard is decided by a hash of their ids, and a shard is sorted before it is packed, so its bytes
-are the same for any number of CPUs.
+There is no shuffle: the hash mixes the tasks, and a range of it can be read without the rest. So a shard's bytes are
+the same for any number of CPUs, and a task that is tried again writes them again.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from kit19_ray.prompt import prompt_format
 
 VERSION = 1  # of what this stage writes; raise it when equal inputs would give other bytes
 SPLITS = ("train", "validation")
-_EXAMPLES_PER_TASK = 2048  # small enough that the last tasks do not keep the other CPUs waiting
 
 
 def uri(config: Config) -> str:
@@ -89,9 +87,12 @@ def _build(config: Config, inputs: Inputs, out: str) -> dict[str, Any]:
         )
         for name, task in inputs.tasks.items()
     }
-    names = ray.data.from_items([{"task": name} for name in jobs], override_num_blocks=len(jobs))
+    # The largest first, so that none starts when the other CPUs are done.
+    by_size = sorted(jobs, key=lambda name: -sum(f.size for f in jobs[name].files))
+    names = ray.data.from_items([{"task": name} for name in by_size], override_num_blocks=len(jobs))
     built = names.map(partial(build.build_task, jobs=jobs))
-    tasks = {row["task"]: json.loads(row["stats"]) for row in built.iter_rows()}
+    counted = {row["task"]: json.loads(row["stats"]) for row in built.iter_rows()}
+    tasks = {name: counted[name] for name in jobs}
     counts = {split: sum(t["examples"][split] for t in tasks.values()) for split in SPLITS}
     if not counts["train"]:
         raise DataError("no training example was built: every row of every source was dropped (see the reasons above)")
@@ -128,27 +129,15 @@ def _shards(
     say("data: tokenizing and packing")
     job = build.ShardJob(
         out=out,
-        seed=config.seed,
+        tasks=tasks,
         seq_len=config.data.seq_len,
         prompt=config.data.prompt,
         eos_id=info["eos_token_id"],
         pad_id=info["pad_token_id"],
         shards={s: -(-counts[s] // config.data.examples_per_shard) for s in SPLITS if counts[s]},
     )
-    paths = [storage.join(out, build.example_path(s, t)) for s in job.shards for t in tasks]
-    filesystem, _ = storage.filesystem(out)
-    examples = ray.data.read_parquet(
-        [storage.filesystem(p)[1] for p in paths if storage.exists(p)],
-        filesystem=filesystem,
-        columns=["id", "task", "split", "instruction", "input", "output"],
-        override_num_blocks=max(1, sum(counts.values()) // _EXAMPLES_PER_TASK),
-    )
-    tokens = examples.map_batches(
-        partial(build.tokenize, job=job), batch_format="pyarrow", batch_size=1024
-    )
-    packed = tokens.groupby("shard", num_partitions=min(64, sum(job.shards.values()))).map_groups(
-        partial(build.pack_shard, job=job), batch_format="pyarrow"
-    )
+    numbers = [{"split": s, "number": n} for s, shards in job.shards.items() for n in range(shards)]
+    packed = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map(partial(build.build_shard, job=job))
     return sorted(packed.iter_rows(), key=lambda row: str(row["path"]))
 
 
