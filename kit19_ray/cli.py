@@ -122,7 +122,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the one place that turns errors into messages and exit codes
         _explain(error)
     sys.exit(0)
 

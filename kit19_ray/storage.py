@@ -44,7 +44,7 @@ def normalise(uri: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(uri)
     if "://" not in text:
-        return "file://" + str(Path(text).expanduser().absolute()).rstrip("/")
+        return "file://" + os.path.normpath(Path(text).expanduser().absolute())
     parts = urlsplit(text)
     if parts.scheme not in SCHEMES:
         raise StorageError(
@@ -193,15 +193,13 @@ def open_output(uri: str) -> Iterator[pa.NativeFile]:
             finally:
                 partial.unlink(missing_ok=True)
         return
-    with _told(uri):
-        # An S3 stream that is left by an error still completes the upload when closed: buffer on disk instead.
-        with tempfile.TemporaryFile() as buffer:
-            with pa.PythonFile(buffer, mode="w") as file:
-                yield file
-                file.flush()
-                buffer.seek(0)
-                with filesystem_.open_output_stream(path) as out:
-                    shutil.copyfileobj(buffer, out, _COPY_CHUNK)
+    # An S3 stream that is left by an error still completes the upload when closed: buffer on disk instead.
+    with _told(uri), tempfile.TemporaryFile() as buffer, pa.PythonFile(buffer, mode="w") as file:
+        yield file
+        file.flush()
+        buffer.seek(0)
+        with filesystem_.open_output_stream(path) as out:
+            shutil.copyfileobj(buffer, out, _COPY_CHUNK)
 
 
 def upload_dir(local: Path, uri: str) -> None:

@@ -37,7 +37,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, model_max_length: int) -> P
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
+    made: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers does not type it
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
@@ -46,6 +46,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, model_max_length: int) -> P
         model_max_length=model_max_length,
         clean_up_tokenization_spaces=False,
     )
+    return made
 
 
 def published(name: str) -> PreTrainedTokenizerBase:
@@ -56,7 +57,7 @@ def published(name: str) -> PreTrainedTokenizerBase:
     """
     from kit19_ray.models import load_tokenizer
 
-    tokenizer = load_tokenizer(name)
+    tokenizer: PreTrainedTokenizerBase = load_tokenizer(name)
     if not tokenizer.is_fast:
         raise DataError(f"data.tokenizer.name: {name} has no fast tokenizer (tokenizer.json), which is required")
     if tokenizer.eos_token_id is None:
