@@ -55,7 +55,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  "$$python" -m venv --clear "$(VENV)"
 	fi
 	rm -f "$(VENV)"/.kit19-*
-	"$(BIN)/python" -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	"$(BIN)/python" -m pip install -qq --constraint constraints.txt --editable '.[dev]'
 	touch "$@"
 
 demo: $(STAMP)
@@ -79,7 +79,7 @@ bench: $(STAMP)
 
 constraints: $(STAMP)
 	@echo "make: resolving every version for Python 3.10 to 3.12 (about 2 minutes)" >&2
-	"$(BIN)/python" -m pip install --quiet uv
+	"$(BIN)/python" -m pip install -qq uv
 	"$(BIN)/uv" pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade --quiet \
 	  --no-header --no-annotate --no-emit-package kit19-ray --output-file "$(VENV)/constraints.new"
 	{

@@ -1,0 +1,1 @@
+"""Export -> OpenAI-compatible HTTP on Ray Serve."""

@@ -1,0 +1,145 @@
+"""The serve stage: an OpenAI-compatible server on Ray Serve, in front of a train prefix or any Hugging Face model."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from kit19_ray import models, runtime
+from kit19_ray.config import Config, ServeConfig
+from kit19_ray.errors import ServeError
+from kit19_ray.progress import say
+
+APP = "kit19"
+_POLL_SECONDS = 0.2
+
+
+class Server:
+    """A running server.
+
+    Attributes:
+        url: where it answers, such as http://127.0.0.1:8000.
+    """
+
+    def __init__(self, url: str, held: ExitStack) -> None:
+        self.url = url
+        self._held = held
+
+    def close(self) -> None:
+        """Stops the server, and the Ray cluster if it was started for it."""
+        self._held.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def start(config: Config, train_uri: str) -> Server:
+    """Starts the server and returns when it answers.
+
+    Args:
+        train_uri: a train prefix, hub id, local path or s3:// prefix of a causal LM.
+
+    Raises:
+        UserError: there is no such model.
+        ServeError: the port is taken, a GPU is asked for where there is none, or no answer comes in time.
+    """
+    section = config.serve
+    _check_port(section)
+    models.resolve(train_uri)
+    with ExitStack() as stack:
+        stack.enter_context(runtime.connected(config.data.cpus))
+        from ray import serve
+
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        quiet = {"log_level": "WARNING", "enable_access_log": False}
+        target = serve.api.RunTarget(_application(section, train_uri), APP, "/", quiet)
+        serve.start(http_options={"host": section.host, "port": section.port}, logging_config=quiet)
+        stack.callback(serve.shutdown)
+        serve.run_many([target], wait_for_applications_running=False)
+        _await_running(section)
+        host = "127.0.0.1" if section.host in ("0.0.0.0", "::") else section.host
+        return Server(f"http://{f'[{host}]' if ':' in host else host}:{section.port}", stack.pop_all())
+
+
+def run(config: Config, train_uri: str) -> str:
+    """Serves until Ctrl-C or SIGTERM; prints the URL as soon as it answers, and returns it.
+
+    Raises:
+        UserError: as `start`.
+    """
+    with start(config, train_uri) as server:
+        say(f"serving {config.serve.served_name} at {server.url}/v1/completions; Ctrl-C stops it")
+        print(server.url, flush=True)
+        stop = threading.Event()
+        # Kubernetes ends a pod with SIGTERM; Ray's own handler, set when it started, would skip the clean end.
+        before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        try:
+            stop.wait()
+        except KeyboardInterrupt:
+            say("stopping")
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return server.url
+
+
+def _application(section: ServeConfig, model: str) -> Any:
+    import ray
+    from ray import serve
+
+    from kit19_ray.serve.replica import Replica
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray does not type it
+    gpus = resources.get("GPU", 0)
+    use_gpu = section.use_gpu if section.use_gpu is not None else gpus > 0
+    if use_gpu and not gpus:
+        raise ServeError("serve.use_gpu: true, but the Ray cluster has no GPU", hint="set serve.use_gpu=false")
+    deployment: Any = serve.deployment(
+        serve.ingress()(Replica),
+        name="Replica",
+        num_replicas=section.replicas,
+        # The queue is kept and limited by the replica itself: Serve's own answer to a full one is not OpenAI's.
+        max_ongoing_requests=2 * section.max_queue,
+        ray_actor_options={"num_cpus": section.cpus_per_replica, "num_gpus": int(use_gpu)},
+    )
+    return deployment.bind(model, section, use_gpu, max(1, int(section.cpus_per_replica)))
+
+
+def _check_port(section: ServeConfig) -> None:
+    family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((section.host, section.port))
+        except OSError as error:
+            raise ServeError(
+                f"serve.port: cannot listen on {section.host}:{section.port}: {error.strerror or error}",
+                hint="choose another with serve.port=..., or stop what listens there",
+            ) from None
+
+
+def _await_running(section: ServeConfig) -> None:
+    from ray import serve
+
+    limit = time.monotonic() + section.start_timeout_seconds
+    while True:
+        application = serve.status().applications.get(APP)
+        state = application.status if application else "NOT_STARTED"
+        if state == "RUNNING":
+            return
+        said = "; ".join(d.message for d in application.deployments.values() if d.message) if application else ""
+        if state == "DEPLOY_FAILED":
+            raise ServeError(f"the model could not be loaded: {said}")
+        if time.monotonic() > limit:
+            raise ServeError(
+                f"no replica was ready within {section.start_timeout_seconds:g} seconds ({state}) {said}".rstrip(),
+                hint="raise serve.start_timeout_seconds, or see whether the cluster has the CPUs and GPUs asked for",
+            )
+        time.sleep(_POLL_SECONDS)
