@@ -85,6 +85,8 @@ class Engine:
         import torch.distributed as dist
 
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+        # An operator for inference that DeepSpeed would otherwise compile with gcc, for a minute, on the first run.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.rank, self.world_size, self.device = dist.get_rank(), dist.get_world_size(), device
         self.dtype = precision(job)
         self._job = job
@@ -216,12 +218,12 @@ def _model(job: Job, config: dict[str, Any], dtype: torch.dtype) -> Any:
         return models.load_causal_lm(wanted.name, dtype)
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-    held = HfDeepSpeedConfig(config)  # while it lives, from_pretrained shards each weight as it is read
+    held = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # while it lives, from_pretrained shards each weight as it is read
     try:
         return models.load_causal_lm(wanted.name, dtype)
     finally:
         del held
-        unset_hf_deepspeed_config()
+        unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
 
 
 def _shape(parameter: torch.Tensor) -> torch.Size:

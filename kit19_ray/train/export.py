@@ -57,7 +57,7 @@ def write(folder: Path, weights: dict[str, torch.Tensor], model: Any, job: Job) 
     if unexpected or set(missing) - tied:
         raise RuntimeError(f"export: weights missing {sorted(missing)}, unexpected {sorted(unexpected)}")
     shell.tie_weights()
-    shell.generation_config = GenerationConfig(
+    shell.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=config.bos_token_id, eos_token_id=job.eos_token_id, pad_token_id=job.pad_token_id
     )
     shell.save_pretrained(folder)

@@ -60,7 +60,7 @@ def _prepare_process(job: Job) -> None:
     """The same numbers on every run: fixed threads and kernels; and memory that is kept instead of returned."""
     torch.set_num_threads(max(1, int(job.config.cpus_per_worker)))
     torch.use_deterministic_algorithms(True, warn_only=job.use_gpu)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # every element is written; filling costs a pass
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # every element is written; filling costs a pass
     if not job.use_gpu:
         # Activations come and go with each pass. By default glibc maps and unmaps each large one, and the kernel
         # zeroes its pages anew every time.

@@ -41,9 +41,10 @@ def asked_positions(labels: Int32, position_ids: Int32) -> tuple[Int64, Int64]:
         DataError: an example's first token has a label, which the example before it would be asked for.
     """
     learned = labels != IGNORE
-    if (learned & (position_ids == 0)).any() or learned[:, 0].any():
-        row = int(np.argmax((learned & (position_ids == 0)).any(axis=1) | learned[:, 0]))
-        raise DataError(f"packed row {row} of a batch learns the first token of an example: the shards are not ours")
+    wrong = (learned & (position_ids == 0)).any(axis=1) | learned[:, 0]
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise DataError(f"packed row {at} of a batch learns the first token of an example: the shards are not ours")
     row, column = np.nonzero(learned)
     positions = row * labels.shape[1] + column - 1
     return positions.astype(np.int64), labels[row, column].astype(np.int64)

@@ -1,13 +1,13 @@
 """metrics.jsonl: one line per logged step, written by rank 0, read by the driver's bar and by whoever draws charts.
 
-    step, steps, epoch, progress   where the run is; step counts finished optimizer steps
-    loss                           mean over the labels since the line before; not in step 0's line
-    validation_loss                mean over the labels of the whole validation split; only where it was computed
-    lr, grad_norm                  of the last step
-    tokens_per_second              over all workers, padding included, without validation and checkpoints
-    data_wait_seconds              rank 0 waited for batches since the line before
-    eta_seconds                    left at this pace; not in step 0's line
-    time                           Unix time
+step, steps, epoch, progress   where the run is; step counts finished optimizer steps
+loss                           mean over the labels since the line before; not in step 0's line
+validation_loss                mean over the labels of the whole validation split; only where it was computed
+lr, grad_norm                  of the last step
+tokens_per_second              over all workers, padding included, without validation and checkpoints
+data_wait_seconds              rank 0 waited for batches since the line before
+eta_seconds                    left at this pace; not in step 0's line
+time                           Unix time
 """
 
 from __future__ import annotations

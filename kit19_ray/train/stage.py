@@ -131,7 +131,7 @@ def _use_gpu(train: TrainConfig) -> bool:
     """
     import ray
 
-    have = ray.cluster_resources()
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     use_gpu = bool(have.get("GPU")) if train.use_gpu is None else train.use_gpu
     wanted = {"CPU": train.workers * train.cpus_per_worker} | ({"GPU": float(train.workers)} if use_gpu else {})
     for name, number in wanted.items():
@@ -147,36 +147,37 @@ def _use_gpu(train: TrainConfig) -> bool:
 
 def _fit(job: Job) -> dict[str, Any]:
     """Runs the workers to the end and returns what rank 0 says of the run."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    import ray.train
+    import ray.train.torch
 
     from kit19_ray.train.loop import work
 
+    api: Any = ray.train  # its types are those of Train v1, which is not what runs
     parent, name = job.out.rsplit("/", 1)
     filesystem, path = storage.filesystem(parent)
     train = job.config
-    trainer = TorchTrainer(
+    trainer = api.torch.TorchTrainer(
         work,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if job.use_gpu else "gloo"),
-        scaling_config=ScalingConfig(
+        torch_config=api.torch.TorchConfig(backend="nccl" if job.use_gpu else "gloo"),
+        scaling_config=api.ScalingConfig(
             num_workers=train.workers,
             use_gpu=job.use_gpu,
             resources_per_worker={"CPU": train.cpus_per_worker} | ({"GPU": 1} if job.use_gpu else {}),
         ),
-        run_config=RunConfig(
+        run_config=api.RunConfig(
             name=name,
             storage_path=path,
             storage_filesystem=filesystem,
-            checkpoint_config=CheckpointConfig(num_to_keep=train.keep_checkpoints),
-            failure_config=FailureConfig(max_failures=train.max_failures),
+            checkpoint_config=api.CheckpointConfig(num_to_keep=train.keep_checkpoints),
+            failure_config=api.FailureConfig(max_failures=train.max_failures),
             worker_runtime_env={"env_vars": _environment(job)},
         ),
     )
     try:
         with watching(job.out, job.plan.steps):
             result = trainer.fit()
-    except TrainingFailedError as failure:
+    except api.TrainingFailedError as failure:
         raise _explained(failure, job) from None
     made = result.return_value
     if isinstance(made, dict) and isinstance(made.get("error"), UserError):
@@ -191,6 +192,7 @@ def _environment(job: Job) -> dict[str, str]:
     return {
         "DS_ACCELERATOR": "cuda" if job.use_gpu else "cpu",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products
+        "TORCHDYNAMO_DISABLE": "1",  # nothing is compiled here; importing the compiler takes seconds
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
