@@ -111,9 +111,7 @@ class Source(BaseModel):
     @classmethod
     def _known_reader(cls, name: str) -> str:
         if name not in READERS:
-            raise ValueError(
-                f"reader {name!r} is not one of {', '.join(READERS)}{nearest(name, READERS)}"
-            )
+            raise ValueError(f"reader {name!r} is not one of {', '.join(READERS)}{nearest(name, READERS)}")
         return name
 
     @model_validator(mode="after")
@@ -123,18 +121,14 @@ class Source(BaseModel):
         if twice:
             raise ValueError(f"file {twice[0]!r} is listed twice")
         model = options_of(self.reader)
-        for where, options in [("options", self.options)] + [
-            (f"{f.path}: options", f.options) for f in self.files
-        ]:
+        for where, options in [("options", self.options)] + [(f"{f.path}: options", f.options) for f in self.files]:
             try:
                 model.model_validate({**self.options, **options})
             except ValidationError as error:
                 first = error.errors()[0]
                 key = ".".join(map(str, first["loc"])) or "(all)"
                 hint = nearest(key, model.model_fields)
-                raise ValueError(
-                    f"{where}.{key}: {first['msg']}{hint}; reader {self.reader!r}"
-                ) from None
+                raise ValueError(f"{where}.{key}: {first['msg']}{hint}; reader {self.reader!r}") from None
         return self
 
     def splits(self) -> list[str]:
@@ -150,9 +144,7 @@ def load_catalog(path: Path = CATALOG) -> dict[str, Source]:
         SourceError: the file is not YAML, names a key twice, or a source has a wrong key or value.
     """
     tree = yamlfile.parse(path.read_text(encoding="utf-8"), str(path), SourceError)
-    return {
-        name: validate(Source, spec, f"{path}: {name}", SourceError) for name, spec in tree.items()
-    }
+    return {name: validate(Source, spec, f"{path}: {name}", SourceError) for name, spec in tree.items()}
 
 
 def _located(base: str, file: SourceFile, path: str, sizes: dict[str, int]) -> LocatedFile:
@@ -176,9 +168,7 @@ def _located(base: str, file: SourceFile, path: str, sizes: dict[str, int]) -> L
     )  # fmt: skip
 
 
-def locate(
-    source_id: str, source: Source, base_uri: str, splits: Iterable[str]
-) -> list[LocatedFile]:
+def locate(source_id: str, source: Source, base_uri: str, splits: Iterable[str]) -> list[LocatedFile]:
     """The files of a source's splits that are there, in the order of the catalogue, patterns sorted by name.
 
     Args:
@@ -211,7 +201,8 @@ def locate(
                 paths = [file.path] if file.path in sizes else []
             if paths and file.companion and file.companion not in sizes:
                 raise SourceError(
-                    f"source {source_id!r}: {storage.join(base, file.companion)} is missing"
+                    f"source {source_id!r}: {file.companion} is missing in {base}; {file.path} is read in step with it",
+                    hint=_get(base, file.companion, file.companion_url),
                 )
             if not paths and not file.optional:
                 missing.append(file)
@@ -226,6 +217,10 @@ def _matches(path: str, pattern: str) -> bool:
     return path.count("/") == pattern.count("/") and fnmatchcase(path, pattern)
 
 
+def _get(base: str, path: str, url: str | None) -> str:
+    return f"put it at {base}/{path}" + (f", from {url}" if url else "")
+
+
 def _missing(
     source_id: str,
     source: Source,
@@ -237,7 +232,7 @@ def _missing(
     any_of = "any of " if all(f.optional for f in files) and len(files) > 1 else ""
     names = ", ".join(f.path for f in files)
     near = nearest(files[0].path, sizes)
-    steps = [f"put it at {base}/{f.path}" + (f", from {f.url}" if f.url else "") for f in files]
+    steps = [_get(base, f.path, f.url) for f in files]
     return SourceError(
         f"source {source_id!r}: its {split} split is missing {any_of}{names} in {base}{near}",
         hint="\n".join([*steps, f"see {source.homepage} (licence: {source.licence.name})"]),

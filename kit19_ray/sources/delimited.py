@@ -77,14 +77,11 @@ def columns(options: FieldOptions, table: Table) -> list[tuple[str, int]]:
         SourceError: a column that the options name is not in the header.
     """
     back = {new: old for old, new in options.rename.items()}
-    if options.keep is not None:
-        names = options.keep
-    else:
-        names = [options.rename.get(c, c) for c in table.columns if c]
+    every = [options.rename.get(c, c) for c in table.columns if c]
+    names = every if options.keep is None else options.keep
     needed = [*names, *options.rename.values(), *options.labels, *options.drop_empty]
     places = {
-        name: table.index(back.get(name, name))
-        for name in [*needed, *([options.group] if options.group else [])]
+        name: table.index(back.get(name, name)) for name in [*needed, *([options.group] if options.group else [])]
     }
     return list(places.items())
 

@@ -61,9 +61,7 @@ def read_hatescore(
 ) -> Iterator[Raw | Reject]:
     """text, label (hate, abuse or clean), targets as in UnSmile, and origin, the kind of text it comes from."""
     table = open_table(DelimitedOptions(delimiter=",", quoting="csv"), file, stream)
-    text, macro, micro, origin = (
-        table.index(c) for c in ("comment", "macrolabel", "microlabel", "source")
-    )
+    text, macro, micro, origin = (table.index(c) for c in ("comment", "macrolabel", "microlabel", "source"))
     for row in table:
         if isinstance(row, Reject):
             yield row
@@ -74,9 +72,7 @@ def read_hatescore(
         targets = [n for n in names if n not in _NO_TARGET]
         if not comment:
             yield Reject.of(row.line, "empty_field", " | ".join(row.cells))
-        elif (
-            label is None or any(n not in GROUPS for n in targets) or (targets and label != "hate")
-        ):
+        elif label is None or any(n not in GROUPS for n in targets) or (targets and label != "hate"):
             yield Reject.of(row.line, "unknown_label", " | ".join(row.cells))
         else:
             fields = {"text": comment, "label": label, "targets": ", ".join(targets)}

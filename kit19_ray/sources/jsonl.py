@@ -53,9 +53,7 @@ def read_jsonl(
         yield _record(options, keys, number, data)
 
 
-def _record(
-    options: JsonlOptions, keys: list[tuple[str, str]], line: int, data: bytes | None
-) -> Raw | Reject:
+def _record(options: JsonlOptions, keys: list[tuple[str, str]], line: int, data: bytes | None) -> Raw | Reject:
     if data is None:
         return Reject(line, "line_too_long", "")
     try:

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 CHUNK = 1 << 20  # bytes read at once
-MAX_LINE = (
-    16 << 20
-)  # bytes; longer ones are cut, so that a file without line ends cannot fill the memory
+MAX_LINE = 16 << 20  # bytes; longer ones are cut, so that a file without line ends cannot fill the memory
 
 
 def physical_lines(stream: BinaryIO, max_line: int = MAX_LINE) -> Iterator[bytes | None]:

@@ -33,8 +33,5 @@ def read_nsmc(
         if isinstance(row, Reject):
             yield row
         else:
-            fields = {
-                n: normalise(unnest(row.cells[i]) if n == "text" else row.cells[i])
-                for n, i in places
-            }
+            fields = {n: normalise(unnest(row.cells[i]) if n == "text" else row.cells[i]) for n, i in places}
             yield finish(options, row.line, fields)

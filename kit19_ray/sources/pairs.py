@@ -8,8 +8,8 @@ always share act and topic, make a block. Every sentence opens one pair, and hal
     0 2 4 6 8   ->   same, with an odd position of the group itself
     1 3 5 7 9   ->   different, with an even position of the other group
 
-Odd blocks swap the parities, so position (and with it StyleKQC's formality) says nothing about the label. No pair occurs
-twice, in either order. Pairs never leave their block, so a split by block (`Raw.group`) shares no sentence.
+Odd blocks swap the parities, so position (and with it StyleKQC's formality) says nothing about the label. No pair
+occurs twice, in either order. Pairs never leave their block, so a split by block (`Raw.group`) shares no sentence.
 """
 
 from __future__ import annotations
@@ -68,10 +68,7 @@ def _groups(slots: Iterator[Slot]) -> Iterator[Group]:
             group = []
     if group:
         # Which rows are missing cannot be known, so what the others mean cannot be known either.
-        yield [
-            s if isinstance(s, Reject) else Reject.of(s.line, "incomplete_group", s.text)
-            for s in group
-        ]
+        yield [s if isinstance(s, Reject) else Reject.of(s.line, "incomplete_group", s.text) for s in group]
 
 
 def _blocks(groups: Iterator[Group]) -> Iterator[list[Group]]:
@@ -135,10 +132,7 @@ def read_parakqc(
 ) -> Iterator[Raw | Reject]:
     """sentence1, sentence2, label (same or different), act, topic. Columns of the file: topic, act, sentence."""
     table = open_table(DelimitedOptions(header=["topic", "act", "sentence"]), file, stream)
-    slots = (
-        r if isinstance(r, Reject) else _slot(r.line, r.cells[2], r.cells[1], r.cells[0])
-        for r in table
-    )
+    slots = (r if isinstance(r, Reject) else _slot(r.line, r.cells[2], r.cells[1], r.cells[0]) for r in table)
     return make_pairs(slots, file.path)
 
 
@@ -150,12 +144,8 @@ def _zipped(acts: Table, topics: Table) -> Iterator[Slot]:
         if isinstance(a, Reject):
             yield a
         elif not isinstance(a, Row):
-            yield Reject.of(
-                last + 1, "misaligned", t.row if isinstance(t, Reject) else " | ".join(t.cells)
-            )
-        elif not isinstance(t, Row) or normalise(a.cells[act_text]) != normalise(
-            t.cells[topic_text]
-        ):
+            yield Reject.of(last + 1, "misaligned", t.row if isinstance(t, Reject) else " | ".join(t.cells))
+        elif not isinstance(t, Row) or normalise(a.cells[act_text]) != normalise(t.cells[topic_text]):
             yield Reject.of(a.line, "misaligned", " | ".join(a.cells))
         else:
             slot = _slot(a.line, a.cells[act_text], a.cells[act], t.cells[topic])
@@ -175,9 +165,7 @@ def read_stylekqc(
         SourceError: the companion is not given.
     """
     if len(file.companions) != 1:
-        raise SourceError(
-            f"{file.path}: stylekqc needs the topic/ file of the same name beside it, as `companion`"
-        )
+        raise SourceError(f"{file.path}: stylekqc needs the topic/ file of the same name beside it, as `companion`")
     (companion,) = file.companions
     with closing(open_uri(companion.uri, opener)) as beside:
         acts = open_table(DelimitedOptions(), file, stream)

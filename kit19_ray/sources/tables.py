@@ -12,9 +12,7 @@ from kit19_ray.errors import SourceError, nearest
 from kit19_ray.sources.formats import Reject
 from kit19_ray.sources.lines import physical_lines
 
-MAX_RECORD_LINES = (
-    1000  # lines one quoted record may span before its opening quote counts as never closed
-)
+MAX_RECORD_LINES = 1000  # lines one quoted record may span before its opening quote counts as never closed
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,7 @@ def _parsed(line: int, data: bytes, delimiter: str) -> Row | Reject:
 
 def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[Row | Reject]:
     numbered = enumerate(physical_lines(stream), 1)
-    ahead: deque[tuple[int, bytes | None]] = (
-        deque()
-    )  # lines given back after a quote that was never closed
+    ahead: deque[tuple[int, bytes | None]] = deque()  # lines given back after a quote that was never closed
     while True:
         number, data = ahead.popleft() if ahead else next(numbered, (0, None))
         if number == 0:
@@ -115,9 +111,7 @@ class Table:
         SourceError: the header row is missing, unreadable or names a column twice.
     """
 
-    def __init__(
-        self, stream: BinaryIO, name: str, dialect: Dialect, header: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, stream: BinaryIO, name: str, dialect: Dialect, header: Sequence[str] | None = None) -> None:
         self.name = name
         self._rows = read_rows(stream, dialect)
         if header is None:
@@ -125,9 +119,7 @@ class Table:
             if first is None:
                 raise SourceError(f"{name}, line 1: the file is empty; its header row is missing")
             if isinstance(first, Reject):
-                raise SourceError(
-                    f"{name}, line {first.line}: the header row is unreadable ({first.reason})"
-                )
+                raise SourceError(f"{name}, line {first.line}: the header row is unreadable ({first.reason})")
             header = [cell.strip() for cell in first.cells]
         self.columns: list[str] = list(header)
         named = [c for c in self.columns if c]

@@ -7,7 +7,7 @@ import unicodedata
 
 # Tab and line feed stay: code cells and petitions need them. A separator of lines or paragraphs is a line feed.
 _DROPPED = [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0x200B, 0xFEFF]
-_TABLE: dict[int, str | None] = {c: None for c in _DROPPED} | {
+_TABLE: dict[int, str | None] = dict.fromkeys(_DROPPED) | {
     0xA0: " ",
     0x2028: "\n",
     0x2029: "\n",

@@ -32,7 +32,7 @@ _TITLE = re.compile(r"= (?!= )(.+?)(?<! =) =")
 _SECTION = re.compile(r"(?:= ){2,}.+(?: =){2,}")
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,300}>")
 _CATEGORY = re.compile(r"\[\[(?:분류|Category|파일|File):[^\]]*\]\]")
-_GAP = re.compile(r"\(\s*[,;·:]\s*")  # what a removed template leaves after a bracket
+_GAP = re.compile(r"\(\s*(?:[,;·:]\s*)+")  # what a removed template leaves after a bracket
 _EMPTY_BRACKETS = re.compile(r"\s?\(\s*[,;~·]?\s*\)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _VERB_END = ("다.", "요.", "까.", "죠.", "음.", "임.")
@@ -55,9 +55,7 @@ def is_heading(line: str) -> bool:
     """Whether a line is a section's heading: `= = 역사 = =`, or short, with a full stop and no verb: `역사.`"""
     if _SECTION.fullmatch(line):
         return True
-    return (
-        len(line) <= 40 and line.endswith(".") and not line.endswith(_VERB_END) and ". " not in line
-    )
+    return len(line) <= 40 and line.endswith(".") and not line.endswith(_VERB_END) and ". " not in line
 
 
 def _upto(sentences: list[str], most: int) -> str:
@@ -117,11 +115,7 @@ class _Article:
 
     def end(self, closed: bool) -> Raw | Reject:
         fault = self.fault or ("unclosed_doc" if self.closed_by_tag and not closed else "")
-        return (
-            Reject.of(self.line, fault, self.title)
-            if fault
-            else article(self.line, self.title, self.lines)
-        )
+        return Reject.of(self.line, fault, self.title) if fault else article(self.line, self.title, self.lines)
 
 
 def read_kowiki(
