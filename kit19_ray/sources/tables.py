@@ -6,7 +6,7 @@ import csv
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 from kit19_ray.errors import SourceError, nearest
 from kit19_ray.sources.formats import Reject
@@ -24,8 +24,7 @@ class Dialect:
     """none: a quote is a letter like any other. csv: RFC 4180, cells may hold delimiters, line feeds and `""`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """The cells of one row, decoded and otherwise as they are."""
 
     line: int
