@@ -30,7 +30,7 @@ class Service(Protocol):
     context: int
     """Most tokens of prompt and completion together."""
 
-    async def complete(self, request: CompletionRequest, deadline: float) -> Json:
+    async def complete(self, request: CompletionRequest) -> Json:
         """The response body; raises ApiError."""
 
 
@@ -67,7 +67,7 @@ def build(service: Service) -> FastAPI:
     async def completions(request: Request) -> JSONResponse:
         start = time.monotonic()
         try:
-            answer = await _answer(service, await request.body(), start)
+            answer = await _answer(service, await request.body())
         except ApiError as error:
             service.metrics.answered(error.status)
             raise
@@ -78,7 +78,7 @@ def build(service: Service) -> FastAPI:
     return app
 
 
-async def _answer(service: Service, body: bytes, start: float) -> Json:
+async def _answer(service: Service, body: bytes) -> Json:
     limits = service.limits
     if service.metrics.in_progress >= limits.max_queue:
         raise ApiError(429, f"{limits.max_queue} requests are waiting already; try again later")
@@ -86,7 +86,7 @@ async def _answer(service: Service, body: bytes, start: float) -> Json:
     timeout = limits.request_timeout_seconds
     with service.metrics.one_in_progress():
         try:
-            return await asyncio.wait_for(service.complete(request, start + timeout), timeout)
+            return await asyncio.wait_for(service.complete(request), timeout)
         except asyncio.TimeoutError:
             raise ApiError(504, f"no answer within {timeout:g} seconds", code="timeout") from None
         except ApiError:

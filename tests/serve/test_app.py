@@ -28,7 +28,7 @@ class FakeService:
         self.answer = answer
         self.requests: list[CompletionRequest] = []
 
-    async def complete(self, request: CompletionRequest, deadline: float) -> Json:
+    async def complete(self, request: CompletionRequest) -> Json:
         self.requests.append(request)
         result = self.answer()
         if asyncio.iscoroutine(result):

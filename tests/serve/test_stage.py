@@ -1,0 +1,257 @@
+"""The real thing: Ray Serve on loopback, a small model, HTTP."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kit19_ray.config import Config, ServeConfig
+from kit19_ray.errors import ServeError, UserError
+from kit19_ray.generation import Generator
+from kit19_ray.serve import client, stage
+
+pytestmark = pytest.mark.ray
+
+PROMPT = "이 영화는 정말"
+PROMPTS = [
+    "이 영화는 정말",
+    "두 문장의 뜻이 같은지",
+    "대한민국의 수도는",
+    "질문에 예 또는 아니오로",
+    "배우의",
+    "긍정 또는 부정",
+    "가장 큰 항구는 부산이다. 다음 문장의 감정을",
+    "답변: ",
+]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(ray_cluster: None, tiny_model: Path) -> Iterator[stage.Server]:
+    section = ServeConfig(
+        port=free_port(), max_tokens=64, max_prompt_chars=500, batch_wait_seconds=0.1, max_body_bytes=2 << 20
+    )
+    with stage.start(Config(root="file:///unused", serve=section), str(tiny_model)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def http(server: stage.Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_model: Path) -> Generator:
+    return Generator.load(str(tiny_model))
+
+
+def complete(http: httpx.Client, prompt: Any = PROMPT, **fields: Any) -> dict[str, Any]:
+    response = http.post("/v1/completions", json={"model": "kit19", "prompt": prompt, "temperature": 0, **fields})
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def counted(http: httpx.Client, name: str) -> float:
+    lines = [line for line in http.get("/metrics").text.splitlines() if line.startswith(name + "{")]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+def test_health_models_and_metrics_answer(http: httpx.Client) -> None:
+    assert http.get("/healthz").json() == {"status": "ok"}
+    (model,) = http.get("/v1/models").json()["data"]
+    assert (model["id"], model["max_model_len"]) == ("kit19", 128)
+    assert http.get("/metrics").headers["content-type"].startswith("text/plain")
+
+
+def test_a_completion_is_the_generators(http: httpx.Client, generator: Generator) -> None:
+    (expected,) = generator.generate([generator.encode(PROMPT)], 12)
+    answer = complete(http, max_tokens=12)
+    (choice,) = answer["choices"]
+    assert choice == {
+        "index": 0,
+        "text": expected.text,
+        "logprobs": None,
+        "finish_reason": expected.finish_reason,
+    }
+    assert answer["usage"]["prompt_tokens"] == len(generator.encode(PROMPT))
+    assert answer["usage"]["completion_tokens"] == len(expected.token_ids)
+    assert (answer["object"], answer["model"]) == ("text_completion", "kit19")
+
+
+def test_concurrent_requests_share_batches_and_keep_their_answers(http: httpx.Client, generator: Generator) -> None:
+    lengths = [4 + 5 * n for n in range(len(PROMPTS))]
+    expected = [generator.generate([generator.encode(p)], n)[0].text for p, n in zip(PROMPTS, lengths)]
+    before = counted(http, "kit19_batches_total"), counted(http, "kit19_prompts_total")
+    with ThreadPoolExecutor(len(PROMPTS)) as pool:
+        sent = [pool.submit(complete, http, p, max_tokens=n) for p, n in zip(PROMPTS, lengths)]
+        texts = [s.result()["choices"][0]["text"] for s in sent]
+    assert texts == expected
+    assert counted(http, "kit19_prompts_total") - before[1] == len(PROMPTS)
+    assert counted(http, "kit19_batches_total") - before[0] <= len(PROMPTS) // 2
+
+
+def test_several_prompts_and_samples_come_in_order(http: httpx.Client) -> None:
+    choices = complete(http, PROMPTS[:3], n=2, max_tokens=6)["choices"]
+    assert [c["index"] for c in choices] == list(range(6))
+    texts = [c["text"] for c in choices]
+    assert texts[0::2] == texts[1::2], "greedy samples of one prompt are equal"
+    assert texts[0::2] == [complete(http, p, max_tokens=6)["choices"][0]["text"] for p in PROMPTS[:3]]
+
+
+def test_a_seed_gives_the_same_samples_again_and_other_ones_within_a_request(http: httpx.Client) -> None:
+    def sample(seed: int) -> list[str]:
+        return [c["text"] for c in complete(http, temperature=1.0, seed=seed, n=3, max_tokens=12)["choices"]]
+
+    assert sample(5) == sample(5) != sample(6)
+    assert len(set(sample(5))) == 3
+
+
+def test_a_stop_sequence_ends_text_and_tokens(http: httpx.Client) -> None:
+    whole = complete(http, max_tokens=16, logprobs=0)["choices"][0]
+    stop = "".join(whole["logprobs"]["tokens"][5:8])
+    assert stop, "the model's text has characters there"
+    cut = complete(http, max_tokens=16, stop=[stop, "없는 말"], logprobs=0)["choices"][0]
+    assert cut["finish_reason"] == "stop"
+    assert cut["text"] == whole["text"][: whole["text"].index(stop)]
+    assert "".join(cut["logprobs"]["tokens"]) == cut["text"]
+
+
+def test_echo_with_logprobs_scores_the_prompt(http: httpx.Client, generator: Generator) -> None:
+    ids = generator.encode(PROMPT)
+    (expected,) = generator.score([ids], top_logprobs=2)
+    (choice,) = complete(http, echo=True, max_tokens=0, logprobs=2)["choices"]
+    listed = choice["logprobs"]
+    assert choice["text"] == PROMPT == "".join(listed["tokens"])
+    assert listed["token_logprobs"] == pytest.approx(expected.logprobs, abs=1e-5)
+    assert listed["top_logprobs"][0] is None and all(2 <= len(top) <= 3 for top in listed["top_logprobs"][1:])
+    assert [PROMPT[o : o + len(t)] for o, t in zip(listed["text_offset"], listed["tokens"])] == listed["tokens"]
+
+
+def test_echo_goes_before_the_completion_also_for_token_ids(http: httpx.Client, generator: Generator) -> None:
+    plain = complete(http, max_tokens=5)["choices"][0]["text"]
+    for prompt in (PROMPT, generator.encode(PROMPT), [generator.encode(PROMPT)]):
+        (choice,) = complete(http, prompt, echo=True, max_tokens=5, logprobs=1)["choices"]
+        assert choice["text"] == PROMPT + plain
+        assert {len(values) for values in choice["logprobs"].values()} == {len(generator.encode(PROMPT)) + 5}
+
+
+BAD = [
+    ({"content": b"{"}, 400, "not valid JSON"),
+    ({"json": {"prompt": PROMPT}}, 400, "model: Field required"),
+    ({"json": {"model": "kit91", "prompt": PROMPT}}, 404, "did you mean 'kit19'?"),
+    ({"json": {"model": "kit19", "prompt": PROMPT, "max_tokens": -1}}, 400, "max_tokens"),
+    ({"json": {"model": "kit19", "prompt": PROMPT, "max_tokens": 65}}, 400, "the most is 64"),
+    ({"json": {"model": "kit19", "prompt": 3}}, 400, "prompt must be"),
+    ({"json": {"model": "kit19", "prompt": PROMPT, "temprature": 0}}, 400, "did you mean 'temperature'?"),
+    ({"json": {"model": "kit19", "prompt": PROMPT, "stream": True}}, 400, "stream is not supported"),
+    ({"json": {"model": "kit19", "prompt": "a" * (1 << 20)}}, 400, "1048576 characters, the most is 500"),
+    ({"json": {"model": "kit19", "prompt": "뷁" * 120}}, 400, "exceed the context of 128"),
+    ({"json": {"model": "kit19", "prompt": [5, 4000]}}, 400, "token id 4000 is not in"),
+    ({"json": {"model": "kit19", "prompt": [-1]}}, 400, "token id -1 is not in"),
+    ({"content": b" " * (3 << 20)}, 413, "more than 2097152 bytes"),
+]
+
+
+@pytest.mark.parametrize(("options", "status", "message"), BAD, ids=[message for _, _, message in BAD])
+def test_a_bad_request_is_told_in_openais_shape(
+    http: httpx.Client, options: dict[str, Any], status: int, message: str
+) -> None:
+    response = http.post("/v1/completions", **options)
+    error = response.json()["error"]
+    assert response.status_code == status, response.text
+    assert message in error["message"] and error["type"] == "invalid_request_error"
+    assert http.get("/healthz").status_code == 200
+
+
+def test_an_unknown_path_has_the_shape_too(http: httpx.Client) -> None:
+    response = http.get("/v1/embeddings")
+    assert response.status_code == 404 and response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_the_client_asks_and_tells_what_the_server_said(server: stage.Server, http: httpx.Client) -> None:
+    text = client.ask(server.url, "kit19", PROMPT, max_tokens=6)
+    assert text == complete(http, max_tokens=6)["choices"][0]["text"]
+    with pytest.raises(ServeError, match="404, there is no model 'other'"):
+        client.ask(server.url, "other", PROMPT)
+    with pytest.raises(ServeError, match="is the server running"):
+        client.ask(f"http://127.0.0.1:{free_port()}", "kit19", PROMPT)
+
+
+def test_lm_eval_scores_through_the_endpoint_as_directly(
+    server: stage.Server, generator: Generator, tiny_model: Path
+) -> None:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+
+    # KoBEST's form: one context, the choices as continuations.
+    pairs = [
+        (context, f" {choice}")
+        for context in ("문장: 이 영화는 정말 재미있다. 긍부정:", "대한민국의 수도는 부산이다. 질문: 맞는가? 답변:")
+        for choice in ("부정", "긍정", "아니오", "예")
+    ]
+    lm = LocalCompletionsAPI(
+        base_url=f"{server.url}/v1/completions",
+        model="kit19",
+        tokenizer=str(tiny_model),
+        tokenizer_backend="huggingface",
+        max_length=128,
+        batch_size=4,
+        num_concurrent=1,
+    )
+    requests = [Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)]
+    served = lm.loglikelihood(requests, disable_tqdm=True)
+    direct = generator.loglikelihoods([lm._encode_pair(*pair) for pair in pairs])
+    assert [greedy for _, greedy in served] == [greedy for _, greedy in direct]
+    assert [value for value, _ in served] == pytest.approx([value for value, _ in direct], abs=1e-4)
+    assert len({round(value, 3) for value, _ in served}) == len(pairs), "the items can be told apart"
+
+
+def test_a_taken_port_is_the_users_to_change(server: stage.Server, tiny_model: Path) -> None:
+    port = int(server.url.rsplit(":", 1)[1])
+    with pytest.raises(ServeError, match=rf"serve.port: cannot listen on 127.0.0.1:{port}"):
+        stage.start(Config(root="file:///unused", serve=ServeConfig(port=port)), str(tiny_model))
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="config.json"):
+        stage.start(Config(root="file:///unused", serve=ServeConfig(port=free_port())), str(tmp_path))
+
+
+def test_the_command_serves_until_it_is_interrupted(tiny_model: Path, tmp_path: Path) -> None:
+    words = [f"serve.model={tiny_model}", f"serve.port={free_port()}", f"root=file://{tmp_path}", "data.cpus=1"]
+    command = [sys.executable, "-m", "kit19_ray", "serve", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            url = process.stdout.readline().strip()
+            assert url.startswith("http://127.0.0.1:"), process.stderr.read()
+            assert client.post(f"{url}/v1/completions", {"model": "kit19", "prompt": PROMPT, "max_tokens": 2})
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+            said = process.stderr.read()
+        finally:
+            process.kill()
+    assert said.splitlines()[-1] == "stopping" and len(said.splitlines()) <= 3, said
+    with pytest.raises(ServeError):
+        client.ask(url, "kit19", PROMPT)
+
+
+def test_the_request_bodys_schema_is_published(http: httpx.Client) -> None:
+    published = http.get("/openapi.json").json()["paths"]["/v1/completions"]["post"]["requestBody"]
+    assert "max_tokens" in json.dumps(published)
