@@ -7,7 +7,6 @@ from typing import Any
 
 from kit19_ray import manifest, runtime, storage
 from kit19_ray.config import Config
-from kit19_ray.progress import say
 from kit19_ray.prompt import prompt_format
 
 

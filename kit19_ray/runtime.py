@@ -12,7 +12,7 @@ from contextlib import contextmanager
 _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
-    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "DS_ACCELERATOR_LOG_LEVEL": "ERROR",
@@ -52,8 +52,10 @@ def connected(cpus: int | None = None, verbose: bool = False) -> Iterator[None]:
         ray.shutdown()
 
 
-def progress_bars() -> None:
-    """Ray Data's bars on a terminal, none elsewhere."""
+def prepare_ray_data() -> None:
+    """Ray Data's bars on a terminal, none elsewhere; and our own errors as they are, not as text in Ray's."""
     import ray
 
-    ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = sys.stderr.isatty()
+    context.raise_original_map_exception = True

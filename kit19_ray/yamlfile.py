@@ -36,7 +36,7 @@ def parse(text: str, name: str, error: type[UserError] = ConfigError) -> dict[st
         error: class of the error raised.
     """
     try:
-        loaded = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        loaded = yaml.load(text, _Loader)
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name

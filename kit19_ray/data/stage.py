@@ -71,7 +71,7 @@ def run(config: Config) -> str:
 def _build(config: Config, inputs: Inputs, out: str) -> dict[str, Any]:
     import ray
 
-    runtime.progress_bars()
+    runtime.prepare_ray_data()
     data = config.data
     say(f"data: {len(inputs.tasks)} tasks, {len(inputs.sha256)} files -> {out}")
     jobs = {
