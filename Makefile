@@ -71,7 +71,7 @@ lint: $(STAMP)
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check --quiet .
 	"$(BIN)/mypy"
-	PATH="$(BIN):$$PATH" "$(BIN)/lint-imports" --no-cache
+	"$(BIN)/lint-imports" --no-cache
 
 bench: $(STAMP)
 	@echo "make: every benchmark beside its peer (about 10 minutes on 2 cores)" >&2
