@@ -19,7 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-WORDS = "영화 배우 연기 음악 장면 이야기 결말 감독 화면 대사 정말 조금 너무 그냥 다시 매우 재미있다 지루하다 훌륭하다 아쉽다".split()
+WORDS = (
+    "영화 배우 연기 음악 장면 이야기 결말 감독 화면 대사 정말 조금 너무 그냥 다시 매우 재미있다 지루하다 훌륭하다 아쉽다"
+).split(" ")
 
 
 def synthesize(folder: Path, rows: int) -> None:
@@ -37,7 +39,11 @@ def synthesize(folder: Path, rows: int) -> None:
     write("nsmc/ratings_train.txt", "id\tdocument\tlabel", [f"{i}\t{sentence()} {i}\t{i % 2}" for i in range(part)])
     labels = ("entailment", "neutral", "contradiction")
     for name, n in (("multinli.train.ko.tsv", part // 2), ("snli_1.0_train.ko.tsv", part - part // 2)):
-        write(f"kornli/{name}", "sentence1\tsentence2\tgold_label", [f"{sentence()} {i}\t{sentence()}\t{labels[i % 3]}" for i in range(n)])
+        write(
+            f"kornli/{name}",
+            "sentence1\tsentence2\tgold_label",
+            [f"{sentence()} {i}\t{sentence()}\t{labels[i % 3]}" for i in range(n)],
+        )
     write(
         "korsts/sts-train.tsv",
         "genre\tfilename\tyear\tid\tscore\tsentence1\tsentence2",
@@ -112,7 +118,12 @@ def run_datasets(folder: Path, rows: int, cpus: int) -> dict[str, float]:
             for file in inputs.files[name]:
                 for raw in readers.read(task.source, file):
                     if isinstance(raw, Raw):
-                        yield {"line": raw.line, "file": file.path, "group": raw.group or "", "fields": json.dumps(raw.fields)}
+                        yield {
+                            "line": raw.line,
+                            "file": file.path,
+                            "group": raw.group or "",
+                            "fields": json.dumps(raw.fields),
+                        }
 
         def keep(row: dict[str, Any], task: Any = task) -> dict[str, Any]:
             record = to_record(task, row["file"], Raw(row["line"], json.loads(row["fields"]), row["group"] or None))
@@ -137,7 +148,9 @@ def run_datasets(folder: Path, rows: int, cpus: int) -> dict[str, float]:
     joined = datasets.concatenate_datasets(parts)
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        encoder = Encoder(tokenizer.backend_tokenizer, prompt_format(config.data.prompt), tokenizer.eos_token_id, config.data.seq_len)
+        encoder = Encoder(
+            tokenizer.backend_tokenizer, prompt_format(config.data.prompt), tokenizer.eos_token_id, config.data.seq_len
+        )
         rows_ = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         encoded = [row for row, _ in encoder.encode(rows_) if row is not None]
         return {"input_ids": [r.input_ids for r in encoded], "num_prompt": [r.num_prompt for r in encoded]}
@@ -146,12 +159,16 @@ def run_datasets(folder: Path, rows: int, cpus: int) -> dict[str, float]:
     size = config.data.examples_per_shard
 
     def pack_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        made = [TokenRow(np.asarray(i, np.int32), n) for i, n in zip(batch["input_ids"], batch["num_prompt"], strict=True)]
+        made = [
+            TokenRow(np.asarray(i, np.int32), n) for i, n in zip(batch["input_ids"], batch["num_prompt"], strict=True)
+        ]
         data = shards.to_ipc(*pack(made, config.data.seq_len, tokenizer.pad_token_id))
         storage.write_bytes(f"file://{folder}/hf-out/{indices[0]}.arrow", data)
         return {"rows": [len(made)]}
 
-    packed = tokens.map(pack_batch, batched=True, batch_size=size, with_indices=True, num_proc=cpus, remove_columns=tokens.column_names)
+    packed = tokens.map(
+        pack_batch, batched=True, batch_size=size, with_indices=True, num_proc=cpus, remove_columns=tokens.column_names
+    )
     return {"seconds": time.perf_counter() - start, "examples": sum(packed["rows"])}
 
 
@@ -199,7 +216,18 @@ def main() -> None:
         train_tokenizer(folder)
         results = {}
         for side in SIDES:
-            command = [sys.executable, __file__, "--side", side, "--folder", name, "--rows", str(args.rows), "--cpus", str(args.cpus)]
+            command = [
+                sys.executable,
+                __file__,
+                "--side",
+                side,
+                "--folder",
+                name,
+                "--rows",
+                str(args.rows),
+                "--cpus",
+                str(args.cpus),
+            ]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             results[side] = json.loads(done.stdout.strip().splitlines()[-1])
     from environment import describe

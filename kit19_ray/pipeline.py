@@ -117,5 +117,3 @@ def _print(summary: list[tuple[str, str]]) -> None:
     for name, value in summary:
         table.add_row(name, value)
     Console(stderr=True, soft_wrap=True).print(table)
-
-

@@ -28,9 +28,7 @@ class PromptFormat:
     @property
     def stop(self) -> tuple[str, ...]:
         """Texts that would open a new turn, so that generation ends before them."""
-        return tuple(
-            dict.fromkeys(line for line in self.with_input.splitlines() if line.startswith("###"))
-        )
+        return tuple(dict.fromkeys(line for line in self.with_input.splitlines() if line.startswith("###")))
 
 
 PROMPTS: dict[str, PromptFormat] = {

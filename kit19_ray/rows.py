@@ -44,6 +44,4 @@ EXAMPLE_SCHEMA = pa.schema(
 def packed_schema(seq_len: int) -> pa.Schema:
     """The columns of a shard; `num_labels` counts the labels that are learned, so a loss can be normalised unread."""
     row = pa.list_(pa.int32(), seq_len)
-    return pa.schema(
-        [("input_ids", row), ("labels", row), ("position_ids", row), ("num_labels", pa.int32())]
-    )
+    return pa.schema([("input_ids", row), ("labels", row), ("position_ids", row), ("num_labels", pa.int32())])

@@ -30,9 +30,7 @@ def load(path: str | None, overrides: Sequence[str] = (), environ: Mapping[str, 
         tree["root"] = environ["KIT19_ROOT"]
     config = validate(Config, tree, path or "config")
     if not config.root:
-        raise ConfigError(
-            "root: where the output goes is not set", hint="add root=file:///somewhere or set KIT19_ROOT"
-        )
+        raise ConfigError("root: where the output goes is not set", hint="add root=file:///somewhere or set KIT19_ROOT")
     return config.model_copy(update={"root": storage.normalise(config.root)})
 
 

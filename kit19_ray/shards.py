@@ -63,9 +63,7 @@ class PackedSplit:
         self.seq_len = seq_len
         counts = [len(s.num_labels) for s in shards]
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.num_labels: Int32 = (
-            np.concatenate([s.num_labels for s in shards]) if shards else np.zeros(0, np.int32)
-        )
+        self.num_labels: Int32 = np.concatenate([s.num_labels for s in shards]) if shards else np.zeros(0, np.int32)
 
     @classmethod
     def open(cls, data_uri: str, split: str) -> PackedSplit:

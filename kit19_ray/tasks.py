@@ -120,10 +120,9 @@ class TaskSpec(BaseModel):
         if self.answer and not template.generation:
             asked.discard(self.answer)
         answered = set(self.fields) | ({"choices", "choice", "label"} if self.answer else set())
-        for text, known, part in (
-            [(template.instruction, asked, "instruction"), (template.input, asked, "input")]
-            + [(o, answered, "outputs") for o in template.outputs]
-        ):
+        for text, known, part in [(template.instruction, asked, "instruction"), (template.input, asked, "input")] + [
+            (o, answered, "outputs") for o in template.outputs
+        ]:
             for name in sorted(rendering.undeclared(text) - known):
                 raise ValueError(
                     f"{where}: {part} uses {name!r}, which is not one of {', '.join(sorted(known))}"
@@ -172,9 +171,7 @@ def load_task(path: Path) -> Task:
         return Task(name=path.stem, spec=spec, source_id=path.stem, source=spec.source)
     catalog = load_catalog()
     if spec.source not in catalog:
-        raise TaskError(
-            f"{path}: source {spec.source!r} is not in sources.yaml{nearest(spec.source, catalog)}"
-        )
+        raise TaskError(f"{path}: source {spec.source!r} is not in sources.yaml{nearest(spec.source, catalog)}")
     return Task(name=path.stem, spec=spec, source_id=spec.source, source=catalog[spec.source])
 
 

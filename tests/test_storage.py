@@ -29,9 +29,13 @@ def test_write_read_list_delete(root: str, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_write_leaves_nothing(root: str) -> None:
-    with pytest.raises(RuntimeError, match="half"), storage.open_output(storage.join(root, "x")) as file:
-        file.write(b"half")
-        raise RuntimeError("half way")
+    def half() -> None:
+        with storage.open_output(storage.join(root, "x")) as file:
+            file.write(b"half")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        half()
     assert storage.list_files(root) == []
 
 
@@ -46,7 +50,9 @@ def test_manifest_is_the_commit_marker(root: str) -> None:
 
 
 @pytest.mark.s3
-def test_local_copies_of_a_remote_folder_follow_its_content(s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_copies_of_a_remote_folder_follow_its_content(
+    s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KIT19_CACHE", str(tmp_path / "cache"))
     storage.write_text(storage.join(s3_root, "m", "config.json"), "{}")
     first = storage.local_dir(storage.join(s3_root, "m"))

@@ -55,7 +55,5 @@ class Encoder:
             per_token = max(1, len(text) // max(1, len(prompt.ids)))
             text = text[: max(0, len(text) - max(1, (len(prompt.ids) - room) * per_token))].rstrip()
             if text:
-                prompt = self.tokenizer.encode(
-                    self.prompt.render(row["instruction"], text), add_special_tokens=False
-                )
+                prompt = self.tokenizer.encode(self.prompt.render(row["instruction"], text), add_special_tokens=False)
         return list(prompt.ids) if text and len(prompt.ids) <= room else None

@@ -19,7 +19,9 @@ def nsmc() -> Task:
 
 def records(task: Task, n: int) -> list[Record]:
     made = [
-        to_record(task, "f.txt", Raw(i + 1, {"text": f"{i}번째 영화 감상", "label": ("positive", "negative")[i % 2]}, None))
+        to_record(
+            task, "f.txt", Raw(i + 1, {"text": f"{i}번째 영화 감상", "label": ("positive", "negative")[i % 2]}, None)
+        )
         for i in range(n)
     ]
     assert all(isinstance(r, Record) for r in made)
@@ -39,7 +41,10 @@ def test_a_row_that_is_no_record_has_a_reason(nsmc: Task, fields: dict[str, str]
 
 
 def test_equal_rows_have_equal_ids_and_other_labels_share_a_group(nsmc: Task) -> None:
-    rows = [Raw(i, {"text": "같은 글", "label": label}, None) for i, label in enumerate(("positive", "positive", "negative"))]
+    rows = [
+        Raw(i, {"text": "같은 글", "label": label}, None)
+        for i, label in enumerate(("positive", "positive", "negative"))
+    ]
     one, same, contradicting = (to_record(nsmc, "f.txt", r) for r in rows)
     assert isinstance(one, Record) and isinstance(same, Record) and isinstance(contradicting, Record)
     assert one.id == same.id != contradicting.id

@@ -25,7 +25,9 @@ def test_tokens_are_prompt_then_answer_then_end(encoder: Encoder) -> None:
     (tokens, cut), *_ = encoder.encode([row("재미있다")])
     assert tokens is not None and not cut
     ids = tokens.input_ids.tolist()
-    prompt = encoder.tokenizer.encode(render_prompt("plain", "리뷰를 분류하세요.", "재미있다"), add_special_tokens=False).ids
+    prompt = encoder.tokenizer.encode(
+        render_prompt("plain", "리뷰를 분류하세요.", "재미있다"), add_special_tokens=False
+    ).ids
     assert ids[: tokens.num_prompt] == prompt
     assert encoder.tokenizer.decode(ids[tokens.num_prompt : -1]) == "긍정"
     assert ids[-1] == encoder.eos_id
