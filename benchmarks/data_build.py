@@ -19,9 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-WORDS = (
-    "영화 배우 연기 음악 장면 이야기 결말 감독 화면 대사 정말 조금 너무 그냥 다시 매우 재미있다 지루하다 훌륭하다 아쉽다"
-).split(" ")
+# fmt: off
+WORDS = [
+    "영화", "배우", "연기", "음악", "장면", "이야기", "결말", "감독", "화면", "대사",
+    "정말", "조금", "너무", "그냥", "다시", "매우", "재미있다", "지루하다", "훌륭하다", "아쉽다",
+]
+# fmt: on
 
 
 def synthesize(folder: Path, rows: int) -> None:
