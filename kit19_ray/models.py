@@ -31,7 +31,7 @@ def resolve(name: str, marker: str = "config.json") -> str:
         if _HUB_ID.fullmatch(name):
             return name
         raise UserError(
-            f"model {name!r}: there is no such folder, and a hub id looks like `organisation/name`",
+            f"{name!r}: there is no such folder, and a hub id looks like `organisation/name`",
             hint="give an existing folder, a file:// or s3:// prefix, or a hub id",
         )
     uri = storage.normalise(name)
@@ -40,7 +40,7 @@ def resolve(name: str, marker: str = "config.json") -> str:
         uri = storage.join(uri, str(made["export"]))
     if not storage.exists(storage.join(uri, marker)):
         raise UserError(
-            f"model {name!r}: {uri} has no {marker}, so it is neither a Hugging Face model nor a finished train prefix",
+            f"{name!r}: {uri} has no {marker}, so it is neither in Hugging Face's layout nor a finished train prefix",
             hint="a training run that is not finished has no export: run `kit19 train` again to go on",
         )
     return str(storage.local_dir(uri))

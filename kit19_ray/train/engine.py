@@ -160,6 +160,18 @@ class Engine:
         self._engine.train()
         return out
 
+    def keeps_examples_apart(self) -> bool:
+        """Whether positions that restart keep this model's packed examples from seeing each other; all ranks call it.
+
+        Two rows differ in their first example only: the second example's logits must not.
+        """
+        half = 8
+        ids = torch.arange(3 * half, device=self.device).remainder(max(2, self._job.vocab_size - 1))
+        rows = torch.stack([torch.cat([ids[:half], ids[-half:]]), torch.cat([ids[half:-half], ids[-half:]])])
+        places = torch.arange(half, device=self.device).repeat(2).expand(2, -1)
+        found = self.logits({"input_ids": rows, "position_ids": places})[:, half:]
+        return bool((found[0] - found[1]).abs().max() <= 1e-2 * found.abs().max())
+
     def save(self, folder: Path, state: dict[str, Any]) -> None:
         """Writes this rank's shards, and `state` from rank 0, below `folder`; all ranks must call it."""
         self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)

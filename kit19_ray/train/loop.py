@@ -46,8 +46,8 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     device = ray.train.torch.get_device() if job.use_gpu else torch.device("cpu")
     if job.use_gpu:
         torch.cuda.set_device(device)
-    run = Run(job, device)
     try:
+        run = Run(job, device)
         with run.prefetching():
             run.restore()
             run.train()
@@ -78,6 +78,12 @@ class Run:
         self._training = PackedSplit.open(job.data, "train")
         self._validation = PackedSplit.open(job.data, "validation")
         self._engine = Engine(job, device)
+        if job.config.model.name is not None and not self._engine.keeps_examples_apart():
+            raise TrainError(
+                f"train.model.name={job.config.model.name!r}: {type(self._engine.module.model).__name__} lets packed "
+                "examples see each other: it does not take their borders from the positions",
+                hint="use a model whose attention masks follow position_ids, such as GPT-NeoX, Llama, Mistral or Qwen2",
+            )
         self._rank, self._world = self._engine.rank, self._engine.world_size
         self._log: MetricsLog | None = None
         self._saved_step = -1
@@ -117,13 +123,13 @@ class Run:
             loss = self._validate()
             self._figures |= {"validation_loss_first": loss, "validation_loss": loss}
             self._write_line({"validation_loss": loss})
-        following = self._fetch(self._step)
+        following = self.fetch(self._step)
         while self._step < plan.steps:
             begun = time.perf_counter()
             parts, labels = following.result()
             self._waited += time.perf_counter() - begun
-            following = self._fetch(self._step + 1)
-            rate = self._take_step(parts, labels)
+            following = self.fetch(self._step + 1)
+            rate = self.take_step(parts, labels)
             validating = self._due(config.eval_every)
             logging = validating or self._due(config.log_every)
             line = self._training_figures(rate) if logging else {}  # waits for the device: the clock stops after it
@@ -159,11 +165,11 @@ class Run:
     def _due(self, every: int) -> bool:
         return self._step % every == 0 or self._step == self._job.plan.steps
 
-    def _fetch(self, step: int) -> Future[tuple[list[Batch], int]]:
+    def fetch(self, step: int) -> Future[tuple[list[Batch], int]]:
+        """This rank's batches of `step`, and the number of labels of the whole global batch, soon."""
         return self._pool.submit(self._read, step)
 
     def _read(self, step: int) -> tuple[list[Batch], int]:
-        """This rank's batches of `step`, and the number of labels of the whole global batch."""
         plan = self._job.plan
         rows = batches.global_batch(self._job.seed, step, plan.rows, plan.batch_size)
         mine = batches.rank_rows(rows, self._rank, self._world)
@@ -173,7 +179,8 @@ class Run:
         ]
         return parts, int(self._training.num_labels[rows].sum())
 
-    def _take_step(self, parts: list[Batch], labels: int) -> float:
+    def take_step(self, parts: list[Batch], labels: int) -> float:
+        """One optimizer step on what `fetch` gave; returns its learning rate."""
         config, plan = self._job.config, self._job.plan
         rate = schedule.learning_rate(
             self._step, plan.steps, plan.warmup_steps, config.learning_rate, config.min_learning_rate_ratio

@@ -1,0 +1,83 @@
+"""kill -9 of the driver in mid-training, the same command again: the same weights as a run nobody touched."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kit19_ray import manifest
+from kit19_ray.train import metrics, stage
+
+pytestmark = pytest.mark.ray
+
+STEPS = 60
+
+
+def settings(make_config: Any, root: str) -> Any:
+    """Checkpoints fall between log lines, so a resumed run must carry a half line's sums."""
+    return make_config(root, zero_stage=2, max_steps=STEPS, save_every=6, eval_every=20, log_every=4)
+
+
+def start(config: Any, folder: Path, data: str) -> subprocess.Popen[bytes]:
+    path = folder / "config.yaml"
+    section = config.train.model_dump(exclude_unset=True) | {"data": data}
+    path.write_text(yaml.safe_dump({"root": config.root, "train": section}))
+    command = [sys.executable, "-m", "kit19_ray", "train", "--config", str(path)]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    with (folder / "stderr.txt").open("ab") as errors:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, env=environment, cwd=folder, start_new_session=True
+        )
+
+
+def killed_in_the_middle(process: subprocess.Popen[bytes], uri: str, folder: Path) -> int:
+    """Kills the driver after its first checkpoints; returns the step that the metrics had reached."""
+    until = time.monotonic() + 240
+    while time.monotonic() < until:
+        newest = metrics.last(uri)
+        if newest is not None and newest["step"] >= 20:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            return int(newest["step"])
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    process.kill()
+    pytest.fail(f"the driver was not in mid-training: {(folder / 'stderr.txt').read_text()}")
+
+
+def test_a_killed_run_ends_as_if_nobody_had_touched_it(data_prefix: str, make_config: Any, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    config = settings(make_config, f"file://{cut}")
+    uri = stage.uri(config, data_prefix)
+
+    reached = killed_in_the_middle(start(config, cut, data_prefix), uri, cut)
+    assert reached < STEPS
+    assert manifest.read(uri) is None
+    again = start(config, cut, data_prefix)
+    untouched = start(settings(make_config, f"file://{whole}"), whole, data_prefix)
+    for process, folder in ((again, cut), (untouched, whole)):
+        out, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, (folder / "stderr.txt").read_text()
+        assert out.decode().splitlines()[-1] == stage.uri(settings(make_config, f"file://{folder}"), data_prefix)
+
+    expected = manifest.require(stage.uri(settings(make_config, f"file://{whole}"), data_prefix), "train")
+    found = manifest.require(uri, "train")
+    assert found["files"]["export/model.safetensors"] == expected["files"]["export/model.safetensors"]
+    assert found["validation_loss_first"] == expected["validation_loss_first"]
+
+    lines = [{k: line.get(k) for k in ("step", "loss", "validation_loss", "lr")} for line in metrics.read(uri)]
+    theirs = metrics.read(stage.uri(settings(make_config, f"file://{whole}"), data_prefix))
+    assert lines == [{k: line.get(k) for k in ("step", "loss", "validation_loss", "lr")} for line in theirs]
+    restarts = [line for line in metrics.read(uri) if line["step"] == 0]
+    assert len(restarts) == 1  # the second driver did not begin again
