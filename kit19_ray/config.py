@@ -172,6 +172,9 @@ class EvaluateConfig(Section):
     """Tokens, padding included, per forward pass of one actor."""
     workers: int = Field(1, ge=1, json_schema_extra=RUNTIME)
     """Scoring actors, each with a copy of the model."""
+    cpus_per_worker: int | None = Field(None, ge=1, json_schema_extra=RUNTIME)
+    """CPUs reserved by, and compute threads of, each scoring actor. None shares the cluster's CPUs out evenly, or
+    means 1 with a GPU."""
     use_gpu: bool | None = Field(None, json_schema_extra=RUNTIME)
     """None uses GPUs when the cluster has any."""
 

@@ -1,0 +1,185 @@
+"""Copies of the model on Ray actors, and work spread over them: the longest first, results in the order asked."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from kit19_ray.config import EvaluateConfig
+from kit19_ray.errors import EvaluateError
+from kit19_ray.likelihood import Request
+from kit19_ray.progress import say
+
+if TYPE_CHECKING:
+    from kit19_ray.decoding import Completion
+
+_IN_FLIGHT = 2  # chunks an actor holds, so that it never waits for the driver
+_CHUNKS_PER_ACTOR = 16  # small enough for the last ones to end together, large enough to sort by length within
+_RETRIES = 3  # times an actor that died is started again, and a chunk it held is scored again
+_LINE_SECONDS = 10.0
+
+
+class Scorer:
+    """One actor: a copy of the model."""
+
+    def __init__(self, model: str, use_gpu: bool, threads: int, batch_tokens: int) -> None:
+        from kit19_ray.generation import Generator
+
+        self.generator = Generator.load(model, use_gpu, threads, batch_tokens)
+
+    def loglikelihoods(self, requests: list[Request]) -> list[tuple[float, bool]]:
+        """See `Generator.loglikelihoods`."""
+        return self.generator.loglikelihoods(requests)
+
+    def generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[Completion]:
+        """See `Generator.generate`."""
+        return self.generator.generate(prompts, **options)
+
+
+class Pool:
+    """The actors. A Ray connection must stand.
+
+    Args:
+        model: what `models.resolve` takes; each actor's node fetches it once.
+        config: how many, on what.
+
+    Raises:
+        EvaluateError: the cluster can never hold the actors.
+    """
+
+    def __init__(self, model: str, config: EvaluateConfig) -> None:
+        import ray
+
+        have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        use_gpu = bool(have.get("GPU")) if config.use_gpu is None else config.use_gpu
+        cpus = config.cpus_per_worker or (1 if use_gpu else max(1, int(have.get("CPU", 1)) // config.workers))
+        for name, wanted in (("CPU", config.workers * cpus), ("GPU", config.workers if use_gpu else 0)):
+            if wanted > have.get(name, 0):
+                there = f"{have.get(name, 0):g}"
+                raise EvaluateError(
+                    f"evaluate.workers={config.workers} need {wanted} {name}s, the Ray cluster has {there}",
+                    hint="lower evaluate.workers or evaluate.cpus_per_worker",
+                )
+        remote = ray.remote(
+            num_cpus=cpus, num_gpus=1 if use_gpu else 0, max_restarts=_RETRIES, max_task_retries=_RETRIES
+        )(Scorer)
+        self.actors: list[Any] = [
+            remote.remote(model, use_gpu, cpus, config.batch_tokens) for _ in range(config.workers)
+        ]
+        self.device = "GPU" if use_gpu else "CPU"
+
+    def close(self) -> None:
+        """Ends the actors."""
+        import ray
+
+        for actor in self.actors:
+            ray.kill(actor)
+
+    def loglikelihoods(self, requests: Sequence[Request], what: str) -> list[tuple[float, bool]]:
+        """Log-probability and greediness of every request, in order.
+
+        Args:
+            what: is counted, for the progress line.
+        """
+        # Neighbours share contexts: whole contexts go to one actor.
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for number, (context, _) in enumerate(requests):
+            groups.setdefault(tuple(context), []).append(number)
+        sizes = {key: len(key) + sum(len(requests[n][1]) for n in numbers) for key, numbers in groups.items()}
+        parts = [groups[key] for key in sorted(groups, key=lambda key: -sizes[key])]
+        costs = [sizes[tuple(requests[part[0]][0])] for part in parts]
+        return self._spread("loglikelihoods", lambda ns: ([requests[n] for n in ns],), parts, costs, what)
+
+    def generate(self, prompts: Sequence[list[int]], options: dict[str, Any], what: str) -> list[Completion]:
+        """A completion of every prompt, in order.
+
+        Args:
+            options: keywords of `Generator.generate`, the same for all.
+        """
+        order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
+        return self._spread(
+            "generate",
+            lambda ns: ([prompts[n] for n in ns], options),
+            [[n] for n in order],
+            [len(prompts[n]) for n in order],
+            what,
+        )
+
+    def _spread(
+        self,
+        method: str,
+        arguments: Callable[[list[int]], tuple[Any, ...]],
+        parts: list[list[int]],
+        costs: list[int],
+        what: str,
+    ) -> list[Any]:
+        """Calls the actors' method on runs of parts of about equal cost; results by the parts' numbers."""
+        import ray
+
+        chunks = _chunks(parts, costs, len(self.actors) * _CHUNKS_PER_ACTOR)
+        total = sum(map(len, parts))
+        out: list[Any] = [None] * total
+        waiting = iter(chunks)
+        flying: dict[Any, tuple[Any, list[int]]] = {}
+
+        def send(actor: Any) -> None:
+            chunk = next(waiting, None)
+            if chunk is not None:
+                flying[getattr(actor, method).remote(*arguments(chunk))] = actor, chunk
+
+        with progress(what, total) as advance:
+            for _ in range(_IN_FLIGHT):
+                for actor in self.actors:
+                    send(actor)
+            while flying:
+                (ready,), _ = ray.wait(list(flying), num_returns=1)
+                actor, chunk = flying.pop(ready)
+                for number, result in zip(chunk, ray.get(ready), strict=True):
+                    out[number] = result
+                send(actor)
+                advance(len(chunk))
+        return out
+
+
+def _chunks(parts: list[list[int]], costs: list[int], count: int) -> list[list[int]]:
+    """About `count` runs of neighbouring parts, of about equal cost each, flattened."""
+    share = max(1.0, sum(costs) / count)
+    chunks: list[list[int]] = []
+    filled = share
+    for part, cost in zip(parts, costs, strict=True):
+        if filled >= share:
+            chunks.append([])
+            filled = 0
+        chunks[-1] += part
+        filled += cost
+    return chunks
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, a line now and then elsewhere; the block is given the function that counts."""
+    begun = time.monotonic()
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn(f"evaluate: {what}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda count: bar.advance(task, count)
+    else:
+        done, told = 0, begun
+
+        def advance(count: int) -> None:
+            nonlocal done, told
+            done += count
+            if done < total and time.monotonic() - told >= _LINE_SECONDS:
+                told = time.monotonic()
+                say(f"evaluate: {done:,} of {total:,} {what}")
+
+        yield advance
+    seconds = time.monotonic() - begun
+    say(f"evaluate: {total:,} {what} in {seconds:.1f} s")

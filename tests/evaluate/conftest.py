@@ -1,0 +1,66 @@
+"""A tiny model with a tokenizer, saved as an export is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit19_ray import settings
+from kit19_ray.config import Config
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Documents and datasets are cached in a folder of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KIT19_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Path:
+    """A folder with a random GPT-NeoX and a byte-level BPE learned from the embedded samples."""
+    return save_model(tmp_path_factory.mktemp("model"), samples)
+
+
+def save_model(folder: Path, samples: Path, **sizes: Any) -> Path:
+    import torch
+
+    from kit19_ray import models
+    from kit19_ray.data.tokenizer import train_bpe
+
+    lines = [line for path in sorted(samples.glob("kobest_*/*.tsv")) for line in path.read_text("utf-8").splitlines()]
+    tokenizer = train_bpe(lines, 600, 512)
+    options = {"hidden_size": 32, "layers": 2, "heads": 4, "intermediate_size": None, "seq_len": 192} | sizes
+    model = models.build_gpt_neox(
+        vocab_size=len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        seed=7,
+        **options,
+    )
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(4)  # fresh weights find every token about as likely: no choice would be clear
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Any:
+    """Makes a config on the embedded samples from `section.key=value` words."""
+
+    def make(*words: str) -> Config:
+        return settings.load(None, [f"root={tmp_path}/runs", "data.sources=samples", "evaluate.held_out=false", *words])
+
+    return make
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    return random.Random(19)
