@@ -86,8 +86,10 @@ def load_causal_lm(name: str, dtype: torch.dtype | None = None) -> Any:
         UserError: there is no such model, or it has no safetensors weights.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     found = resolve(name)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of reading local files; a download from the hub keeps its own
     try:
         return AutoModelForCausalLM.from_pretrained(
             found, dtype="auto" if dtype is None else dtype, use_safetensors=True, trust_remote_code=False

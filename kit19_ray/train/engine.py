@@ -87,6 +87,7 @@ class Engine:
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         # An operator for inference that DeepSpeed would otherwise compile with gcc, for a minute, on the first run.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(dist_init_required=False)  # takes up the group that Ray Train made
         self.rank, self.world_size, self.device = dist.get_rank(), dist.get_world_size(), device
         self.dtype = precision(job)
         self._job = job
