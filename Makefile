@@ -68,10 +68,13 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	@echo "make: ruff, mypy, import-linter (about a minute)" >&2
-	"$(BIN)/ruff" check .
-	"$(BIN)/ruff" format --check --quiet .
-	"$(BIN)/mypy"
-	"$(BIN)/lint-imports" --no-cache
+	red=0
+	"$(BIN)/ruff" check --quiet . || red=1
+	"$(BIN)/ruff" format --check --quiet . || red=1
+	"$(BIN)/mypy" || red=1
+	layers=$$("$(BIN)/lint-imports" --no-cache 2>&1) || red=1
+	sed -n '/^Analyzed/,$$p' <<< "$$layers" | grep . || echo "$$layers"
+	exit $$red
 
 bench: $(STAMP)
 	@echo "make: every benchmark beside its peer (about 10 minutes on 2 cores)" >&2
