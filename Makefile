@@ -16,7 +16,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 TESTS ?= tests
 ARGS ?=
-ASK ?= 대한민국의 수도는 어디인가요?
+ASK ?= 다음 영화 리뷰는 긍정인가요, 부정인가요? 배우들의 연기가 정말 훌륭했다.
 # An interpreter that is found but does not run (a pyenv shim without a version behind it) is passed over.
 PYTHONS ?= python3.11 python3.12 python3.10 python3
 
