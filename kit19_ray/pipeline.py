@@ -88,7 +88,13 @@ def _ask(config: Config, trained: str, built: str, question: str) -> str:
     wrapper = prompt_format(manifest.require(built, "data")["prompt"])
     server = stage.start(config, trained)
     try:
-        return ask(server.url, config.serve.served_name, wrapper.render(question))
+        return ask(
+            server.url,
+            config.serve.served_name,
+            wrapper.render(question),
+            max_tokens=min(64, config.serve.max_tokens),
+            stop=wrapper.stop,
+        )
     finally:
         server.close()
 

@@ -56,7 +56,7 @@ def load(config: Config, tasks: list[str]) -> dict[str, Any]:
     """The harness's task objects, reading our documents, with the config's number of solved examples."""
     # A member of a group takes the task's own definition and changes what is named here; a bare entry would not.
     specs = [kobest.overrides(config, task) if task in kobest.LABELS else {"task": task} for task in tasks]
-    with quiet():
+    with quiet(), own_f1():
         members = manager(tasks).load([{"group": "kit19", "task": specs}])["tasks"]
     loaded: dict[str, Any] = {"tasks": {name: members[name] for name in tasks}, "groups": {}, "group_map": {}}
     for task in loaded["tasks"].values():
@@ -106,14 +106,13 @@ def quiet() -> Iterator[None]:
     """Without the harness's and the datasets' own bars and notices; the actors show what takes time."""
     import datasets
     import lm_eval.api.task
-    from tqdm import tqdm
 
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     bar = lm_eval.api.task.tqdm
     bars = datasets.are_progress_bars_disabled()
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    lm_eval.api.task.tqdm = partial(tqdm, disable=True)  # it takes no argument for that
+    lm_eval.api.task.tqdm = partial(bar, disable=True)  # it takes no argument for that
     datasets.disable_progress_bars()
     try:
         yield
@@ -123,3 +122,16 @@ def quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def own_f1() -> Iterator[None]:
+    """KoBEST's YAMLs have `f1` come from the hub as code. Only its name is used: the aggregation is their own."""
+    import lm_eval.api.task
+
+    get = lm_eval.api.task.get_metric
+    lm_eval.api.task.get_metric = lambda name, from_hub=False: get(name, from_hub and name != "f1")
+    try:
+        yield
+    finally:
+        lm_eval.api.task.get_metric = get

@@ -1,114 +1,189 @@
-"""The data stage's own validation rows, task by task: choices by likelihood, free answers by decoding."""
+"""The data stage's own validation rows, task by task: choices by likelihood, free answers by decoding.
+
+A row of choices holds the answer as each label would have it. The model's choice is the one it finds likeliest as a
+whole, end of text included, which is what was learned; no answer is parsed.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from kit19_ray import manifest, storage
+from kit19_ray import storage
 from kit19_ray.config import EvaluateConfig
+from kit19_ray.evaluate import metrics
 from kit19_ray.evaluate.actors import Pool
-from kit19_ray.evaluate.metrics import accuracy, macro_f1, macro_f1_stderr, majority, proportion_stderr
-from kit19_ray.prompt import prompt_format
+from kit19_ray.prompt import PromptFormat, prompt_format
 
 Row = dict[str, Any]
-_COLUMNS = ["id", "task", "kind", "instruction", "input", "output", "label", "candidates"]
+Encode = Callable[[list[str]], list[list[int]]]
+_COLUMNS = ["id", "task", "kind", "instruction", "input", "output", "label", "candidates", "order"]
 
 
-def rows(data_uri: str) -> list[Row]:
-    """Every validation example of a finished data prefix, in the order of its files."""
-    found: list[Row] = []
-    for file in storage.list_files(storage.join(data_uri, "examples")):
-        if file.path.startswith("validation-"):
-            with storage.open_input(storage.join(data_uri, "examples", file.path)) as source:
-                found += pq.read_table(source, columns=_COLUMNS).to_pylist()
-    return found
+@dataclass(frozen=True)
+class Example:
+    """A validation row as the model sees it."""
+
+    task: str
+    kind: str
+    """closed: its prompt lists the choices; open: it does not."""
+    prompt: list[int]
+    candidates: list[list[int]]
+    """Tokens of each possible answer, end of text included; empty for a free answer."""
+    gold: int
+    output: str
 
 
-def score(pool: Pool, tokenizer: Any, max_length: int, data_uri: str, config: EvaluateConfig) -> dict[str, Row]:
-    """Scores by task. A prompt that is longer than the model's context loses its beginning, as when served.
+@dataclass(frozen=True)
+class Reader:
+    """Turns rows into tokens as the data stage does: prompt and answer apart, a long input cut at its end."""
+
+    encode: Encode
+    prompt: PromptFormat
+    eos_id: int
+    room: int
+    """Tokens of prompt and answer together."""
+
+    def examples(self, rows: Sequence[Row], answer_tokens: int) -> Iterator[Example]:
+        """The rows that fit. One whose instruction and answer alone are too long is left out, as from training.
+
+        Args:
+            answer_tokens: room for a free answer.
+        """
+        prompts = self.encode([self.prompt.render(row["instruction"], row["input"]) for row in rows])
+        answers = iter(self.encode([text for row in rows for text in row["candidates"]]))
+        for row, prompt in zip(rows, prompts, strict=True):
+            candidates = [[*next(answers), self.eos_id] for _ in row["candidates"]]
+            room = self.room - (max(map(len, candidates)) if candidates else answer_tokens)
+            ids = prompt if len(prompt) <= room else self._cut(row, len(prompt), room)
+            if ids:
+                yield Example(row["task"], row["kind"], ids, candidates, row["label"], row["output"])
+
+    def _cut(self, row: Row, length: int, room: int) -> list[int] | None:
+        """The prompt with so much of the input's end left out that it has at most `room` tokens."""
+        text: str = row["input"]
+        while text:
+            per_token = max(1, len(text) // max(1, length))
+            text = text[: max(0, len(text) - max(1, (length - room) * per_token))].rstrip()
+            (ids,) = self.encode([self.prompt.render(row["instruction"], text)])
+            if text and len(ids) <= room:
+                return ids
+            length = len(ids)
+        return None
+
+
+def score(
+    pool: Pool, tokenizer: Any, max_length: int, data_uri: str, built: dict[str, Any], config: EvaluateConfig
+) -> dict[str, Row]:
+    """Scores by task.
+
+    Args:
+        max_length: tokens the model can read.
+        built: the data prefix's manifest.
 
     Returns:
-        Per task: for choices `accuracy`, `macro_f1`, `majority`, `n`, `labels`, `stderr` and `by_kind`; for free
-        answers `exact_match`, `chrf`, `n`; both where a task has both, the latter under `generation`.
+        Per task: for choices `accuracy`, `macro_f1`, `majority`, `above_majority`, `n`, `labels`, `stderr`, `by_kind`;
+        for free answers, under `generation`, `exact_match`, `chrf`, `n`, `max_tokens`, `stderr`; both where a task
+        has both.
     """
-    wrapper = prompt_format(manifest.require(data_uri, "data")["prompt"])
-    examples = rows(data_uri)
+    wrapper = prompt_format(built["prompt"])
 
-    def encode(text: str) -> list[int]:
-        return list(tokenizer.encode(text, add_special_tokens=False))
+    def encode(texts: list[str]) -> list[list[int]]:
+        found: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        return found
 
-    def prompt(row: Row) -> list[int]:
-        return encode(wrapper.render(row["instruction"], row["input"]))
+    reader = Reader(encode, wrapper, int(tokenizer.eos_token_id), min(max_length, built["seq_len"]))
+    answer_tokens = min(config.max_tokens, reader.room // 2)
+    choices: list[Example] = []
+    free: list[Example] = []
+    for rows in read(data_uri):
+        choices += reader.examples([row for row in rows if row["candidates"]], answer_tokens)
+        written = [row for row in rows if not row["candidates"]][: config.generation_limit]
+        free += reader.examples(written, answer_tokens)
+    chosen = choose(choices, pool)
+    options = {"max_tokens": answer_tokens, "stop": list(wrapper.stop)}
+    said = pool.generate([e.prompt for e in free], options, "held-out answers") if free else []
+    out: dict[str, Row] = {}
+    for task in sorted({example.task for example in [*choices, *free]}):
+        picked = [(e.kind, e.gold, p) for e, p in zip(choices, chosen, strict=True) if e.task == task]
+        answers = [(e.output, completion.text) for e, completion in zip(free, said, strict=True) if e.task == task]
+        out[task] = summarize(picked) if picked else {}
+        if answers:
+            out[task]["generation"] = compare(answers) | {"max_tokens": answer_tokens}
+    return out
 
-    chosen = _choose(pool, [r for r in examples if r["label"] >= 0], prompt, encode)
-    free = _free(
-        pool, [r for r in examples if r["label"] < 0], prompt, list(wrapper.stop), min(config.max_tokens, max_length // 2),
-        config.generation_limit,
-    )  # fmt: skip
-    return {
-        task: {**chosen.get(task, {}), **({"generation": free[task]} if task in free else {})}
-        for task in sorted({*chosen, *free})
-    }
+
+def read(data_uri: str) -> Iterator[list[Row]]:
+    """The validation rows of each task, in the data stage's own order, which is that of a hash."""
+    import pyarrow.parquet as pq
+
+    base = storage.join(data_uri, "examples")
+    for info in storage.list_files(base):
+        if info.path.startswith("validation-") and info.path.endswith(".parquet"):
+            with storage.open_input(storage.join(base, info.path)) as file:
+                rows: list[Row] = pq.read_table(file, columns=_COLUMNS).to_pylist()
+            yield sorted(rows, key=lambda row: (row["order"], row["id"]))
 
 
-def _choose(pool: Pool, examples: list[Row], prompt: Any, encode: Any) -> dict[str, Row]:
-    """Each example's candidates by the likelihood of candidate and end of text, which is what was learned."""
-    requests: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    for row in examples:
-        context = tuple(prompt(row))
-        requests += [(context, tuple(encode(candidate))) for candidate in row["candidates"]]
-    scores = iter(pool.loglikelihoods(requests, "held-out choices") if requests else [])
-    outcomes: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-    for row in examples:
-        likelihoods = [next(scores)[0] for _ in row["candidates"]]
-        outcomes[row["task"]].append((row["kind"], row["label"], likelihoods.index(max(likelihoods))))
-    return {task: summarize(found) for task, found in outcomes.items()}
+def choose(examples: Sequence[Example], pool: Pool) -> list[int]:
+    """The index of each example's likeliest candidate, the first one on a tie."""
+    requests = [(example.prompt, candidate) for example in examples for candidate in example.candidates]
+    found = iter(pool.loglikelihoods(requests, "held-out choices") if requests else [])
+    chosen = []
+    for example in examples:
+        likelihoods = [next(found)[0] for _ in example.candidates]
+        chosen.append(likelihoods.index(max(likelihoods)))
+    return chosen
 
 
 def summarize(outcomes: Sequence[tuple[str, int, int]]) -> Row:
-    """Scores of (kind, gold, predicted) triples."""
+    """Scores of (kind, gold, predicted) triples.
+
+    `majority` is what the most frequent label of these very rows would reach, always answered; `above_majority` is the
+    distance to it in standard errors, of the accuracy or of the constant answer, whichever is larger.
+    """
     pairs = [(gold, predicted) for _, gold, predicted in outcomes]
-    share, constant = accuracy(pairs), majority([gold for gold, _ in pairs])
-    error = proportion_stderr(share, len(pairs))
+    share, constant = metrics.accuracy(pairs), metrics.majority([gold for gold, _ in pairs])
+    error = metrics.proportion_stderr(share, len(pairs))
+    largest = max(error, metrics.proportion_stderr(constant, len(pairs)))
     kinds = {kind: [(g, p) for k, g, p in outcomes if k == kind] for kind in ("closed", "open")}
     return {
         "accuracy": share,
-        "macro_f1": macro_f1(pairs),
+        "macro_f1": metrics.macro_f1(pairs),
         "majority": constant,
+        "above_majority": (share - constant) / largest if largest else 0.0,
         "n": len(pairs),
         "labels": len({gold for gold, _ in pairs}),
-        "stderr": {"accuracy": error, "macro_f1": macro_f1_stderr(pairs)},
-        "above_majority": (share - constant) / max(error, proportion_stderr(constant, len(pairs)), 1e-9),
-        "by_kind": {k: {"accuracy": accuracy(found), "n": len(found)} for k, found in kinds.items() if found},
+        "stderr": {"accuracy": error, "macro_f1": metrics.macro_f1_stderr(pairs)},
+        "by_kind": {kind: _kind(found) for kind, found in kinds.items() if found},
     }
 
 
-def _free(pool: Pool, examples: list[Row], prompt: Any, stop: list[str], max_tokens: int, limit: int) -> dict[str, Row]:
-    """The first `limit` examples of each task, decoded greedily."""
-    import sacrebleu
-
-    taken: dict[str, list[Row]] = defaultdict(list)
-    for row in examples:
-        if len(taken[row["task"]]) < limit:
-            taken[row["task"]].append(row)
-    flat = [row for found in taken.values() for row in found]
-    if not flat:
-        return {}
-    options = {"max_tokens": max_tokens, "temperature": 0.0, "stop": stop}
-    completions = pool.generate([prompt(row) for row in flat], options, "held-out answers")
-    answers: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for row, completion in zip(flat, completions, strict=True):
-        answers[row["task"]].append((completion.text.strip(), row["output"].strip()))
+def _kind(pairs: list[tuple[int, int]]) -> Row:
+    share = metrics.accuracy(pairs)
     return {
-        task: {
-            "exact_match": sum(said == gold for said, gold in found) / len(found),
-            "chrf": sacrebleu.corpus_chrf([said for said, _ in found], [[gold for _, gold in found]]).score,
-            "n": len(found),
-        }
-        for task, found in answers.items()
-        if found
+        "accuracy": share,
+        "macro_f1": metrics.macro_f1(pairs),
+        "majority": metrics.majority([gold for gold, _ in pairs]),
+        "n": len(pairs),
+        "stderr": {"accuracy": metrics.proportion_stderr(share, len(pairs))},
+    }
+
+
+def compare(answers: Sequence[tuple[str, str]]) -> Row:
+    """Scores of (reference, answer) pairs: exact match after stripping, chrF (0 to 100) as the mean over answers."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    scorer = CHRF()
+    exact = sum(reference.strip() == answer.strip() for reference, answer in answers) / len(answers)
+    chrf = [float(scorer.sentence_score(answer.strip(), [reference.strip()]).score) for reference, answer in answers]
+    return {
+        "exact_match": exact,
+        "chrf": sum(chrf) / len(chrf),
+        "n": len(answers),
+        "stderr": {
+            "exact_match": metrics.proportion_stderr(exact, len(answers)),
+            "chrf": metrics.mean_stderr(chrf),
+        },
     }

@@ -17,43 +17,71 @@ PAPER: dict[tuple[str, str], tuple[float, ...]] = {
     ("kobest_hellaswag", "macro_f1"): (40.13, 48.53, 38.15, 44.25, 97.61, 81.49),
     ("kobest_sentineg", "acc"): (69.27, 50.38, 38.79, 50.38, 71.54, 80.86),
     ("kobest_sentineg", "macro_f1"): (68.19, 33.95, 38.48, 33.50, 68.98, 80.86),
+    ("klue_sts", "acc"): (42.39, 45.28, 51.83, 42.39, 65.51, 42.20),
+    ("klue_sts", "f1"): (59.54, 60.34, 33.86, 59.54, 69.71, 56.52),
+    ("klue_ynat", "macro_f1"): (33.24, 33.62, 20.91, 32.20, 28.15, 38.34),
 }
-_METRICS = ("acc", "acc_norm", "macro_f1")
+_WIDTH = 100  # columns of the widest table on a terminal
+_METRICS = ("acc", "acc_norm", "macro_f1", "f1")
+
+_CHOICES = (
+    "Majority: the most frequent label of these rows, always answered. closed, open: accuracy with templates that list "
+    "the choices, and with those that do not."
+)
+_FREE = "Decoded greedily. Exact match in percent, chrF from 0 to 100."
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def harness_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Header and rows: one row a task and metric, in percent, the paper's columns empty where it has no figure."""
+    """Header and rows: one row a task and metric, in percent, cells empty where there is no figure.
+
+    The paper's tasks that were not scored are listed too.
+    """
     header = ("task", "metric", "n", "ours", *PAPER_MODELS)
     rows = []
-    for task, found in scores.items():
-        for metric in [m for m in _METRICS if m in found] or [k for k, v in found.items() if isinstance(v, float)]:
+    for task in dict.fromkeys([*scores, *(task for task, _ in PAPER)]):
+        found = scores.get(task, {})
+        known = [m for m in _METRICS if m in found or (task, m) in PAPER]
+        for metric in known or [name for name, value in found.items() if isinstance(value, float)]:
             paper = PAPER.get((task, metric), ())
             cells = [f"{value:.2f}" for value in paper] or [""] * len(PAPER_MODELS)
-            rows.append((task, metric, f"{found['n']:,}", _percent(found[metric], found["stderr"].get(metric)), *cells))
+            ours = _percent(found[metric], found["stderr"].get(metric)) if metric in found else ""
+            rows.append((task, metric, f"{found['n']:,}" if found else "", ours, *cells))
     return header, rows
 
 
 def held_out_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
     """Header and rows: one row a task; the last column is the distance from a constant answer in standard errors."""
-    header = ("task", "n", "accuracy", "majority", "macro F1", "standard errors above majority", "exact match", "chrF")
+    header = ("task", "n", "accuracy", "majority", "standard errors above majority", "macro F1", "closed", "open")
     rows = []
     for task, found in scores.items():
-        choice = (
-            (
-                f"{found['n']:,}",
-                _percent(found["accuracy"], found["stderr"]["accuracy"]),
-                f"{100 * found['majority']:.2f}",
-                _percent(found["macro_f1"], found["stderr"]["macro_f1"]),
-                f"{found['above_majority']:+.1f}",
+        if "accuracy" in found:
+            kinds = [found["by_kind"].get(kind) for kind in ("closed", "open")]
+            rows.append(
+                (
+                    task,
+                    f"{found['n']:,}",
+                    _percent(found["accuracy"], found["stderr"]["accuracy"]),
+                    f"{100 * found['majority']:.2f}",
+                    f"{found['above_majority']:+.1f}",
+                    _percent(found["macro_f1"], found["stderr"]["macro_f1"]),
+                    *(f"{100 * kind['accuracy']:.2f} of {kind['n']:,}" if kind else "" for kind in kinds),
+                )
             )
-            if "accuracy" in found
-            else (f"{found['generation']['n']:,}", "", "", "", "")
-        )
+    return header, rows
+
+
+def generation_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Header and rows: one row a task with free answers."""
+    header = ("task", "n", "at most tokens", "exact match", "chrF")
+    rows: list[tuple[str, ...]] = []
+    for task, found in scores.items():
         free = found.get("generation")
-        texts = (f"{100 * free['exact_match']:.1f}", f"{free['chrf']:.1f}") if free else ("", "")
-        rows.append((task, *choice, *texts))
+        if free:
+            chrf = f"{free['chrf']:.1f} ± {free['stderr']['chrf']:.1f}"
+            exact = _percent(free["exact_match"], free["stderr"]["exact_match"])
+            rows.append((task, f"{free['n']:,}", str(free["max_tokens"]), exact, chrf))
     return header, rows
 
 
@@ -74,8 +102,11 @@ def markdown(scores: Mapping[str, Any]) -> str:
     ]
     if scores["tasks"]:
         parts += ["## lm-evaluation-harness, beside the paper's", "", *_markdown(harness_table(scores["tasks"])), ""]
-    if scores["held_out"]:
-        parts += ["## Held-out rows of the data stage", "", *_markdown(held_out_table(scores["held_out"])), ""]
+    choices, free = held_out_table(scores["held_out"]), generation_table(scores["held_out"])
+    if choices[1]:
+        parts += ["## Held-out rows of the data stage: choices", "", _CHOICES, "", *_markdown(choices), ""]
+    if free[1]:
+        parts += ["## Held-out rows of the data stage: free answers", "", _FREE, "", *_markdown(free), ""]
     parts += ["Versions: " + ", ".join(f"{name} {version}" for name, version in scores["versions"].items()), ""]
     return "\n".join(parts)
 
@@ -86,23 +117,25 @@ def _markdown(table: Table) -> list[str]:
 
 
 def show(scores: Mapping[str, Any]) -> None:
-    """Both tables on stderr; of the paper's models the two it published."""
+    """The tables on stderr; of the paper's models the two it published and the base of the smaller one."""
     from rich.console import Console
     from rich.table import Table as RichTable
 
     console = Console(stderr=True)
-    harness, held_out = harness_table(scores["tasks"]), held_out_table(scores["held_out"])
-    published = [harness[0].index(name) for name in ("KIT 1.3B", "KIT 5.8B")]
+    console.width = max(console.width, _WIDTH)  # a narrow terminal wraps lines; cells stay whole
+    harness = harness_table(scores["tasks"]) if scores["tasks"] else ((), [])
+    published = [harness[0].index(name) for name in ("KIT 1.3B", "KIT 5.8B", "Polyglot-Ko 1.3B") if harness[0]]
     for title, (header, rows), keep in (
         ("lm-evaluation-harness, percent", harness, [0, 1, 2, 3, *published]),
-        ("Held-out rows, percent", held_out, [0, 1, 2, 3, 5, 6, 7]),
+        ("Held-out rows, choices, percent", held_out_table(scores["held_out"]), [0, 1, 2, 3, 4, 5]),
+        ("Held-out rows, free answers", generation_table(scores["held_out"]), [0, 1, 3, 4]),
     ):
-        columns = [header[i].replace("standard errors above majority", "SE above") for i in keep]
-        cells = [tuple(row[i] for i in keep) for row in rows]
-        if cells:
-            table = RichTable(title=title, title_justify="left", box=None, pad_edge=False)
-            for i, column in enumerate(columns):
-                table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-            for row in cells:
-                table.add_row(*row)
-            console.print(table)
+        if not rows:
+            continue
+        table = RichTable(title=title, title_justify="left", box=None, pad_edge=False)
+        for i in keep:
+            name = header[i].replace("standard errors above majority", "SE above")
+            table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(row[i] for i in keep))
+        console.print(table)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from kit19_ray import __version__, manifest, models, runtime, storage
@@ -12,8 +14,10 @@ from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import report
 from kit19_ray.progress import say
 
-VERSION = 1  # of what this stage writes
+VERSION = 2  # of what this stage writes; raise it when equal inputs would give other scores
+SCORES, REPORT = "scores.json", "report.md"
 _PACKAGES = ("lm-eval", "transformers", "torch", "ray", "datasets", "sacrebleu")
+_END = 1 << 20  # bytes hashed at each end of a model's file
 
 
 def run(config: Config, model: str, data_uri: str | None) -> str:
@@ -25,7 +29,7 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
 
     Raises:
         EvaluateError: an unknown task, nothing to score, too few CPUs.
-        UserError: the model or a source file is missing.
+        UserError: the model, the data prefix or a source file is missing.
     """
     from kit19_ray.evaluate import harness, kobest
 
@@ -33,19 +37,16 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
     held_out = data_uri if config.evaluate.held_out else None
     if not asked and held_out is None:
         raise EvaluateError("evaluate.tasks is empty and evaluate.held_out is false: there is nothing to score")
-    found = models.resolve(model)
+    built = _built(held_out) if held_out else None
+    ours = [task for task in asked if task in kobest.LABELS and config.evaluate.source == "files"]
     identity = {
         "version": VERSION,
         "kit19": __version__,
         "evaluate": config.evaluate.identity(),
         "tasks": asked,
-        "model": _model_identity(model, found),
-        "documents": {
-            task: kobest.hashes(config, task)
-            for task in asked
-            if task in kobest.LABELS and config.evaluate.source == "files"
-        },
-        "held_out": manifest.require(held_out, "data")["identity"] if held_out else None,
+        "model": model_identity(model),
+        "documents": {task: kobest.hashes(config, task) for task in ours},
+        "held_out": built["identity"] if built else None,
     }
     out = manifest.stage_uri(config.root, "evaluate", identity)
     if manifest.read(out) is not None:
@@ -53,24 +54,29 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
         return out
     with runtime.connected():
         say(f"evaluate: {model} -> {out}")
-        scores = _scores(config, model, found, asked, held_out)
-    storage.write_text(storage.join(out, "scores.json"), json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
-    storage.write_text(storage.join(out, "report.md"), report.markdown(scores))
-    manifest.commit(out, {"stage": "evaluate", "version": VERSION, "model": model, "data": held_out, **identity})
+        scores = _scores(config, model, asked, held_out, built)
+    storage.write_text(storage.join(out, SCORES), json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
+    storage.write_text(storage.join(out, REPORT), report.markdown(scores))
+    manifest.commit(
+        out, {"stage": "evaluate", "scores": SCORES, "report": REPORT, **identity, "model": model, "data": held_out}
+    )
     report.show(scores)
     return out
 
 
-def _model_identity(name: str, found: str) -> str:
-    """What tells one model from another: a train prefix's file hashes, or the name of what is elsewhere."""
-    if "://" in name or found != name:
-        made = manifest.read(storage.normalise(name))
-        if made is not None and "files" in made:
-            return manifest.digest(made["files"])
-    return storage.normalise(name) if "://" in name or found != name else name
+def _built(data_uri: str) -> dict[str, Any]:
+    found = manifest.read(data_uri)
+    if found is None:
+        raise EvaluateError(
+            f"{data_uri} has no {manifest.NAME}, so its validation rows cannot be scored",
+            hint="run `kit19 data` with the same config and root, or set evaluate.held_out=false",
+        )
+    return found
 
 
-def _scores(config: Config, model: str, found: str, asked: list[str], held_out: str | None) -> dict[str, Any]:
+def _scores(
+    config: Config, model: str, asked: list[str], held_out: str | None, built: dict[str, Any] | None
+) -> dict[str, Any]:
     import transformers
 
     from kit19_ray.evaluate import harness
@@ -80,12 +86,13 @@ def _scores(config: Config, model: str, found: str, asked: list[str], held_out: 
 
     # The harness's requests are cut to the context later; that the tokenizer finds them long is no news.
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    tokenizer = models.load_tokenizer(found)
-    pool = Pool(found if found == model else storage.normalise(model), config.evaluate)
+    tokenizer = models.load_tokenizer(model)
+    model_config = models.load_config(model)
+    pool = Pool(named(model), config.evaluate)
     try:
-        lm = RayLM(pool, models.load_config(found), tokenizer)
+        lm = RayLM(pool, model_config, tokenizer)
         judged = harness.evaluate(lm, harness.load(config, asked), config.evaluate.limit) if asked else None
-        own = rows.score(pool, tokenizer, lm.max_length, held_out, config.evaluate) if held_out else {}
+        own = rows.score(pool, tokenizer, lm.max_length, held_out, built, config.evaluate) if held_out and built else {}
     finally:
         pool.close()
     return {
@@ -96,3 +103,41 @@ def _scores(config: Config, model: str, found: str, asked: list[str], held_out: 
         "held_out": own,
         "versions": {"kit19-ray": __version__, **{name: version(name) for name in _PACKAGES}},
     }
+
+
+def named(model: str) -> str:
+    """A hub id as it is, anything else as a URI, which means the same on every node.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if "://" not in model and not Path(model).expanduser().exists():
+        return models.resolve(model)
+    return storage.normalise(model)
+
+
+def model_identity(model: str) -> Any:
+    """What tells one model from another: a train prefix's hashes, a folder's content, a hub id's name.
+
+    Raises:
+        UserError: there is no such model, or it is a train prefix that was never finished.
+    """
+    uri = named(model)
+    if "://" not in uri:
+        return uri
+    made = manifest.read(uri)
+    if made is not None and made.get("stage") == "train":
+        return made["files"]
+    models.resolve(uri)
+    return {info.path: _fingerprint(storage.join(uri, info.path), info.size) for info in storage.list_files(uri)}
+
+
+def _fingerprint(uri: str, size: int) -> str:
+    """Hash of a file's size and ends: weights that were trained further differ everywhere, and may be many GB."""
+    digest = hashlib.sha256(str(size).encode())
+    with storage.open_input(uri) as file:
+        digest.update(file.read(_END))
+        if size > _END:
+            file.seek(max(_END, size - _END))
+            digest.update(file.read(_END))
+    return digest.hexdigest()
