@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from kit19_ray import models, runtime
@@ -62,7 +62,7 @@ def start(config: Config, train_uri: str) -> Server:
         quiet = {"log_level": "WARNING", "enable_access_log": False}
         target = serve.api.RunTarget(_application(section, train_uri), APP, "/", quiet)
         serve.start(http_options={"host": section.host, "port": section.port}, logging_config=quiet)
-        stack.callback(serve.shutdown)
+        stack.callback(_shutdown)
         serve.run_many([target], wait_for_applications_running=False)
         _await_running(section)
         host = "127.0.0.1" if section.host in ("0.0.0.0", "::") else section.host
@@ -88,6 +88,24 @@ def run(config: Config, train_uri: str) -> str:
         finally:
             signal.signal(signal.SIGTERM, before)
         return server.url
+
+
+def _shutdown() -> None:
+    """Ends Serve.
+
+    `serve.shutdown` alone asks the controller to end itself with endless retries, and Ray prints on stdout that the
+    call failed because the controller is gone (Ray 2.60). So it is asked once first.
+    """
+    import ray
+    from ray import serve
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        client.shutdown_cached_handles()  # type: ignore[no-untyped-call]
+        with suppress(ray.exceptions.RayActorError):
+            ray.get(client._controller.graceful_shutdown.options(max_task_retries=0).remote(), timeout=30)
+    serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _application(section: ServeConfig, model: str) -> Any:
