@@ -33,7 +33,8 @@ def check(done: subprocess.CompletedProcess[str]) -> str:
     scores = json.loads(storage.read_text(storage.join(uri, "scores.json")))
     assert scores["tasks"]["kobest_copa"]["n"] == 24 and set(scores["held_out"]) == {"nsmc", "apeach"}
     assert "KIT 1.3B" in storage.read_text(storage.join(uri, "report.md"))
-    noise = [line for line in done.stderr.splitlines() if "Warning" in line or "(raylet)" in line or "Traceback" in line]
+    printed = done.stdout.splitlines() + done.stderr.splitlines()
+    noise = [line for line in printed if "Warning" in line or "(raylet)" in line or "Traceback" in line]
     assert noise == []
     return uri
 
@@ -66,6 +67,9 @@ def test_training_without_data_says_what_to_run_first(tmp_path: Path) -> None:
 def test_a_model_that_does_not_exist_is_named(tmp_path: Path, verb: str) -> None:
     command = [sys.executable, "-m", "kit19_ray", verb, "--config", str(DEMO), f"root={tmp_path}", *SMALL]
     done = subprocess.run(
-        [*command, f"{verb}.model=/no/such/model", "evaluate.held_out=false"], capture_output=True, text=True, timeout=120
+        [*command, f"{verb}.model=/no/such/model", "evaluate.held_out=false"],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 2 and "/no/such/model" in done.stderr and "Traceback" not in done.stderr
