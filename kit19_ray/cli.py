@@ -128,13 +128,13 @@ def main() -> NoReturn:
 
 
 def _explain(error: Exception) -> NoReturn:
-    import click
+    from typer.exceptions import TyperException
 
-    if isinstance(error, click.ClickException):
-        error.show()
-        sys.exit(EXIT_USER)
-    if isinstance(error, click.Abort):
+    if isinstance(error, typer.Abort):
         sys.exit(130)
+    if isinstance(error, TyperException):
+        print(f"error: {error.format_message()}", file=sys.stderr)
+        sys.exit(EXIT_USER)
     mine = user_error(error)
     if mine is not None:
         print(f"error: {mine}", file=sys.stderr)
