@@ -17,6 +17,7 @@ from kit19_ray.progress import say
 
 APP = "kit19"
 _POLL_SECONDS = 0.2
+_STOP_SECONDS = 30
 
 
 class Server:
@@ -128,6 +129,24 @@ def _application(section: ServeConfig, model: str) -> Any:
         ray_actor_options={"num_cpus": section.cpus_per_replica, "num_gpus": int(use_gpu)},
     )
     return deployment.bind(model, section, use_gpu, max(1, int(section.cpus_per_replica)))
+
+
+def _shut_down() -> None:
+    """What `serve.shutdown` does, without the call that is cut off by it and that Ray then reports on the terminal."""
+    import ray
+    from ray import serve
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    try:
+        controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+        ray.get(controller.graceful_shutdown.remote(wait=False))
+        limit = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < limit:
+            time.sleep(_POLL_SECONDS)
+            ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except (ValueError, ray.exceptions.RayActorError):
+        pass  # it is gone
+    serve.shutdown()  # drops this process's own connection; stops Serve when it is still there
 
 
 def _check_port(section: ServeConfig) -> None:

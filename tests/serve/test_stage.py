@@ -245,6 +245,7 @@ def test_the_command_serves_until_it_is_interrupted(tiny_model: Path, tmp_path: 
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0
             said = process.stderr.read()
+            assert process.stdout.read() == "", "the URL is the last line"
         finally:
             process.kill()
     assert said.splitlines()[-1] == "stopping" and len(said.splitlines()) <= 3, said
