@@ -138,15 +138,17 @@ def _shut_down() -> None:
     from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
     try:
-        controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-        ray.get(controller.graceful_shutdown.remote(wait=False))
+        controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+        begun: ray.ObjectRef[None] = controller.graceful_shutdown.remote(wait=False)
+        ray.get(begun)
         limit = time.monotonic() + _STOP_SECONDS
         while time.monotonic() < limit:
             time.sleep(_POLL_SECONDS)
             ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
     except (ValueError, ray.exceptions.RayActorError):
         pass  # it is gone
-    serve.shutdown()  # drops this process's own connection; stops Serve when it is still there
+    # Drops this process's own connection; stops Serve when it is still there.
+    serve.shutdown()  # type: ignore[no-untyped-call]  # Ray does not type it
 
 
 def _check_port(section: ServeConfig) -> None:
