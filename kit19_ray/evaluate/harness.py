@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,13 @@ def manager(tasks: list[str]) -> Any:
     if set(tasks) <= set(kobest.LABELS):
         folder = Path(lm_eval.tasks.__file__).parent / "kobest"
         return TaskManager(include_defaults=False, include_path=str(folder))
+    return _every_task()
+
+
+@lru_cache(maxsize=1)
+def _every_task() -> Any:
+    from lm_eval.tasks import TaskManager
+
     return TaskManager()
 
 

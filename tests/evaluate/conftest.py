@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,8 +58,3 @@ def configured(tmp_path: Path) -> Any:
         return settings.load(None, [f"root={tmp_path}/runs", "data.sources=samples", "evaluate.held_out=false", *words])
 
     return make
-
-
-@pytest.fixture
-def rng() -> random.Random:
-    return random.Random(19)
