@@ -50,7 +50,8 @@ def start(config: Config, train_uri: str) -> Server:
 
     Raises:
         UserError: there is no such model.
-        ServeError: the port is taken, a GPU is asked for where there is none, or no answer comes in time.
+        ServeError: the port is taken, the cluster runs Serve already, a GPU is asked for where there is none, or no
+            replica is ready in time.
     """
     section = config.serve
     _check_port(section)
@@ -61,6 +62,11 @@ def start(config: Config, train_uri: str) -> Server:
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         quiet = {"log_level": "WARNING", "enable_access_log": False}
+        if _controller() is not None:
+            raise ServeError(
+                "this Ray cluster runs a Ray Serve application already, and its address is not this config's to choose",
+                hint="stop it with `serve shutdown`, or give this server a cluster of its own",
+            )
         target = serve.api.RunTarget(_application(section, train_uri), APP, "/", quiet)
         serve.start(http_options={"host": section.host, "port": section.port}, logging_config=quiet)
         stack.callback(_shutdown)
@@ -131,22 +137,29 @@ def _application(section: ServeConfig, model: str) -> Any:
     return deployment.bind(model, section, use_gpu, max(1, int(section.cpus_per_replica)))
 
 
+def _controller() -> Any:
+    """The actor that runs Serve in this cluster, or None."""
+    import ray
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    try:
+        return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return None
+
+
 def _shut_down() -> None:
     """What `serve.shutdown` does, without the call that is cut off by it and that Ray then reports on the terminal."""
     import ray
     from ray import serve
-    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
-    try:
-        controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    controller = _controller()
+    if controller is not None:
         begun: ray.ObjectRef[None] = controller.graceful_shutdown.remote(wait=False)
         ray.get(begun)
-        limit = time.monotonic() + _STOP_SECONDS
-        while time.monotonic() < limit:
-            time.sleep(_POLL_SECONDS)
-            ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-    except (ValueError, ray.exceptions.RayActorError):
-        pass  # it is gone
+    limit = time.monotonic() + _STOP_SECONDS
+    while _controller() is not None and time.monotonic() < limit:
+        time.sleep(_POLL_SECONDS)
     # Drops this process's own connection; stops Serve when it is still there.
     serve.shutdown()  # type: ignore[no-untyped-call]  # Ray does not type it
 

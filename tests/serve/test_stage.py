@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -226,6 +227,30 @@ def test_a_taken_port_is_the_users_to_change(server: stage.Server, tiny_model: P
     port = int(server.url.rsplit(":", 1)[1])
     with pytest.raises(ServeError, match=rf"serve.port: cannot listen on 127.0.0.1:{port}"):
         stage.start(Config(root="file:///unused", serve=ServeConfig(port=port)), str(tiny_model))
+
+
+def test_a_cluster_that_serves_already_is_left_alone(server: stage.Server, tiny_model: Path) -> None:
+    with pytest.raises(ServeError, match="runs a Ray Serve application already"):
+        stage.start(Config(root="file:///unused", serve=ServeConfig(port=free_port())), str(tiny_model))
+    assert client.ask(server.url, "kit19", PROMPT, max_tokens=1) is not None
+
+
+def test_a_gpu_must_be_there_to_be_used(ray_cluster: None) -> None:
+    with pytest.raises(ServeError, match="serve.use_gpu: true, but the Ray cluster has no GPU"):
+        stage._application(ServeConfig(use_gpu=True), "unused")
+
+
+@pytest.mark.parametrize(("state", "message"), [("DEPLOY_FAILED", "could not be loaded"), ("DEPLOYING", "within 0.01")])
+def test_a_server_that_does_not_come_up_is_told_with_what_serve_says(
+    monkeypatch: pytest.MonkeyPatch, state: str, message: str
+) -> None:
+    from ray import serve
+
+    deployment = SimpleNamespace(message="no room")
+    application = SimpleNamespace(status=state, deployments={"Replica": deployment})
+    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={stage.APP: application}))
+    with pytest.raises(ServeError, match=f"{message}.*no room"):
+        stage._await_running(ServeConfig(start_timeout_seconds=0.01))
 
 
 def test_a_model_that_is_not_there_is_told_before_anything_starts(tmp_path: Path) -> None:
