@@ -23,7 +23,8 @@ def data(tmp_path: Path) -> str:
     rows = [
         {
             "id": f"nsmc-{i}", "task": "nsmc", "category": "sentiment_analysis", "source": "nsmc",
-            "source_id": f"f:{i}", "licence": "CC0", "split": "validation", "template": "t", "kind": "open", "instruction": "긍정인가요?",
+            "source_id": f"f:{i}", "licence": "CC0", "split": "validation", "template": "t", "kind": "open",
+            "instruction": "긍정인가요?",
             "input": f"영화 {i}", "output": ["예", "아니오"][i % 2], "label": i % 2, "candidates": ["예", "아니오"],
             "order": i,
         }

@@ -1,0 +1,119 @@
+"""Requests per second of KoBEST 0-shot: our model class on Ray actors beside lm-evaluation-harness's own `hf` model.
+
+    python benchmarks/evaluate.py [--sources ../shared/sources] [--limit 200] [--rounds 3]
+
+One fresh GPT-NeoX of 8.8 M parameters, float32, on all cores; the same documents, tokenizer and task definitions. The
+two take turns within one process, so that a busy machine slows both, and the ratio is the median over the rounds. `hf`
+runs at the batch size that suits it best of those tried. Building the prompts is left out on both sides, cutting them
+into tokens is not. Picks and counts are compared as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from environment import describe
+
+BATCH_SIZES = (16, 64)  # of the hf model
+SIZES = {"hidden_size": 256, "layers": 6, "heads": 8, "intermediate_size": None, "seq_len": 1024}
+
+
+def build(folder: Path, texts: list[str]) -> int:
+    """Saves the model with its tokenizer; its number of parameters."""
+    import torch
+
+    from kit19_ray import models
+    from kit19_ray.data.tokenizer import train_bpe
+
+    tokenizer = train_bpe(texts, 8192, SIZES["seq_len"])
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model = models.build_gpt_neox(vocab_size=len(tokenizer), seed=19, **ids, **SIZES)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(2)  # so that choices differ clearly, as a trained model's do
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def timed(lm: Any, requests: list[Any]) -> tuple[float, list[tuple[float, bool]]]:
+    """Seconds, and what came out."""
+    start = time.perf_counter()
+    found = lm.loglikelihood(requests, disable_tqdm=True)
+    return time.perf_counter() - start, found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sources", default="samples", help="folder of the original files; default: the samples")
+    parser.add_argument("--limit", type=int, default=200, help="documents a task; 0 means all")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+
+    from kit19_ray import models, runtime, settings
+
+    runtime.environment()
+    from lm_eval.models.huggingface import HFLM
+
+    from kit19_ray.evaluate import harness, kobest
+    from kit19_ray.evaluate.actors import Pool
+    from kit19_ray.evaluate.lm import RayLM
+
+    with tempfile.TemporaryDirectory() as name, runtime.connected():
+        config = settings.load(None, [f"root={name}", f"data.sources={args.sources}"])
+        tasks = harness.names(config)
+        loaded = harness.load(config, tasks)["tasks"]
+        files = [kobest.documents(config, task).files for task in tasks]
+        texts = [line for found in files for line in Path(found["train"]).read_text(encoding="utf-8").splitlines()]
+        parameters = build(Path(name), texts)
+        requests = []
+        with harness.quiet():
+            for task in loaded.values():
+                task.build_all_requests(limit=args.limit or None, rank=0, world_size=1)
+                requests += task.instances
+        pool = Pool(name, config.evaluate)
+        ours = RayLM(pool, models.load_config(name), models.load_tokenizer(name))
+        theirs = {size: HFLM(pretrained=name, device="cpu", batch_size=size) for size in BATCH_SIZES}
+        timed(ours, requests[:64])
+        for lm in theirs.values():
+            timed(lm, requests[:64])
+        rounds: list[dict[str, float]] = []
+        for number in range(args.rounds):
+            results = {}
+            sides: list[tuple[str, Any]] = [("kit19", ours), *((f"hf_{size}", lm) for size, lm in theirs.items())]
+            rounds.append({})
+            for side, lm in sides if number % 2 == 0 else sides[::-1]:
+                seconds, results[side] = timed(lm, requests)
+                rounds[-1][side] = len(requests) / seconds
+        pool.close()
+    difference = max(abs(a - b) for (a, _), (b, _) in zip(results["kit19"], results["hf_16"]))
+    per_second = {side: round(statistics.median(r[side] for r in rounds), 1) for side in rounds[0]}
+    best = max((side for side in per_second if side != "kit19"), key=lambda side: per_second[side])
+    print(
+        json.dumps(
+            {
+                "benchmark": "evaluate",
+                "environment": describe(),
+                "parameters": parameters,
+                "requests": len(requests),
+                "threads": os.cpu_count(),
+                "requests_per_second": per_second,
+                "rounds": [{side: round(rate, 1) for side, rate in r.items()} for r in rounds],
+                "peer": best,
+                "ratio_to_hf": round(statistics.median(r["kit19"] / r[best] for r in rounds), 3),
+                "largest_difference_of_a_loglikelihood": difference,
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
