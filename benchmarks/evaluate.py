@@ -61,11 +61,13 @@ def main() -> None:
 
     runtime.environment()
     from lm_eval.models.huggingface import HFLM
+    from transformers.utils.logging import disable_progress_bar
 
     from kit19_ray.evaluate import harness, kobest
     from kit19_ray.evaluate.actors import Pool
     from kit19_ray.evaluate.lm import RayLM
 
+    disable_progress_bar()
     with tempfile.TemporaryDirectory() as name, runtime.connected():
         config = settings.load(None, [f"root={name}", f"data.sources={args.sources}"])
         tasks = harness.names(config)
