@@ -42,7 +42,7 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     import ray.train.torch
 
     job: Job = settings["job"]
-    _prepare_process(job)
+    prepare_process(job)
     device = ray.train.torch.get_device() if job.use_gpu else torch.device("cpu")
     if job.use_gpu:
         torch.cuda.set_device(device)
@@ -56,7 +56,7 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
         return {"error": error}
 
 
-def _prepare_process(job: Job) -> None:
+def prepare_process(job: Job) -> None:
     """The same numbers on every run: fixed threads and kernels; and memory that is kept instead of returned."""
     torch.set_num_threads(max(1, int(job.config.cpus_per_worker)))
     torch.use_deterministic_algorithms(True, warn_only=job.use_gpu)
@@ -132,7 +132,7 @@ class Run:
             rate = self.take_step(parts, labels)
             validating = self._due(config.eval_every)
             logging = validating or self._due(config.log_every)
-            line = self._training_figures(rate) if logging else {}  # waits for the device: the clock stops after it
+            line = self.training_figures(rate) if logging else {}  # waits for the device: the clock stops after it
             self._seconds += time.perf_counter() - begun
             self._steps_timed += 1
             if logging:
@@ -194,7 +194,7 @@ class Run:
         self._step += 1
         return rate
 
-    def _training_figures(self, rate: float) -> dict[str, Any]:
+    def training_figures(self, rate: float) -> dict[str, Any]:
         """Loss since the last line, learning rate, gradient norm.
 
         Raises:

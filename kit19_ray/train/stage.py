@@ -171,7 +171,7 @@ def _fit(job: Job) -> dict[str, Any]:
             storage_filesystem=filesystem,
             checkpoint_config=api.CheckpointConfig(num_to_keep=train.keep_checkpoints),
             failure_config=api.FailureConfig(max_failures=train.max_failures),
-            worker_runtime_env={"env_vars": _environment(job)},
+            worker_runtime_env={"env_vars": worker_environment(job)},
         ),
     )
     try:
@@ -187,7 +187,7 @@ def _fit(job: Job) -> dict[str, Any]:
     return made
 
 
-def _environment(job: Job) -> dict[str, str]:
+def worker_environment(job: Job) -> dict[str, str]:
     """Variables that must be set before a worker imports torch and DeepSpeed."""
     return {
         "DS_ACCELERATOR": "cuda" if job.use_gpu else "cpu",
