@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from kit19_ray import __version__
+from kit19_ray import __version__, reference
 from kit19_ray.config import Config
 from kit19_ray.errors import EXIT_OURS, EXIT_USER, UserError
 
@@ -61,7 +61,7 @@ def tasks(json: Json = False, config: ConfigOption = None, overrides: Overrides 
     listing.show(loaded, as_json=json)
 
 
-@app.command()
+@app.command(epilog=reference.epilog("data"))
 def data(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Build examples, tokens and packed shards from the original files."""
     loaded = _load(config, overrides)
@@ -70,7 +70,7 @@ def data(config: ConfigOption = None, overrides: Overrides = None) -> None:
     print(stage.run(loaded))
 
 
-@app.command()
+@app.command(epilog=reference.epilog("train"))
 def train(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Fine-tune (or train from scratch) on a data prefix and export safetensors."""
     loaded = _load(config, overrides)
@@ -79,7 +79,7 @@ def train(config: ConfigOption = None, overrides: Overrides = None) -> None:
     print(pipeline.train(loaded))
 
 
-@app.command()
+@app.command(epilog=reference.epilog("evaluate"))
 def evaluate(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Score a model on KoBEST and on the held-out rows."""
     loaded = _load(config, overrides)
@@ -88,7 +88,7 @@ def evaluate(config: ConfigOption = None, overrides: Overrides = None) -> None:
     print(pipeline.evaluate(loaded))
 
 
-@app.command()
+@app.command(epilog=reference.epilog("serve"))
 def serve(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Serve a model over OpenAI-compatible HTTP until Ctrl-C."""
     loaded = _load(config, overrides)
