@@ -86,12 +86,37 @@ def tasks(
 
 
 @app.command()
-def data(config: ConfigOption = None, overrides: Overrides = None) -> None:
+def data(
+    config: ConfigOption = None,
+    overrides: Overrides = None,
+    preview: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Print N rows as a build would render them; build nothing.")
+    ] = None,
+    diff: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="A B", help="Compare two finished data prefixes; build nothing.")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=0, metavar="N", help="Rows of each kind that --diff shows.")] = 3,
+    json: Json = False,
+) -> None:
     """Build examples, tokens and packed shards from the original files."""
-    loaded = _load(config, overrides)
-    from kit19_ray.data import stage
+    if diff is not None:
+        if config or overrides or preview:
+            raise UserError("--diff reads two finished prefixes and takes no config, no override and no --preview")
+        from kit19_ray.data import diff as comparison
 
-    print(stage.run(loaded))
+        _show(comparison.diff(*diff, examples), json, comparison.show)
+    elif preview is not None:
+        loaded = _load(config, overrides)
+        from kit19_ray.data import preview as drawn
+
+        _show(drawn.preview(loaded, preview), json, drawn.show)
+    elif json:
+        raise UserError("--json goes with --preview or --diff; a build prints its URI, and manifest.json is there")
+    else:
+        loaded = _load(config, overrides)
+        from kit19_ray.data import stage
+
+        print(stage.run(loaded))
 
 
 @app.command()
