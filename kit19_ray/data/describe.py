@@ -10,9 +10,10 @@ from kit19_ray import storage
 from kit19_ray.config import Config
 from kit19_ray.data.examples import Planned, render
 from kit19_ray.data.inputs import sources_uri
+from kit19_ray.data.ledger import forbids
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.errors import SourceError, TaskError, nearest
-from kit19_ray.sources.catalog import SAMPLES, Licence, locate
+from kit19_ray.sources.catalog import SAMPLES, locate
 from kit19_ray.sources.formats import Raw
 from kit19_ray.sources.readers import read
 from kit19_ray.tasks import Task, Template, load_tasks
@@ -84,12 +85,6 @@ def sample_example(task: Task, template: Template, held: Sequence[Record], numbe
     if not fitting:
         return None
     return render(task, Planned(fitting[number % len(fitting)], template, 0), "train", SEED)
-
-
-def forbids(licence: Licence) -> list[str]:
-    """What a licence does not allow."""
-    allowed = {"commercial use": licence.commercial, "derivatives": licence.derivatives}
-    return [use for use, is_allowed in allowed.items() if not is_allowed]
 
 
 def _files(task: Task, splits: Sequence[str], base: str | None) -> list[dict[str, Any]]:
