@@ -127,11 +127,8 @@ def _too_long(built: Mapping[str, Any]) -> list[str]:
     too_long = sum(task["dropped"].get("too_long", 0) for task in built["tasks"].values())
     if not too_long:
         return []
-    row = f"a row of {built['seq_len']:,} tokens"
-    return [
-        "",
-        f"{too_long:,} of the rows have an answer too long for {row}; they are in the files, not in the shards.",
-    ]
+    where = f"{built['seq_len']:,} tokens; the shards leave them out, the files here hold them"
+    return ["", f"{too_long:,} of the rows have prompts and answers too long for {where}."]
 
 
 _COLUMNS = (
