@@ -59,7 +59,7 @@ def summary(built: Mapping[str, Any]) -> str:
         f"data: {train['examples']:,} training examples in {train['rows']:,} rows of {built['seq_len']} tokens "
         f"({train['packing_efficiency']:.1%} full), {held_out['examples']:,} validation examples"
     ]
-    lines += [f"data: {name} is short: {t['shortfall']}" for name, t in built["tasks"].items() if t["shortfall"]]
+    lines += [f"data: {name} is short: {t['shortfall']}" for name, t in built["tasks"].items() if t.get("shortfall")]
     return "\n".join(lines)
 
 
@@ -161,7 +161,7 @@ def _task_row(name: str, task: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _shortfalls(built: Mapping[str, Any]) -> list[str]:
-    short = [f"- {name}: {t['shortfall']}" for name, t in built["tasks"].items() if t["shortfall"]]
+    short = [f"- {name}: {t['shortfall']}" for name, t in built["tasks"].items() if t.get("shortfall")]
     short += [f"- {name}: left out. {reason}" for name, reason in built["skipped"].items()]
     return ["", "Short of the quota:", "", *short] if short else []
 

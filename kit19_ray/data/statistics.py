@@ -144,7 +144,7 @@ def packing(split: Mapping[str, Any], seq_len: int) -> dict[str, Any]:
 
 
 def source(counts: Mapping[str, Any]) -> dict[str, Any]:
-    """What became of a task's source rows: `rows` = `unique` + `repeats` (equal records) + all of `dropped`.
+    """What became of a task's source rows: `rows` = `unique` + `repeats` (equal to another) + all of `dropped`.
 
     `too_long` counts examples, not source rows, and stands beside.
     """
@@ -152,7 +152,7 @@ def source(counts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rows": counts["raw"],
         "unique": counts["unique"],
-        "repeats": counts["records"] - counts["unique"],
+        "repeats": counts["raw"] - sum(dropped.values()) - counts["unique"],
         "dropped": dropped,
         "too_long": counts["dropped"].get("too_long", 0),
         "truncated": counts["truncated"],

@@ -60,7 +60,9 @@ def test_what_a_licence_forbids_is_said() -> None:
 
 
 def test_files_are_present_absent_or_not_looked_for(tmp_path: Path) -> None:
-    assert {f["present"] for f in describe.describe(config(), "nsmc")["files"]} == {None}
+    files = describe.describe(config(), "nsmc")["files"]
+    assert {f["present"] for f in files} == {None}
+    assert {f["path"]: f["used"] for f in files} == {"ratings_train.txt": True, "ratings_test.txt": False}
     (tmp_path / "sources" / "petitions").mkdir(parents=True)
     (tmp_path / "sources" / "petitions" / "petitions_2017-08").write_text("{}\n", encoding="utf-8")
     found = describe.describe(config(f"root={tmp_path}"), "petitions")

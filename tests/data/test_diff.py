@@ -19,7 +19,7 @@ from kit19_ray.rows import EXAMPLE_SCHEMA
 
 
 def row(id_: str, **other: Any) -> dict[str, Any]:
-    base = dict.fromkeys((f.name for f in EXAMPLE_SCHEMA), "")
+    base = {f.name: "" if pa.types.is_string(f.type) else None for f in EXAMPLE_SCHEMA}
     numbers = {"label": 0, "candidates": ["가", "나"], "order": 1}
     return base | numbers | {"id": id_, "output": f"답 {id_}", "template": "ask", "source_id": "f:1"} | other
 
