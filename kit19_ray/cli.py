@@ -95,16 +95,20 @@ def data(
     diff: Annotated[
         tuple[str, str] | None, typer.Option(metavar="A B", help="Compare two finished data prefixes; build nothing.")
     ] = None,
-    examples: Annotated[int, typer.Option(min=0, metavar="N", help="Rows of each kind that --diff shows.")] = 3,
+    examples: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Rows of each kind that --diff shows; 3 when not given.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Build examples, tokens and packed shards from the original files."""
+    if examples is not None and diff is None:
+        raise UserError("--examples goes with --diff")
     if diff is not None:
         if config or overrides or preview:
             raise UserError("--diff reads two finished prefixes and takes no config, no override and no --preview")
         from kit19_ray.data import diff as comparison
 
-        _show(comparison.diff(*diff, examples), json, comparison.show)
+        _show(comparison.diff(*diff, 3 if examples is None else examples), json, comparison.show)
     elif preview is not None:
         loaded = _load(config, overrides)
         from kit19_ray.data import preview as drawn

@@ -137,6 +137,7 @@ def test_a_build_equals_itself(tiny_build: str) -> None:
     [
         (["--diff", "file:///nowhere/a", "file:///nowhere/b"], "file:///nowhere/a has no manifest.json"),
         (["--diff", "a"], "requires 2 arguments"),
+        (["--examples", "2", "--preview", "1", "root=file:///nowhere"], "--examples goes with --diff"),
         (["--diff", "a", "b", "seed=3"], "takes no config, no override and no --preview"),
         (["--diff", "a", "b", "--preview", "3"], "takes no config, no override and no --preview"),
     ],
