@@ -7,7 +7,8 @@ loads neither Ray nor torch.
 from __future__ import annotations
 
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -33,10 +34,20 @@ Overrides = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
-def _load(config: str | None, overrides: list[str] | None) -> Config:
+def _load(config: str | None, overrides: list[str] | None, needs_root: bool = True) -> Config:
     from kit19_ray import settings
 
-    return settings.load(config, overrides or [])
+    return settings.load(config, overrides or [], needs_root=needs_root)
+
+
+def _show(found: Any, as_json: bool, show: Callable[[Any], None]) -> None:
+    """What was found, on stdout: as JSON, or as `show` prints it for a reader."""
+    if as_json:
+        import json
+
+        print(json.dumps(found, ensure_ascii=False, indent=1))
+    else:
+        show(found)
 
 
 def _version(asked: bool) -> None:
@@ -53,21 +64,63 @@ def _root(
 
 
 @app.command()
-def tasks(json: Json = False, config: ConfigOption = None, overrides: Overrides = None) -> None:
-    """List the tasks with category, licence, templates and quota."""
-    from kit19_ray import listing
+def tasks(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[show NAME] [KEY=VALUE...]", help="One task, and overrides.")
+    ] = None,
+    json: Json = False,
+    config: ConfigOption = None,
+) -> None:
+    """List the tasks with category, licence, templates and quota; `show NAME` tells all of one, with examples."""
+    match words or []:
+        case ["show", name, *overrides] if "=" not in name:
+            from kit19_ray.data import describe
 
-    loaded = _load(config, [*(overrides or []), "root=file:///unused"])
-    listing.show(loaded, as_json=json)
+            _show(describe.describe(_load(config, overrides, needs_root=False), name), json, describe.show)
+        case ["show", *_]:
+            raise UserError("kit19 tasks show NAME: the name of a task is missing; `kit19 tasks` lists them")
+        case overrides:
+            from kit19_ray import listing
+
+            _show(listing.rows(_load(config, overrides, needs_root=False)), json, listing.show)
 
 
 @app.command(epilog=reference.epilog("data"))
-def data(config: ConfigOption = None, overrides: Overrides = None) -> None:
+def data(
+    config: ConfigOption = None,
+    overrides: Overrides = None,
+    preview: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Print N rows as a build would render them; build nothing.")
+    ] = None,
+    diff: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="A B", help="Compare two finished data prefixes; build nothing.")
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Rows of each kind that --diff shows; 3 when not given.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Build examples, tokens and packed shards from the original files."""
-    loaded = _load(config, overrides)
-    from kit19_ray.data import stage
+    if examples is not None and diff is None:
+        raise UserError("--examples goes with --diff")
+    if diff is not None:
+        if config or overrides or preview:
+            raise UserError("--diff reads two finished prefixes and takes no config, no override and no --preview")
+        from kit19_ray.data import diff as comparison
 
-    print(stage.run(loaded))
+        _show(comparison.diff(*diff, 3 if examples is None else examples), json, comparison.show)
+    elif preview is not None:
+        loaded = _load(config, overrides)
+        from kit19_ray.data import preview as drawn
+
+        _show(drawn.preview(loaded, preview), json, drawn.show)
+    elif json:
+        raise UserError("--json goes with --preview or --diff; a build prints its URI, and manifest.json is there")
+    else:
+        loaded = _load(config, overrides)
+        from kit19_ray.data import stage
+
+        print(stage.run(loaded))
 
 
 @app.command(epilog=reference.epilog("train"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from kit19_ray.config import Config
 from kit19_ray.tasks import Task, load_tasks
+
+_WIDTH = 132  # columns of the table with the longest licence's name
 
 
 def rows(config: Config) -> list[dict[str, Any]]:
@@ -29,12 +30,8 @@ def _row(config: Config, task: Task) -> dict[str, Any]:
     }
 
 
-def show(config: Config, as_json: bool) -> None:
-    """Prints the rows to stdout, as a table or as JSON."""
-    found = rows(config)
-    if as_json:
-        print(json.dumps(found, ensure_ascii=False, indent=1))
-        return
+def show(found: list[dict[str, Any]]) -> None:
+    """Prints the rows to stdout, as a table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -50,4 +47,6 @@ def show(config: Config, as_json: bool) -> None:
     for row in found:
         templates = f"{row['templates']} ({row['closed']} closed)"
         table.add_row(row["task"], row["category"], row["licence"], templates, f"{row['quota']:,}")
-    Console(soft_wrap=True).print(table)
+    console = Console(soft_wrap=True)
+    console.width = max(console.width, _WIDTH)  # a narrow terminal wraps lines; cells stay whole
+    console.print(table)

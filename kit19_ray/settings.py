@@ -17,8 +17,17 @@ from kit19_ray.errors import ConfigError, UserError, nearest
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load(path: str | None, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Config:
+def load(
+    path: str | None,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    *,
+    needs_root: bool = True,
+) -> Config:
     """Reads `path` (a local file or a URI), applies the overrides in order and checks the whole.
+
+    Args:
+        needs_root: False leaves `root` empty when none is set, for what neither reads nor writes below it.
 
     Raises:
         ConfigError: the file is missing or not YAML, or any keys or values are wrong (all are listed).
@@ -29,6 +38,8 @@ def load(path: str | None, overrides: Sequence[str] = (), environ: Mapping[str, 
     if not tree.get("root") and environ.get("KIT19_ROOT"):
         tree["root"] = environ["KIT19_ROOT"]
     config = validate(Config, tree, path or "config")
+    if not config.root and not needs_root:
+        return config
     if not config.root:
         raise ConfigError("root: where the output goes is not set", hint="add root=file:///somewhere or set KIT19_ROOT")
     return config.model_copy(update={"root": storage.normalise(config.root)})

@@ -12,15 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from kit19_ray import storage
-from kit19_ray.data.examples import Planned, render
-from kit19_ray.data.records import Record, to_record
-from kit19_ray.sources.catalog import SAMPLES, locate
-from kit19_ray.sources.formats import Raw
-from kit19_ray.sources.readers import read
-from kit19_ray.tasks import Task, Template, load_tasks
+from kit19_ray.data.describe import sample_example, sample_records
+from kit19_ray.tasks import Template, load_tasks
 
-SEED = 19
 HEAD = """\
 # One example of each template
 
@@ -31,17 +25,6 @@ because hate-speech detection is one of the tasks.
 """
 
 
-def records(task: Task) -> list[Record]:
-    """The task's sample records, in file order."""
-    found = []
-    for file in locate(task.source_id, task.source, storage.normalise(SAMPLES), task.spec.splits):
-        for raw in read(task.source, file):
-            record = to_record(task, file.path, raw) if isinstance(raw, Raw) else None
-            if isinstance(record, Record):
-                found.append(record)
-    return found
-
-
 def review() -> Iterator[str]:
     """The page, a piece for each heading and example."""
     yield HEAD
@@ -50,18 +33,13 @@ def review() -> Iterator[str]:
     yield f"\n{len(tasks)} tasks, {sum(kinds.values())} templates: {kinds['closed']} closed, {kinds['open']} open.\n"
     for task in tasks.values():
         yield f"\n## {task.name}\n\n{task.spec.description} {task.spec.category}, {task.source.licence.name}.\n"
-        held = records(task)
+        held = sample_records(task)
         for number, template in enumerate(task.spec.templates, 1):
-            yield _section(number, template, _example(task, template, held, number))
+            yield _section(number, template, sample_example(task, template, held, number))
 
 
-def _example(task: Task, template: Template, held: list[Record], number: int) -> dict[str, Any]:
-    """A template's example: each template shows another record, so that the labels vary."""
-    fitting = [r for r in held if template.applies(r.fields)]
-    return render(task, Planned(fitting[number % len(fitting)], template, 0), "train", SEED)
-
-
-def _section(number: int, template: Template, example: dict[str, Any]) -> str:
+def _section(number: int, template: Template, example: dict[str, Any] | None) -> str:
+    assert example is not None, f"no sample fits {template.name}"  # a test of the samples holds this
     lines = [f"[명령어] {example['instruction']}"]
     if example["input"]:
         lines.append(f"[입력] {example['input']}")

@@ -62,6 +62,8 @@ def test_yaml_traps_are_refused(tmp_path: Path) -> None:
 def test_no_root_says_how_to_give_one() -> None:
     with pytest.raises(ConfigError, match="KIT19_ROOT"):
         settings.load(None, [], {})
+    assert settings.load(None, [], {}, needs_root=False).root == ""
+    assert settings.load(None, [], {"KIT19_ROOT": "/r"}, needs_root=False).root == "file:///r"
 
 
 def test_runtime_fields_do_not_change_the_identity() -> None:

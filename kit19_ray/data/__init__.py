@@ -8,4 +8,7 @@
 6. `tokens`     example -> input_ids and labels
 7. `packing`    token rows -> rows of fixed length
 8. `stage`      the same steps on Ray Data, from object storage to object storage
+
+Beside them what tells of a build: `statistics`, `plots`, `ledger` and `hub` make the `card`; `describe` shows a task,
+`preview` rows before a build, `diff` two builds.
 """

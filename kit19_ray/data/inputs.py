@@ -42,8 +42,11 @@ def sources_uri(config: Config) -> str:
     return storage.normalise(named) if named else storage.join(config.root, "sources")
 
 
-def collect(config: Config) -> Inputs:
+def collect(config: Config, hashed: bool = True) -> Inputs:
     """Finds and hashes every file the config's tasks are built from.
+
+    Args:
+        hashed: False leaves the files unread, and so unchecked.
 
     Raises:
         TaskError: an unknown task.
@@ -68,7 +71,8 @@ def collect(config: Config) -> Inputs:
             skipped[name] = missing.message
     if not files:
         raise DataError(f"none of the {len(tasks)} tasks has its source files under {base}")
-    return Inputs({n: tasks[n] for n in files}, files, _hash_all(files, _checked(config)), skipped)
+    sha256 = _hash_all(files, _checked(config)) if hashed else {}
+    return Inputs({n: tasks[n] for n in files}, files, sha256, skipped)
 
 
 def _checked(config: Config) -> bool:

@@ -101,7 +101,7 @@ def _build(config: Config, inputs: Inputs, out: str) -> dict[str, Any]:
     shards = _shards(config, counts, info, out, sorted(inputs.tasks))
     toolkit = build.export_toolkit(out, sorted(inputs.tasks), counts["train"])
     result = _manifest(config, inputs, tasks, info, shards) | {"toolkit": toolkit}
-    storage.write_text(storage.join(out, "README.md"), card.render(result, inputs.tasks))
+    card.write(out, result, inputs.tasks)
     return result
 
 

@@ -6,7 +6,7 @@ The catalogue knows the published files' hashes; `locate` finds files, whoever p
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import closing
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -135,6 +135,13 @@ class Source(BaseModel):
         """The splits that have files, in the order they are listed."""
         return list(dict.fromkeys(f.split for f in self.files))
 
+    def match(self, file: SourceFile, paths: Collection[str]) -> list[str]:
+        """Which of `paths` are `file`, sorted: itself, or what its pattern matches and no other file names."""
+        if not file.is_pattern:
+            return [file.path] if file.path in paths else []
+        named = {f.path for f in self.files}
+        return sorted(p for p in paths if p not in named and _matches(p, file.path))
+
 
 @lru_cache(maxsize=4)
 def load_catalog(path: Path = CATALOG) -> dict[str, Source]:
@@ -188,17 +195,13 @@ def locate(source_id: str, source: Source, base_uri: str, splits: Iterable[str])
             )
     base = storage.join(base_uri, source_id)
     sizes = {info.path: info.size for info in storage.list_files(base)}
-    named = {f.path for f in source.files}
     found: list[LocatedFile] = []
     for split in wanted:
         files = [f for f in source.files if f.split == split]
         present: list[LocatedFile] = []
         missing: list[SourceFile] = []
         for file in files:
-            if file.is_pattern:
-                paths = sorted(p for p in sizes if p not in named and _matches(p, file.path))
-            else:
-                paths = [file.path] if file.path in sizes else []
+            paths = source.match(file, sizes)
             if paths and file.companion and file.companion not in sizes:
                 raise SourceError(
                     f"source {source_id!r}: {file.companion} is missing in {base}; {file.path} is read in step with it",

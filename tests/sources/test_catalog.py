@@ -131,6 +131,15 @@ def test_one_of_several_optional_files_is_enough(tmp_path: Path) -> None:
     assert found[1].sha256_expected is None
 
 
+def test_a_pattern_matches_what_no_other_file_names() -> None:
+    files = [{"path": "part_*", "split": "train"}, {"path": "part_x", "split": "test"}]
+    source = Source.model_validate(spec(files=files))
+    there = {"part_x": 1, "part_b": 1, "part_a": 1, "sub/part_c": 1, "other": 1}
+    assert source.match(source.files[0], there) == ["part_a", "part_b"]
+    assert source.match(source.files[1], there) == ["part_x"]
+    assert source.match(source.files[1], {"part_a": 1}) == []
+
+
 def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no split 'tests' \(did you mean 'test'\?\); it has train, test"):
         locate("nsmc", load_catalog()["nsmc"], str(tmp_path), ["tests"])

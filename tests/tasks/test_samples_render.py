@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from kit19_ray import storage
+from kit19_ray.data.describe import sample_records
 from kit19_ray.data.examples import Planned, render
-from kit19_ray.data.records import Record, to_record
 from kit19_ray.rendering import undeclared
-from kit19_ray.sources.catalog import SAMPLES, locate
-from kit19_ray.sources.formats import Raw
-from kit19_ray.sources.readers import read
-from kit19_ray.tasks import Task, load_tasks
+from kit19_ray.tasks import load_tasks
 
 TASKS = load_tasks()
-
-
-def sample_records(task: Task) -> list[Record]:
-    files = locate(task.source_id, task.source, storage.normalise(SAMPLES), task.spec.splits)
-    rows = (
-        to_record(task, file.path, raw) for file in files for raw in read(task.source, file) if isinstance(raw, Raw)
-    )
-    return [row for row in rows if isinstance(row, Record)]
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
