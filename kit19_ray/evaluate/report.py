@@ -21,9 +21,22 @@ PAPER: dict[tuple[str, str], tuple[float, ...]] = {
     ("klue_sts", "f1"): (59.54, 60.34, 33.86, 59.54, 69.71, 56.52),
     ("klue_ynat", "macro_f1"): (33.24, 33.62, 20.91, 32.20, 28.15, 38.34),
 }
+CHANCE = {
+    "kobest_boolq": 50.0,
+    "kobest_copa": 50.0,
+    "kobest_hellaswag": 25.0,
+    "kobest_sentineg": 50.0,
+    "kobest_wic": 50.0,
+}
+"""Accuracy of a blind guess, in percent: 100 / choices."""
 _WIDTH = 100  # columns of the widest table on a terminal
 _METRICS = ("acc", "acc_norm", "macro_f1", "f1")
 
+_PAPER = (
+    "Chance: accuracy of a blind guess. The columns after it are the KIT-19 authors' own table (README of "
+    "github.com/snunlp/KIT-19), which states neither shots nor training splits. Their 97.6 on HellaSwag goes with a "
+    "quota of 5,000 training rows from a source that has 3,029, its 500 test rows included."
+)
 _CHOICES = (
     "Majority: the most frequent label of these rows, always answered. closed, open: accuracy with templates that list "
     "the choices, and with those that do not."
@@ -38,7 +51,7 @@ def harness_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
 
     The paper's tasks that were not scored are listed too.
     """
-    header = ("task", "metric", "n", "ours", *PAPER_MODELS)
+    header = ("task", "metric", "n", "ours", "chance", *PAPER_MODELS)
     rows = []
     for task in dict.fromkeys([*scores, *(task for task, _ in PAPER)]):
         found = scores.get(task, {})
@@ -46,8 +59,9 @@ def harness_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
         for metric in known or [name for name, value in found.items() if isinstance(value, float)]:
             paper = PAPER.get((task, metric), ())
             cells = [f"{value:.2f}" for value in paper] or [""] * len(PAPER_MODELS)
-            ours = _percent(found[metric], found["stderr"].get(metric)) if metric in found else ""
-            rows.append((task, metric, f"{found['n']:,}" if found else "", ours, *cells))
+            ours = _percent(found[metric], found["stderr"].get(metric)) if metric in found else "not scored"
+            chance = f"{CHANCE[task]:.0f}" if metric.startswith("acc") and task in CHANCE else ""
+            rows.append((task, metric, f"{found['n']:,}" if found else "", ours, chance, *cells))
     return header, rows
 
 
@@ -101,12 +115,33 @@ def markdown(scores: Mapping[str, Any]) -> str:
         "",
     ]
     if scores["tasks"]:
-        parts += ["## lm-evaluation-harness, beside the paper's", "", *_markdown(harness_table(scores["tasks"])), ""]
+        parts += [
+            "## lm-evaluation-harness, beside the paper's",
+            "",
+            _PAPER,
+            "",
+            *_markdown(harness_table(scores["tasks"])),
+            "",
+        ]
     choices, free = held_out_table(scores["held_out"]), generation_table(scores["held_out"])
     if choices[1]:
-        parts += ["## Held-out rows of the data stage: choices", "", _CHOICES, "", *_markdown(choices), ""]
+        parts += [
+            "## Held-out rows of the data stage: choices",
+            "",
+            f"From `{scores['data']}`. {_CHOICES}",
+            "",
+            *_markdown(choices),
+            "",
+        ]
     if free[1]:
-        parts += ["## Held-out rows of the data stage: free answers", "", _FREE, "", *_markdown(free), ""]
+        parts += [
+            "## Held-out rows of the data stage: free answers",
+            "",
+            f"From `{scores['data']}`. {_FREE}",
+            "",
+            *_markdown(free),
+            "",
+        ]
     parts += ["Versions: " + ", ".join(f"{name} {version}" for name, version in scores["versions"].items()), ""]
     return "\n".join(parts)
 
@@ -126,7 +161,7 @@ def show(scores: Mapping[str, Any]) -> None:
     harness = harness_table(scores["tasks"]) if scores["tasks"] else ((), [])
     published = [harness[0].index(name) for name in ("KIT 1.3B", "KIT 5.8B", "Polyglot-Ko 1.3B") if harness[0]]
     for title, (header, rows), keep in (
-        ("lm-evaluation-harness, percent", harness, [0, 1, 2, 3, *published]),
+        ("lm-evaluation-harness, percent", harness, [0, 1, 2, 3, 4, *published]),
         ("Held-out rows, choices, percent", held_out_table(scores["held_out"]), [0, 1, 2, 3, 4, 5]),
         ("Held-out rows, free answers", generation_table(scores["held_out"]), [0, 1, 3, 4]),
     ):

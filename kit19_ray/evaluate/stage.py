@@ -97,6 +97,7 @@ def _scores(
         pool.close()
     return {
         "model": model,
+        "data": held_out,
         "num_fewshot": config.evaluate.num_fewshot,
         "limit": config.evaluate.limit,
         "tasks": harness.scores(judged) if judged else {},
