@@ -80,7 +80,7 @@ def tasks(
         case ["show", *_]:
             raise UserError("kit19 tasks show NAME: the name of a task is missing; `kit19 tasks` lists them")
         case overrides:
-            from kit19_ray import listing
+            from kit19_ray.data import listing
 
             _show(listing.rows(_load(config, overrides, needs_root=False)), json, listing.show)
 

@@ -39,6 +39,20 @@ class TokenizerConfig(Section):
     """Entries of a trained BPE, special tokens included. Without effect when `name` is set."""
 
 
+class GatesConfig(Section):
+    """What a row must pass to become an example. What does not is counted by reason and kept in `rejects/`."""
+
+    duplicates: bool = True
+    """Drop rows that equal another of their task but for case and spaces, and all copies of a text with two labels."""
+    near_duplicates: float = Field(0.8, gt=0, le=1)
+    """Estimated Jaccard similarity of 5-letter shingles from which two texts with the same answer count as one, within
+    a task and across sources. 0.8 is NeMo Curator's and Lee et al.'s (arXiv 2107.06499); 1 turns it off."""
+    decontaminate: bool = True
+    """Drop rows that hold an evaluation item, whole or nearly so; see `kit19_ray/evaluation.yaml` for the sets."""
+    contained: float = Field(0.8, gt=0, le=1)
+    """Share of an evaluation text's 5-letter n-grams from which a row counts as holding it, in whatever order."""
+
+
 class DataConfig(Section):
     """Sources -> records -> examples -> tokens -> packed shards."""
 
@@ -59,7 +73,17 @@ class DataConfig(Section):
     quota: int = Field(5000, ge=1)
     """Training examples per task. The paper's number."""
     quotas: dict[str, int] = Field(default_factory=dict)
-    """Per task, a quota instead of `quota`."""
+    """Quotas instead of `quota`, by task, pattern (`kobest_*`) or category; the narrower key wins."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Shares of `total`, by task, pattern or category, instead of quotas; a task without one has weight 1, and one
+    with 0 is left out."""
+    total: int | None = Field(None, ge=1)
+    """Training examples of all tasks together, shared out by `weights`. None with weights means `quota` per task."""
+    licence_policy: Literal["all", "no-derivatives-excluded", "commercial"] = "all"
+    """Which sources may be used: all; those that allow derivatives; those that allow derivatives and commercial use."""
+    ablation: Literal["none", "with-test"] = "none"
+    """with-test trains on every split, test splits included, and does not decontaminate: what is a leak worth?"""
+    gates: GatesConfig = GatesConfig()
     validation: int = Field(250, ge=0)
     """At most this many validation examples per task."""
     validation_fraction: float = Field(0.05, ge=0, lt=1)
@@ -75,6 +99,20 @@ class DataConfig(Section):
     """Examples that are packed together into one shard file."""
     cpus: int | None = Field(None, ge=1, json_schema_extra=RUNTIME)
     """CPUs for a local Ray cluster. None means all of the machine's."""
+
+    @model_validator(mode="after")
+    def _one_mixture(self) -> DataConfig:
+        if self.weights and self.quotas:
+            raise ValueError("`weights` and `quotas` exclude each other")
+        if self.total is not None and not self.weights:
+            raise ValueError(f"total={self.total} is shared out by `weights`, which are not set")
+        for name, weight in self.weights.items():
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"weights.{name}={weight:g} must be 0 or more")
+        for name, quota in self.quotas.items():
+            if quota < 1:
+                raise ValueError(f"quotas.{name}={quota} must be 1 or more")
+        return self
 
 
 class ModelConfig(Section):

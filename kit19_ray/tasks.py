@@ -152,6 +152,19 @@ class Task(BaseModel):
             return list(self.spec.choices)
         return [str(i + 1) for i in range(len(self.spec.choice_fields or []))]
 
+    @cached_property
+    def asked_fields(self) -> list[str]:
+        """Fields that some template's prompt shows, in the order of `fields`."""
+        shown = {
+            name
+            for template in self.spec.templates
+            for text in (template.instruction, template.input)
+            for name in rendering.undeclared(text)
+        }
+        if "choices" in shown:
+            shown |= set(self.spec.choice_fields or ())
+        return [name for name in self.spec.fields if name in shown]
+
     def words(self, template: Template, fields: dict[str, str]) -> list[str]:
         """The word or text of each label, in the order of `labels`, for a record under a template."""
         if self.spec.choice_fields is not None:

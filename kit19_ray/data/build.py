@@ -1,6 +1,6 @@
-"""The functions the data stage maps over Ray Data; each runs inside one task and writes whole files.
+"""The mixture itself: each task's share of its examples, the tokenizer's texts, packed shards, totals.
 
-They are functions of their arguments and of object storage, so a retried task writes the same bytes again.
+Everything here runs inside one Ray task a task or a shard, and writes whole files; a retried one writes the same bytes.
 """
 
 from __future__ import annotations
@@ -10,53 +10,43 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from kit19_ray import shards, storage
-from kit19_ray.data import examples as example_rows
+from kit19_ray.data import pool, prepare
 from kit19_ray.data.packing import TokenRow, pack
-from kit19_ray.data.records import to_record
-from kit19_ray.data.sampling import Sample
-from kit19_ray.data.tokens import Encoder
+from kit19_ray.data.prepare import SPLITS, Removed
 from kit19_ray.prompt import prompt_format
 from kit19_ray.rows import EXAMPLE_SCHEMA
-from kit19_ray.sources import readers
-from kit19_ray.sources.formats import LocatedFile, Raw
-from kit19_ray.tasks import Task
 
 Row = dict[str, Any]
-_REJECTS_KEPT = 10_000  # rows per task in its reject file; all are counted
-_ROW_GROUP = 512  # examples: a shard reads of each task's file little more than it needs
+_ROW_GROUP = 512  # examples
 
 
 @dataclass(frozen=True)
-class TaskJob:
-    """What one task's examples are built from; `quota` and `validation` count examples."""
+class Share:
+    """One task's part of a mixture: where its pool, examples and tokens are, and how many of them are taken."""
 
-    task: Task
-    files: list[LocatedFile]
-    out: str
-    seed: int
-    quota: int
-    validation: int
-    validation_fraction: float
-    repeat: bool
+    task: str
+    pool: str
+    examples: str
+    tokens: str
+    quotas: dict[str, int]  # by split
+    removed: Removed
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """How examples become shards; `shards` is the number of files per split."""
+    """How shares become shards; `shards` is the number of files per split."""
 
     out: str
-    tasks: list[str]
+    shares: list[Share]
     seq_len: int
-    prompt: str
-    eos_id: int
     pad_id: int
     shards: dict[str, int]
 
@@ -66,76 +56,75 @@ def example_path(split: str, task: str) -> str:
     return f"examples/{split}-{task}.parquet"
 
 
-def build_task(row: Row, jobs: dict[str, TaskJob]) -> Row:
-    """Reads a task's files in one pass, writes its examples and its rejects, returns its counts as JSON."""
-    job = jobs[row["task"]]
-    sample = Sample(job.task.name, job.seed, job.quota, job.validation, job.validation_fraction)
-    counts: Counter[str] = Counter()
-    dropped: Counter[str] = Counter()
-    rejects: list[Row] = []
-    seen: set[str] = set()  # ids, for the count of duplicates: about 100 bytes a record
-    for file in job.files:
-        for raw in readers.read(job.task.source, file):
-            counts["raw"] += 1
-            record = to_record(job.task, file.path, raw) if isinstance(raw, Raw) else raw.reason
-            if isinstance(record, str):
-                dropped[record] += 1
-                if len(rejects) < _REJECTS_KEPT:
-                    row_ = raw.fields if isinstance(raw, Raw) else raw.row
-                    place = {"task": job.task.name, "file": file.path, "line": raw.line}
-                    rejects.append(place | {"reason": record, "row": row_})
-                continue
-            counts["records"] += 1
-            seen.add(record.id)
-            sample.add(record)
-    stats: Row = {
-        "raw": counts["raw"],
-        "records": counts["records"],
-        "dropped": dict(sorted(dropped.items())),
-        "unique": len(seen),
-        "quota": job.quota,
-        "examples": {},
-    }
-    for split, quota in (("train", job.quota), ("validation", job.validation)):
-        records = sample.records(split)
-        planned = example_rows.plan(job.task, records, quota, job.seed, job.repeat and split == "train")
-        table = pa.Table.from_pylist(example_rows.rows(job.task, planned, split, job.seed), EXAMPLE_SCHEMA)
-        if len(table):
-            with storage.open_output(storage.join(job.out, example_path(split, job.task.name))) as out:
-                pq.write_table(table, out, compression="zstd", row_group_size=_ROW_GROUP)
-        stats["examples"][split] = len(table)
-        if split == "train":
-            stats["repeated"] = sum(1 for p in planned if p.repeat)
-            stats["shortfall"] = _shortfall(job, len(records), len(planned))
-    if rejects:
-        lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rejects)
-        storage.write_text(storage.join(job.out, f"rejects/{job.task.name}.jsonl"), lines)
-    return {"task": job.task.name, "stats": json.dumps(stats)}
+def shard_path(split: str, number: int) -> str:
+    """Where a shard is, below the data prefix."""
+    return f"{split}/shard-{number:05d}.arrow"
 
 
-def _shortfall(job: TaskJob, records: int, examples: int) -> str:
-    """Why the quota was not reached, or "" when it was."""
-    if examples >= job.quota:
-        return ""
-    how = f"under {len(job.task.spec.templates)} templates" if job.repeat else "used once each"
-    return f"{records:,} training records {how} give {examples:,} of {job.quota:,} examples"
-
-
-def texts(out: str, tasks: Iterable[str], prompt: str) -> Iterator[str]:
+def texts(shares: Iterable[Share], prompt: str) -> Iterator[str]:
     """Prompt and answer of every training example, task by task: what a BPE is trained on."""
     wrapper = prompt_format(prompt)
-    for task in tasks:
-        for row in _example_rows(out, task, ["instruction", "input", "output"]):
-            yield wrapper.render(row["instruction"], row["input"])
-            yield row["output"]
+    for share in shares:
+        columns = ["instruction", "input", "output"]
+        for batch in prepare.read(share.examples, "train", columns, share.quotas["train"]):
+            for row in batch:
+                yield wrapper.render(row["instruction"], row["input"])
+                yield row["output"]
 
 
-def _example_rows(out: str, task: str, columns: list[str]) -> Iterator[Row]:
-    path = storage.join(out, example_path("train", task))
-    if storage.exists(path):
-        with storage.open_input(path) as file:
-            for batch in pq.ParquetFile(file).iter_batches(columns=columns):
-                yield from batch.to_pylist()
+def export(row: Row, shares: dict[str, Share], out: str) -> Row:
+    """Writes one task's examples and rejects below the data prefix and returns its counts; a Ray Data map function."""
+    share = shares[row["task"]]
+    dropped: Counter[str] = Counter(reason for reason, _ in share.removed.reasons.values())
+    lines = [*_near_lines(share)]
+    counts: Row = {"examples": {}, "repeated": 0, "tokens": 0, "labels": 0, "truncated": 0}
+    for split in SPLITS:
+        quota = share.quotas[split]
+        found = _tokens(share, split, quota)
+        rows: list[Row] = []
+        for example in (e for batch in prepare.read(share.examples, split, None, quota) for e in batch):
+            num_tokens, learned, cut = found[example["id"]]
+            if split == "train":
+                counts["repeated"] += example["repeat"] > 0
+            if not num_tokens:
+                dropped["too_long"] += 1
+                shown = {key: example[key] for key in ("instruction", "input", "output")}
+                lines.append(pool.reject_line(share.task, example["source_id"], "too_long", shown))
+            counts["tokens"] += num_tokens
+            counts["labels"] += learned
+            counts["truncated"] += cut
+            rows.append(example | {"num_tokens": num_tokens})
+        counts["examples"][split] = len(rows)
+        if rows:
+            with storage.open_output(storage.join(out, example_path(split, share.task))) as file:
+                table = pa.Table.from_pylist(rows, EXAMPLE_SCHEMA)
+                pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
+    earlier = storage.read_text(storage.join(share.pool, pool.REJECTS))
+    if earlier or lines:
+        storage.write_text(storage.join(out, f"rejects/{share.task}.jsonl"), earlier + "".join(lines))
+    return {"task": share.task, "stats": json.dumps(counts | {"dropped": dict(sorted(dropped.items()))})}
+
+
+def _near_lines(share: Share) -> Iterator[str]:
+    """The reject lines of what near duplicates made leave, in the order of the ids."""
+    if not share.removed.reasons:
+        return
+    records = pool.read(share.pool).select(["id", "place", "fields"]).to_pylist()
+    for record in sorted(records, key=lambda r: str(r["id"])):
+        if record["id"] in share.removed.reasons:
+            reason, kept = share.removed.reasons[record["id"]]
+            fields = json.loads(record["fields"])
+            yield pool.reject_line(share.task, record["place"], reason, fields | {"near": kept})
+
+
+def _tokens(share: Share, split: str, quota: int) -> dict[str, tuple[int, int, bool]]:
+    """Id -> tokens, learned tokens, whether the input was cut."""
+    columns = ["id", "num_prompt", "cut", "input_ids"]
+    return {
+        row["id"]: (len(row["input_ids"]), len(row["input_ids"]) - row["num_prompt"], row["cut"])
+        for batch in prepare.read(share.tokens, split, columns, quota)
+        for row in batch
+    }
 
 
 def export_toolkit(out: str, tasks: Iterable[str], rows: int) -> str:
@@ -151,37 +140,13 @@ def export_toolkit(out: str, tasks: Iterable[str], rows: int) -> str:
     return name
 
 
-@lru_cache(maxsize=2)
-def _encoder(job_out: str, prompt: str, eos_id: int, seq_len: int) -> Encoder:
-    from tokenizers import Tokenizer
-
-    text = storage.read_text(storage.join(job_out, "tokenizer", "tokenizer.json"))
-    return Encoder(Tokenizer.from_str(text), prompt_format(prompt), eos_id, seq_len)
-
-
-def shard_path(split: str, number: int) -> str:
-    """Where a shard is, below the data prefix."""
-    return f"{split}/shard-{number:05d}.arrow"
-
-
 def build_shard(row: Row, job: ShardJob) -> Row:
-    """Reads one shard's examples, tokenizes and packs them, writes the file, returns its counts.
+    """Packs one shard's examples, writes the file, returns its counts; a Ray Data map function.
 
     A shard is a range of `order`, over all tasks, so what it holds does not depend on any other shard.
     """
     split, number = row["split"], row["number"]
-    encoder = _encoder(job.out, job.prompt, job.eos_id, job.seq_len)
-    examples = _shard_examples(job, split, number)
-    counts: dict[str, Counter[str]] = {}
-    rows: list[TokenRow] = []
-    for example, (tokens, cut) in zip(examples, encoder.encode(examples), strict=True):
-        count = counts.setdefault(example["task"], Counter())
-        if tokens is None:
-            count["too_long"] += 1
-            continue
-        rows.append(tokens)
-        length = len(tokens.input_ids)
-        count.update(examples=1, truncated=int(cut), tokens=length, labels=length - tokens.num_prompt)
+    rows = _shard_rows(job, split, number)
     packed = pack(rows, job.seq_len, job.pad_id)
     data = shards.to_ipc(*packed)
     path = shard_path(split, number)
@@ -192,48 +157,32 @@ def build_shard(row: Row, job: ShardJob) -> Row:
         "rows": len(packed[0]),
         "examples": len(rows),
         "tokens": sum(len(r.input_ids) for r in rows),
-        "counts": json.dumps(counts),
+        "labels": sum(len(r.input_ids) - r.num_prompt for r in rows),
     }
 
 
-def _shard_examples(job: ShardJob, split: str, number: int) -> list[Row]:
-    """The examples with `order` in the shard's range, by ascending `order`."""
+def _shard_rows(job: ShardJob, split: str, number: int) -> list[TokenRow]:
+    """The tokens with `order` in the shard's range, by ascending `order`; what is too long is not among them."""
     low, high = (-(-(n << 63) // job.shards[split]) for n in (number, number + 1))
-    in_range = [("order", ">=", low), ("order", "<=", high - 1)]
-    columns = ["id", "task", "instruction", "input", "output", "order"]
+    columns = ["id", "order", "num_prompt", "input_ids"]
     found: list[Row] = []
-    for task in job.tasks:
-        path = storage.join(job.out, example_path(split, task))
-        if storage.exists(path):
-            with storage.open_input(path) as file:
-                found += pq.read_table(file, columns=columns, filters=in_range).to_pylist()
-    return sorted(found, key=lambda example: (example["order"], example["id"]))
-
-
-def add_tokens(tasks: dict[str, Row], packed: list[Row]) -> dict[str, Row]:
-    """Each task's counts with its tokens, learned tokens, cut and left-out examples over all shards."""
-    totals: dict[str, Counter[str]] = {name: Counter() for name in tasks}
-    for row in packed:
-        for name, counts in json.loads(row["counts"]).items():
-            totals[name].update(counts)
-    return {
-        name: stats
-        | {key: totals[name][key] for key in ("tokens", "labels", "truncated")}
-        | {"dropped": stats["dropped"] | ({"too_long": n} if (n := totals[name]["too_long"]) else {})}
-        for name, stats in tasks.items()
-    }
+    for share in job.shares:
+        chosen = [("order", ">=", low), ("order", "<=", high - 1), ("rank", "<", share.quotas[split])]
+        with storage.open_input(storage.join(share.tokens, f"{split}.parquet")) as file:
+            found += pq.read_table(file, columns=columns, filters=chosen).to_pylist()
+    found.sort(key=lambda row: (row["order"], row["id"]))
+    return [TokenRow(np.asarray(r["input_ids"], np.int32), r["num_prompt"]) for r in found if r["input_ids"]]
 
 
 def split_totals(packed: list[Row], seq_len: int) -> dict[str, Row]:
     """Per split: rows, examples, tokens, learned tokens, packing efficiency and its shards."""
     splits: dict[str, Row] = {
-        split: {"rows": 0, "examples": 0, "tokens": 0, "labels": 0, "shards": []} for split in ("train", "validation")
+        split: {"rows": 0, "examples": 0, "tokens": 0, "labels": 0, "shards": []} for split in SPLITS
     }
     for row in packed:
         split = splits[row["path"].partition("/")[0]]
-        for key in ("rows", "examples", "tokens"):
+        for key in ("rows", "examples", "tokens", "labels"):
             split[key] += row[key]
-        split["labels"] += sum(c.get("labels", 0) for c in json.loads(row["counts"]).values())
         split["shards"].append({key: row[key] for key in ("path", "rows", "examples", "sha256")})
     for split in splits.values():
         split["packing_efficiency"] = round(split["tokens"] / (split["rows"] * seq_len), 4) if split["rows"] else 0.0

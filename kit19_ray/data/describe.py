@@ -8,6 +8,7 @@ from typing import Any
 
 from kit19_ray import storage
 from kit19_ray.config import Config
+from kit19_ray.data import mixture
 from kit19_ray.data.examples import Planned, render
 from kit19_ray.data.inputs import sources_uri
 from kit19_ray.data.ledger import forbids
@@ -51,7 +52,7 @@ def describe(config: Config, name: str) -> dict[str, Any]:
             for f in spec.fields
         ],
         "splits": splits,
-        "quota": config.data.quotas.get(name, config.data.quota),
+        "quota": mixture.quotas(config.data, {n: t.spec.category for n, t in tasks.items()})[name],
         "choices": spec.choices,
         "choice_fields": spec.choice_fields,
         "metrics": list(spec.metrics),

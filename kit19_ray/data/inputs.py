@@ -1,12 +1,15 @@
-"""Which original files a build reads: found, hashed, checked against the hashes sources.yaml knows."""
+"""What a build reads: its tasks with their quotas, their files and the evaluation sets', found, hashed and checked."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from kit19_ray import storage
 from kit19_ray.config import Config
+from kit19_ray.data import evaluation_sets, licences, mixture
+from kit19_ray.data.evaluation_sets import Located
 from kit19_ray.errors import DataError, SourceError, nearest
 from kit19_ray.sources.catalog import SAMPLES, locate, verify_sha256
 from kit19_ray.sources.formats import LocatedFile
@@ -22,12 +25,24 @@ class Inputs:
         files: each task's files, in a fixed order.
         sha256: hash of each file by URI, the files read in step with others included.
         skipped: tasks left out, with the reason.
+        quotas: training examples wanted per task.
+        splits: source splits drawn from per task.
+        evaluation: the sets no row may hold an item of; empty when nothing is decontaminated.
+        absent: names of the sets whose files are not at hand.
     """
 
     tasks: dict[str, Task]
     files: dict[str, list[LocatedFile]]
     sha256: dict[str, str]
     skipped: dict[str, str]
+    quotas: dict[str, int]
+    splits: dict[str, list[str]]
+    evaluation: list[Located] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+
+    def evaluation_hashes(self) -> dict[str, dict[str, str]]:
+        """SHA-256 of each evaluation set's files, by path."""
+        return {found.name: found.sha256 for found in self.evaluation}
 
     def hashes(self, task: str) -> dict[str, str]:
         """SHA-256 of each of a task's files, by path."""
@@ -53,26 +68,56 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
         SourceError: a file is missing (unless `data.on_missing` is skip) or has another SHA-256 than is known.
         DataError: no task has files, or a per-task setting names no task of the build.
     """
-    tasks = load_tasks(config.data.tasks, config.data.tasks_dir)
-    for key, named in (("quotas", config.data.quotas), ("splits", config.data.splits)):
-        for name in named:
-            if name not in tasks:
-                raise DataError(f"data.{key}: {name!r} is no task of this build{nearest(name, tasks)}")
+    data = config.data
+    tasks = load_tasks(data.tasks, data.tasks_dir)
+    for name in data.splits:
+        if name not in tasks:
+            raise DataError(f"data.splits: {name!r} is no task of this build{nearest(name, tasks)}")
+    quotas = mixture.quotas(data, {name: task.spec.category for name, task in tasks.items()})
+    skipped = licences.excluded(tasks, data.licence_policy, data.tasks)
+    skipped |= {name: "data.weights gives it no example" for name, quota in quotas.items() if not quota}
     base = sources_uri(config)
     files: dict[str, list[LocatedFile]] = {}
-    skipped: dict[str, str] = {}
     for name, task in tasks.items():
-        splits = config.data.splits.get(name, list(task.spec.splits))
+        if name in skipped:
+            continue
         try:
-            files[name] = locate(task.source_id, task.source, base, splits)
+            files[name] = _locate(config, name, task, base)
         except SourceError as missing:
-            if config.data.on_missing == "fail":
+            if data.on_missing == "fail":
                 raise
             skipped[name] = missing.message
     if not files:
-        raise DataError(f"none of the {len(tasks)} tasks has its source files under {base}")
+        raise DataError(
+            f"none of the {len(tasks)} tasks can be built from {base}",
+            hint="\n".join(f"{name}: {reason}" for name, reason in skipped.items()),
+        )
     sha256 = _hash_all(files, _checked(config)) if hashed else {}
-    return Inputs({n: tasks[n] for n in files}, files, sha256, skipped)
+    evaluation: list[Located] = []
+    absent: list[str] = []
+    if hashed and data.gates.decontaminate and data.ablation == "none":
+        evaluation, absent = evaluation_sets.find(base, _checked(config))
+    return Inputs(
+        tasks={name: tasks[name] for name in files},
+        files=files,
+        sha256=sha256,
+        skipped=skipped,
+        quotas={name: quotas[name] for name in files},
+        splits={name: list(dict.fromkeys(file.split for file in located)) for name, located in files.items()},
+        evaluation=evaluation,
+        absent=absent,
+    )
+
+
+def _locate(config: Config, name: str, task: Task, base: str) -> list[LocatedFile]:
+    """A task's files: those of the splits it trains on; with the ablation, those of every other split there is too."""
+    wanted = config.data.splits.get(name, list(task.spec.splits))
+    found = locate(task.source_id, task.source, base, wanted)
+    if config.data.ablation == "with-test":
+        for split in (s for s in task.source.splits() if s not in wanted):
+            with suppress(SourceError):  # what is not at hand leaks nothing
+                found += locate(task.source_id, task.source, base, [split])
+    return found
 
 
 def _checked(config: Config) -> bool:

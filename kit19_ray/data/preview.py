@@ -72,7 +72,7 @@ def preview(config: Config, num: int) -> dict[str, Any]:
 def _draw(config: Config, inputs: Inputs, name: str, num: int) -> tuple[list[Row], int | None]:
     """The task's first `num` training examples; and how many rows were read, None when that was all there are."""
     task = inputs.tasks[name]
-    quota = config.data.quotas.get(name, config.data.quota)
+    quota = inputs.quotas[name]
     sample = Sample(name, config.seed, num, 0, config.data.validation_fraction)
     raws = ((file, raw) for file in inputs.files[name] for raw in readers.read(task.source, file))
     read = 0

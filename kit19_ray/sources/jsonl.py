@@ -39,6 +39,13 @@ def read_jsonl(
 ) -> Iterator[Raw | Reject]:
     """Records of a file with one JSON object a line; numbers become text, null becomes empty."""
     options = JsonlOptions.model_validate({**source.options, **file.options})
+    keys = wanted_keys(options)
+    for number, data in enumerate(physical_lines(stream), 1):
+        yield _of_line(options, keys, number, data)
+
+
+def wanted_keys(options: JsonlOptions) -> list[tuple[str, str]]:
+    """Field names with the keys that hold them."""
     back = {new: old for old, new in options.rename.items()}
     names = dict.fromkeys(
         [
@@ -48,12 +55,10 @@ def read_jsonl(
             *([options.group] if options.group else []),
         ]
     )
-    keys = [(name, back.get(name, name)) for name in names]
-    for number, data in enumerate(physical_lines(stream), 1):
-        yield _record(options, keys, number, data)
+    return [(name, back.get(name, name)) for name in names]
 
 
-def _record(options: JsonlOptions, keys: list[tuple[str, str]], line: int, data: bytes | None) -> Raw | Reject:
+def _of_line(options: JsonlOptions, keys: list[tuple[str, str]], line: int, data: bytes | None) -> Raw | Reject:
     if data is None:
         return Reject(line, "line_too_long", "")
     try:
@@ -62,6 +67,15 @@ def _record(options: JsonlOptions, keys: list[tuple[str, str]], line: int, data:
         return Reject.of(line, "invalid_utf8", data)
     except (ValueError, RecursionError):
         return Reject.of(line, "invalid_json" if data.strip() else "empty_line", data)
+    return record(options, keys, line, row, data)
+
+
+def record(options: JsonlOptions, keys: list[tuple[str, str]], line: int, row: Any, data: bytes) -> Raw | Reject:
+    """The record of a parsed JSON value.
+
+    Args:
+        data: the value as the file has it, for a reject.
+    """
     if not isinstance(row, dict):
         return Reject.of(line, "not_an_object", data)
     fields: dict[str, str] = {}

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from kit19_ray.sources.delimited import DelimitedOptions, read_delimited
 from kit19_ray.sources.formats import LocatedFile, Opener, Raw, Reader, Reject, open_uri
 from kit19_ray.sources.hate import read_hatescore, read_unsmile
+from kit19_ray.sources.jsonarray import read_json_array, read_squad
 from kit19_ray.sources.jsonl import JsonlOptions, read_jsonl
 from kit19_ray.sources.korsts import read_korsts
 from kit19_ray.sources.nsmc import read_nsmc
@@ -30,6 +31,8 @@ class NoOptions(BaseModel):
 READERS: dict[str, Reader] = {
     "delimited": read_delimited,
     "jsonl": read_jsonl,
+    "json": read_json_array,
+    "squad": read_squad,
     "nsmc": read_nsmc,
     "unsmile": read_unsmile,
     "hatescore": read_hatescore,
@@ -43,6 +46,7 @@ READERS: dict[str, Reader] = {
 OPTIONS: dict[str, type[BaseModel]] = {
     "delimited": DelimitedOptions,
     "jsonl": JsonlOptions,
+    "json": JsonlOptions,
     "nsmc": DelimitedOptions,
 }
 """Name -> model of its options; `NoOptions` for the others."""

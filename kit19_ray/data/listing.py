@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kit19_ray.config import Config
+from kit19_ray.data import mixture
 from kit19_ray.tasks import Task, load_tasks
 
 _WIDTH = 132  # columns of the table with the longest licence's name
@@ -12,10 +13,12 @@ _WIDTH = 132  # columns of the table with the longest licence's name
 
 def rows(config: Config) -> list[dict[str, Any]]:
     """One row a task: name, category, source, licence, templates, quota, metrics."""
-    return [_row(config, task) for task in load_tasks(config.data.tasks, config.data.tasks_dir).values()]
+    tasks = load_tasks(config.data.tasks, config.data.tasks_dir)
+    quotas = mixture.quotas(config.data, {name: task.spec.category for name, task in tasks.items()})
+    return [_row(task, quotas[name]) for name, task in tasks.items()]
 
 
-def _row(config: Config, task: Task) -> dict[str, Any]:
+def _row(task: Task, quota: int) -> dict[str, Any]:
     closed = sum(t.kind == "closed" for t in task.spec.templates)
     return {
         "task": task.name,
@@ -25,7 +28,7 @@ def _row(config: Config, task: Task) -> dict[str, Any]:
         "commercial": task.source.licence.commercial,
         "templates": len(task.spec.templates),
         "closed": closed,
-        "quota": config.data.quotas.get(task.name, config.data.quota),
+        "quota": quota,
         "metrics": list(task.spec.metrics),
     }
 
