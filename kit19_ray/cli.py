@@ -31,6 +31,12 @@ ConfigOption = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Overrides, such as train.epochs=1.")
 ]
+Ablation = Annotated[
+    str | None,
+    typer.Option(
+        metavar="with-test", help="Train on test splits too and do not decontaminate, to see what a leak is worth."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
@@ -48,6 +54,10 @@ def _show(found: Any, as_json: bool, show: Callable[[Any], None]) -> None:
         print(json.dumps(found, ensure_ascii=False, indent=1))
     else:
         show(found)
+
+
+def _ablated(overrides: list[str] | None, ablation: str | None) -> list[str]:
+    return [*(overrides or []), *([f"data.ablation={ablation}"] if ablation else [])]
 
 
 def _version(asked: bool) -> None:
@@ -98,26 +108,27 @@ def data(
     examples: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Rows of each kind that --diff shows; 3 when not given.")
     ] = None,
+    ablation: Ablation = None,
     json: Json = False,
 ) -> None:
     """Build examples, tokens and packed shards from the original files."""
     if examples is not None and diff is None:
         raise UserError("--examples goes with --diff")
     if diff is not None:
-        if config or overrides or preview:
+        if config or overrides or preview or ablation:
             raise UserError("--diff reads two finished prefixes and takes no config, no override and no --preview")
         from kit19_ray.data import diff as comparison
 
         _show(comparison.diff(*diff, 3 if examples is None else examples), json, comparison.show)
     elif preview is not None:
-        loaded = _load(config, overrides)
+        loaded = _load(config, _ablated(overrides, ablation))
         from kit19_ray.data import preview as drawn
 
         _show(drawn.preview(loaded, preview), json, drawn.show)
     elif json:
         raise UserError("--json goes with --preview or --diff; a build prints its URI, and manifest.json is there")
     else:
-        loaded = _load(config, overrides)
+        loaded = _load(config, _ablated(overrides, ablation))
         from kit19_ray.data import stage
 
         print(stage.run(loaded))
@@ -158,9 +169,10 @@ def run(
         str | None, typer.Option(help="Ask the served model this, print the answer and stop the server.")
     ] = None,
     no_serve: Annotated[bool, typer.Option("--no-serve", help="Stop after the evaluation.")] = False,
+    ablation: Ablation = None,
 ) -> None:
     """Run data, train, evaluate and serve in order, each a no-op when finished."""
-    loaded = _load(config, overrides)
+    loaded = _load(config, _ablated(overrides, ablation))
     from kit19_ray import pipeline
 
     pipeline.run(loaded, ask, serving=not no_serve)

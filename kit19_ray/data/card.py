@@ -210,7 +210,7 @@ def _templates(split: Mapping[str, Any]) -> tuple[str, str, str]:
 def _licences(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
     lines = ["Every source keeps its own licence, and each row names its."]
     lines += [f"{use.capitalize()} forbidden: {', '.join(named)}." for use, named in ledger.restricted(tasks).items()]
-    if "licence_policy" in built:
+    if built["licence_policy"] != "all":
         lines.append(f"Built with `data.licence_policy={built['licence_policy']}`.")
     return [" ".join(lines)]
 
@@ -233,6 +233,7 @@ def _recipe(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
         _IDENTITY,
         "",
         *_table(*ledger.files(built, tasks)),
+        *_evaluation_files(built),
         "",
         "```yaml",
         _config(built).rstrip(),
@@ -257,6 +258,7 @@ def _limits(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
     tested = [name for name, task in built["tasks"].items() if "test" in task["splits"]]
     if tested:
         lines.append(f"- Built from a published **test** split: {', '.join(tested)}. No score on that split counts.")
+    lines += _decontamination(built["decontamination"])
     leaks = sum(n for t in built["tasks"].values() for r, n in t["dropped"].items() if r.startswith("contaminated"))
     if leaks:
         lines.append(f"- {leaks:,} rows that hold or nearly equal an evaluation item were removed; others may be left.")
@@ -267,6 +269,25 @@ def _limits(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
         "- Labels are the sources' own, and uneven in some tasks: see the table above before quoting an accuracy."
     )
     return lines
+
+
+def _decontamination(found: Mapping[str, Any]) -> list[str]:
+    checked, absent = ", ".join(found["sets"]), ", ".join(found["absent"])
+    lines = [f"- No row holds an item of these evaluation sets, as far as letters tell: {checked}."] if checked else []
+    if absent:
+        lines.append(f"- Not checked, because their files were not at hand: {absent}.")
+    return lines
+
+
+def _evaluation_files(built: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (name, f"`{path}`", f"`{sha256}`")
+        for name, files in built["decontamination"]["sets"].items()
+        for path, sha256 in files.items()
+    ]
+    if not rows:
+        return []
+    return ["", "And these, which no row may hold an item of:", "", *_table(("set", "file", "SHA-256"), rows)]
 
 
 def _citation(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:

@@ -114,6 +114,11 @@ def markdown(scores: Mapping[str, Any]) -> str:
         + ". Percent, ± one standard error.",
         "",
     ]
+    if scores["ablation"]:
+        parts += [
+            f"> **Trained on test data on purpose** (ablation `{scores['ablation']}`): no score of this model.",
+            "",
+        ]
     if scores["tasks"]:
         parts += [
             "## lm-evaluation-harness, beside the paper's",

@@ -98,12 +98,22 @@ def _scores(
     return {
         "model": model,
         "data": held_out,
+        "ablation": _ablation(model),
         "num_fewshot": config.evaluate.num_fewshot,
         "limit": config.evaluate.limit,
         "tasks": harness.scores(judged) if judged else {},
         "held_out": own,
         "versions": {"kit19-ray": __version__, **{name: version(name) for name in _PACKAGES}},
     }
+
+
+def _ablation(model: str) -> str | None:
+    """The ablation of the data that a train prefix was trained on, so that a leaky model's scores say so."""
+    uri = named(model)
+    made = manifest.read(uri) if "://" in uri else None
+    data = made.get("data") if made else None
+    built = manifest.read(data) if isinstance(data, str) else None
+    return built.get("ablation") if built else None
 
 
 def named(model: str) -> str:

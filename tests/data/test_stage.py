@@ -24,6 +24,13 @@ from kit19_ray.rows import IGNORE
 from kit19_ray.shards import PackedSplit
 
 pytestmark = pytest.mark.ray
+GATES = (
+    "exact_duplicate",
+    "contradictory",
+    "near_duplicate",
+    "near_duplicate_across_tasks",
+    "exact_duplicate_across_tasks",
+)
 SMALL = [
     "data.quota=40",
     "data.validation=5",
@@ -54,9 +61,12 @@ def test_every_task_reaches_its_quota_and_the_counts_add_up(built: str) -> None:
     assert len(found["tasks"]) == 20
     for name, task in found["tasks"].items():
         assert task["examples"]["train"] == 40 and task["shortfall"] == "", name
-        lost = sum(n for reason, n in task["dropped"].items() if reason != "too_long")
+        gated = sum(task["dropped"].get(reason, 0) for reason in GATES)
+        gated += sum(n for reason, n in task["dropped"].items() if reason.startswith("contaminated"))
+        lost = sum(task["dropped"].values()) - gated - task["dropped"].get("too_long", 0)
         assert task["raw"] == task["records"] + lost
-        assert 32 <= task["unique"] <= task["records"]
+        assert task["records"] == task["unique"] + gated
+        assert task["unique"] >= 32
         assert task["tokens"] > task["labels"] > 0
     train = found["splits"]["train"]
     assert train["examples"] + sum(t["dropped"].get("too_long", 0) for t in found["tasks"].values()) == 800

@@ -9,6 +9,7 @@ from kit19_ray.evaluate import report
 SCORES: dict[str, Any] = {
     "model": "file:///runs/train-1",
     "data": "file:///runs/data-1",
+    "ablation": None,
     "num_fewshot": 0,
     "limit": None,
     "tasks": {
@@ -92,6 +93,10 @@ def test_a_limit_is_not_comparable() -> None:
     assert "the first 7 documents of each task only: not comparable" in text
     assert "Held-out" not in text
     assert "beside the paper" not in report.markdown(SCORES | {"tasks": {}})
+
+
+def test_a_model_that_saw_the_tests_says_so() -> None:
+    assert "Trained on test data on purpose" in report.markdown(SCORES | {"ablation": "with-test"})
 
 
 def test_the_papers_counts_are_whole() -> None:
