@@ -165,7 +165,7 @@ def tokenize(row: Row, jobs: dict[str, TokensJob]) -> Row:
                     }
                 )
         _write(job.out, split, rows, _TOKENS)
-    manifest.commit(job.out, {"stage": "tokens", "examples": job.examples})
+    manifest.commit(job.out, {"stage": "tokens", "examples": job.examples.rpartition("/")[2]})
     return {"task": row["task"]}
 
 
