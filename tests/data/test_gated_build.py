@@ -96,7 +96,7 @@ def test_planted_evaluation_rows_are_all_found(sources: Path, tmp_path: Path, ra
 
 def test_duplicates_leave_with_a_reason(sources: Path, tmp_path: Path, ray_cluster: None) -> None:
     review = "주말 저녁에 온 가족이 둘러앉아 보기 좋은 따뜻하고 잔잔한 이야기였다고 생각합니다"
-    near = review.replace("주말", "금요일")
+    near = f"{review} 진짜"
     append(
         sources / "nsmc" / "ratings_train.txt",
         f"901\t{review}\t1",
