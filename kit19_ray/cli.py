@@ -113,6 +113,24 @@ def run(
     pipeline.run(loaded, ask, serving=not no_serve)
 
 
+@app.command()
+def plan(
+    config: ConfigOption = None,
+    overrides: Overrides = None,
+    json: Json = False,
+    hash_: Annotated[
+        bool, typer.Option("--hash", help="Hash the source files, however large, to name the data stage's output.")
+    ] = False,
+) -> None:
+    """Say what a config would do, what it needs and what is missing; nothing is written or started."""
+    loaded = _load(config, overrides)
+    from kit19_ray.plan import preflight, show
+
+    found = preflight.make(loaded, hashing=hash_)
+    print(show.json_text(found) if json else show.text(found))
+    found.require()
+
+
 def main() -> NoReturn:
     """Runs the command line and exits with its code."""
     try:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,8 +51,6 @@ def test_user_mistakes_exit_2_with_one_message(words: list[str], said: str) -> N
 
 
 def test_tasks_lists_all_twenty_and_is_machine_readable() -> None:
-    import json
-
     listed = json.loads(kit19("tasks", "--json").stdout)
     assert len(listed) == 20 and len({t["category"] for t in listed}) == 10
     assert all(t["quota"] == 5000 and t["licence"] and t["templates"] >= 3 for t in listed)
@@ -65,3 +65,25 @@ def test_a_users_mistake_is_found_through_rays_wrapping() -> None:
     wrapped.__cause__ = outer
     assert user_error(wrapped) is inner
     assert user_error(RuntimeError("ours")) is None
+
+
+def test_plan_says_what_would_happen_and_what_is_missing(tmp_path: Path) -> None:
+    small = ["data.sources=samples", "data.tasks=[nsmc]", f"root={tmp_path}", "serve.port=18766"]
+    done = kit19("plan", "--json", *small)
+    plan = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, plan["ready"]) == (0, "", True)
+    assert set(plan["stages"]) == {"data", "train", "evaluate", "serve"}
+    assert list(tmp_path.iterdir()) == []
+    bad = kit19("plan", *small, "train.batch_size=63")
+    assert bad.returncode == 2 and bad.stdout.startswith(f"root      file://{tmp_path}\n")
+    assert bad.stderr.startswith("error: 1 thing is missing\n  train.batch_size=63 does not divide")
+
+
+def test_plan_imports_neither_ray_nor_torch_and_is_quick(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom kit19_ray.cli import app\n"
+        f"app(['plan', 'data.sources=samples', 'root={tmp_path}', 'serve.port=18767'], standalone_mode=False)\n"
+        "heavy = {'ray', 'torch', 'transformers', 'deepspeed', 'datasets', 'lm_eval'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    assert min(_seconds([sys.executable, "-c", code]) for _ in range(3)) < 2

@@ -31,23 +31,14 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
         EvaluateError: an unknown task, nothing to score, too few CPUs.
         UserError: the model, the data prefix or a source file is missing.
     """
-    from kit19_ray.evaluate import harness, kobest
+    from kit19_ray.evaluate import harness
 
     asked = harness.names(config)
     held_out = data_uri if config.evaluate.held_out else None
     if not asked and held_out is None:
         raise EvaluateError("evaluate.tasks is empty and evaluate.held_out is false: there is nothing to score")
     built = _built(held_out) if held_out else None
-    ours = [task for task in asked if task in kobest.LABELS and config.evaluate.source == "files"]
-    identity = {
-        "version": VERSION,
-        "kit19": __version__,
-        "evaluate": config.evaluate.identity(),
-        "tasks": asked,
-        "model": model_identity(model),
-        "documents": {task: kobest.hashes(config, task) for task in ours},
-        "held_out": built["identity"] if built else None,
-    }
+    identity = identify(config, model, asked, built)
     out = manifest.stage_uri(config.root, "evaluate", identity)
     if manifest.read(out) is not None:
         say(f"evaluate: {out} is scored already")
@@ -62,6 +53,30 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
     )
     report.show(scores)
     return out
+
+
+def identify(config: Config, model: str, asked: list[str], built: dict[str, Any] | None) -> dict[str, Any]:
+    """What the scores depend on; its hash names the prefix.
+
+    Args:
+        asked: the harness's tasks.
+        built: manifest of the data prefix whose validation rows are scored, if any.
+
+    Raises:
+        UserError: the model or a source file is missing.
+    """
+    from kit19_ray.evaluate import kobest
+
+    ours = [task for task in asked if task in kobest.LABELS and config.evaluate.source == "files"]
+    return {
+        "version": VERSION,
+        "kit19": __version__,
+        "evaluate": config.evaluate.identity(),
+        "tasks": asked,
+        "model": model_identity(model),
+        "documents": {task: kobest.hashes(config, task) for task in ours},
+        "held_out": built["identity"] if built else None,
+    }
 
 
 def _built(data_uri: str) -> dict[str, Any]:
