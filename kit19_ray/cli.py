@@ -131,6 +131,31 @@ def plan(
     found.require()
 
 
+@app.command()
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="Train or evaluate prefixes, or roots; by default the root's."),
+    ] = None,
+    config: ConfigOption = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Write report.md with its charts there; a path or URI.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare finished runs: configs, losses, scores with their errors beside the paper's."""
+    from kit19_ray import settings
+    from kit19_ray.report import page, stage
+
+    root = settings.root(config)
+    if out is None:
+        found = stage.make(runs or [], root)
+        print(f"{stage.record(found)}\n" if json else page.markdown(found), end="")
+        return
+    uri, found = stage.write(runs or [], root, out)
+    print(stage.record(found) if json else uri)
+
+
 def main() -> NoReturn:
     """Runs the command line and exits with its code."""
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kit19_ray import manifest
 from kit19_ray.cli import user_error
 from kit19_ray.errors import SourceError
 
@@ -87,3 +88,17 @@ def test_plan_imports_neither_ray_nor_torch_and_is_quick(tmp_path: Path) -> None
         "assert not heavy, heavy\n"
     )
     assert min(_seconds([sys.executable, "-c", code]) for _ in range(3)) < 2
+
+
+def test_report_refuses_a_run_that_is_not_finished_and_names_the_nearest(tmp_path: Path) -> None:
+    made = {"stage": "train", "data": f"file://{tmp_path}/data-1", "config": {}, "steps": 0}
+    losses = {"validation_loss_first": None, "validation_loss": None}
+    manifest.commit(f"file://{tmp_path}/train-aaaa", made | losses)
+    done = kit19("report", str(tmp_path / "train-aaab"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean 'train-aaaa'?" in done.stderr and "Traceback" not in done.stderr
+    shown = kit19("report", str(tmp_path), "--out", str(tmp_path / "page"))
+    assert (shown.returncode, shown.stdout) == (0, f"file://{tmp_path}/page\n")
+    assert json.loads(kit19("report", str(tmp_path), "--json").stdout)["runs"][0]["name"] == "train-aaaa"
+    assert kit19("report", str(tmp_path)).stdout == (tmp_path / "page" / "report.md").read_text()
+    assert "no run is named and no root is set" in kit19("report").stderr

@@ -15,7 +15,7 @@ from kit19_ray.evaluate import report
 from kit19_ray.progress import say
 
 VERSION = 2  # of what this stage writes; raise it when equal inputs would give other scores
-SCORES, REPORT = "scores.json", "report.md"
+SCORES, REPORT, OUTCOMES = "scores.json", "report.md", "outcomes.json"
 _PACKAGES = ("lm-eval", "transformers", "torch", "ray", "datasets", "sacrebleu")
 _END = 1 << 20  # bytes hashed at each end of a model's file
 
@@ -45,7 +45,8 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
         return out
     with runtime.connected():
         say(f"evaluate: {model} -> {out}")
-        scores = _scores(config, model, asked, held_out, built)
+        scores, outcomes = _scores(config, model, asked, held_out, built)
+    storage.write_text(storage.join(out, OUTCOMES), json.dumps(outcomes) + "\n")
     storage.write_text(storage.join(out, SCORES), json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
     storage.write_text(storage.join(out, REPORT), report.markdown(scores))
     manifest.commit(
@@ -91,7 +92,8 @@ def _built(data_uri: str) -> dict[str, Any]:
 
 def _scores(
     config: Config, model: str, asked: list[str], held_out: str | None, built: dict[str, Any] | None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """scores.json, and outcomes.json: per task and metric each document's own figure, by the document's name."""
     import transformers
 
     from kit19_ray.evaluate import harness
@@ -110,7 +112,11 @@ def _scores(
         own = rows.score(pool, tokenizer, lm.max_length, held_out, built, config.evaluate) if held_out and built else {}
     finally:
         pool.close()
-    return {
+    outcomes = {
+        "tasks": harness.outcomes(judged) if judged else {},
+        "held_out": {task: {"accuracy": found.pop("correct")} for task, found in own.items() if "correct" in found},
+    }
+    scores = {
         "model": model,
         "num_fewshot": config.evaluate.num_fewshot,
         "limit": config.evaluate.limit,
@@ -118,6 +124,7 @@ def _scores(
         "held_out": own,
         "versions": {"kit19-ray": __version__, **{name: version(name) for name in _PACKAGES}},
     }
+    return scores, outcomes
 
 
 def named(model: str) -> str:
