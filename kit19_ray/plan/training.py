@@ -15,7 +15,7 @@ from kit19_ray.config import Config, TrainConfig
 from kit19_ray.errors import StorageError, TrainError
 from kit19_ray.plan import memory
 from kit19_ray.plan import models as named
-from kit19_ray.plan.findings import Findings
+from kit19_ray.plan.findings import Findings, State
 from kit19_ray.plan.sizes import Sizes
 from kit19_ray.train import metrics, plan, stage
 
@@ -33,7 +33,7 @@ def train(config: Config, data: Findings, built: dict[str, Any] | None) -> Findi
     found = Findings("train", state="unknown" if data.uri is None else "to do")
     if built is not None:
         found.uri = stage.uri(config, str(data.uri))
-        found.state = _state(found)
+        found.state = _state(config.train, found)
     rows, seq_len, vocab_size, asked = _corpus(config, data, built)
     # A published model has its own vocabulary; one from scratch has the tokenizer's, which may come out smaller.
     found.facts |= {"estimated": built is None, "parameters_estimated": built is None and not config.train.model.name}
@@ -63,25 +63,31 @@ def train(config: Config, data: Findings, built: dict[str, Any] | None) -> Findi
     return found
 
 
-def _state(found: Findings) -> Any:
+def _state(train: TrainConfig, found: Findings) -> State:
     out = str(found.uri)
     if manifest.read(out) is not None:
         return "finished"
-    step = _checkpoint_step(out)
-    if step is None:
+    newest = _newest_checkpoint(out)
+    if newest is None:
         return "to do"
-    found.facts["resumes_at_step"] = step
+    found.facts["resumes_at_step"] = int(newest["step"])
+    written_by = newest.get("sharding")
+    if written_by not in (None, {"world_size": train.workers, "zero_stage": train.zero_stage}):
+        found.notes.append(
+            f"the newest checkpoint was written with train.workers={written_by['world_size']} and "
+            f"train.zero_stage={written_by['zero_stage']}"
+        )
     return "resumable"
 
 
-def _checkpoint_step(out: str) -> int | None:
-    """The newest checkpoint's step; one that an upload left incomplete has no state yet."""
-    steps = []
+def _newest_checkpoint(out: str) -> dict[str, Any] | None:
+    """The state of the checkpoint furthest on; one that an upload left incomplete has none yet."""
+    states: list[dict[str, Any]] = []
     for name in storage.list_dirs(out):
         state = storage.join(out, name, "state.json")
         if name.startswith("checkpoint_") and storage.exists(state):
-            steps.append(int(json.loads(storage.read_text(state))["step"]))
-    return max(steps, default=None)
+            states.append(json.loads(storage.read_text(state)))
+    return max(states, key=lambda state: int(state["step"]), default=None)
 
 
 def _corpus(config: Config, data: Findings, built: dict[str, Any] | None) -> tuple[int, int, int, float]:

@@ -54,13 +54,17 @@ def test_exact_figures_and_states_as_the_stages_finish(config: Config, finished_
     assert found["train"].uri == out and found["train"].state == "to do"
 
     for step in (3, 12):
-        storage.write_text(storage.join(out, f"checkpoint_{step:03}", "state.json"), json.dumps({"step": step}))
+        state = {"step": step, "sharding": {"world_size": 2, "zero_stage": 1 if step == 12 else 2}}
+        storage.write_text(storage.join(out, f"checkpoint_{step:03}", "state.json"), json.dumps(state))
     storage.write_text(storage.join(out, "checkpoint_999", "torn"), "")
     storage.write_text(storage.join(out, "metrics.jsonl"), '{"step": 3, "tokens_per_second": 64.0}\n')
     resumed = stages(config)["train"]
     assert resumed.state == "resumable" and resumed.facts["resumes_at_step"] == 12
+    written_by = "the newest checkpoint was written with train.workers=2 and train.zero_stage=1"
+    assert written_by in resumed.notes
     storage.delete(storage.join(out, "checkpoint_012"))
     resumed = stages(config)["train"]
+    assert not any("was written with" in note for note in resumed.notes)
     assert resumed.facts["seconds"] == (9 - 3) * 8 * 64 / 64.0 and resumed.facts["seconds_from"] == out
 
     made = {"stage": "train", "files": {"export/model.safetensors": "0"}, "export": "export", "config": {"model": {}}}
