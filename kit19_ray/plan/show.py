@@ -38,6 +38,10 @@ def size(number: float) -> str:
     return f"{number:.0f} {_UNITS[power]}" if not power or number >= 99.95 else f"{number:.1f} {_UNITS[power]}"
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def _indent(lines: list[str]) -> list[str]:
     return [f"          {line}" for line in lines]
 
@@ -48,7 +52,7 @@ def _data(found: Findings) -> Iterator[str]:
         yield "train.data names the prefix to train on"
         return
     yield (
-        f"{facts['tasks']} tasks, {facts['files']} files there, {size(facts['bytes'])} to hash and read, "
+        f"{_count(facts['tasks'], 'task')}, {_count(facts['files'], 'file')} there, {size(facts['bytes'])} to hash and read, "
         f"at most {facts['examples_at_most']:,} training examples"
     )
     for entry in facts["licences"]:
@@ -65,7 +69,7 @@ def _train(found: Findings) -> Iterator[str]:
     about = "about " if facts["estimated"] else ""
     if "steps" in facts:
         yield (
-            f"batch {facts['batch_size']} = {facts['workers']} workers x {facts['micro_batch_size']} rows x "
+            f"batch {facts['batch_size']} = {_count(facts['workers'], 'worker')} x {_count(facts['micro_batch_size'], 'row')} x "
             f"{facts['accumulation']} accumulated; rows of {facts['seq_len']:,} tokens"
         )
         yield (
@@ -88,7 +92,7 @@ def _device(entry: dict[str, Any]) -> Iterator[str]:
         f"memory per worker on {entry['device']}, {entry['precision']}: about {size(entry['bytes']['total'])} ({parts})"
     )
     kept = entry["storage"]
-    yield f"  storage: {kept['checkpoints']} checkpoints of {size(kept['checkpoint'])}, export {size(kept['export'])}"
+    yield f"  storage: {_count(kept['checkpoints'], 'checkpoint')} of {size(kept['checkpoint'])}, export {size(kept['export'])}"
     for card in entry.get("cards", []):
         if card["fits"]:
             yield f"  fits {card['gb']} GB"
@@ -108,24 +112,21 @@ def _duration(seconds: float) -> str:
 
 def _evaluate(found: Findings) -> Iterator[str]:
     facts = found.facts
-    shots = f"{facts['num_fewshot']}-shot"
-    if "documents" in facts:
-        total = sum(facts["documents"].values())
-        yield (
-            f"{len(facts['tasks'])} harness tasks, {shots}; of the files that are here, "
-            f"{total:,} documents, {facts['choices']:,} choices"
-        )
-        if facts["limit"]:
-            yield f"at most {facts['limit']:,} documents of each task: not comparable"
-    else:
-        yield f"{len(facts['tasks'])} harness tasks, {shots}, from the hub"
+    if facts["tasks"]:
+        where = "from the hub"
+        if "documents" in facts:
+            total = sum(facts["documents"].values())
+            where = f"of the files that are here, {total:,} documents, {facts['choices']:,} choices"
+        yield f"{_count(len(facts['tasks']), 'harness task')}, {facts['num_fewshot']}-shot; {where}"
+    if facts["limit"]:
+        yield f"at most {facts['limit']:,} documents of each task: not comparable"
     if "held_out" in facts:
         yield f"{facts['held_out']:,} held-out rows"
 
 
 def _serve(found: Findings) -> Iterator[str]:
     facts = found.facts
-    replicas = f"{facts['replicas']} replica{'s' if facts['replicas'] > 1 else ''}"
+    replicas = _count(facts["replicas"], "replica")
     yield f"{facts['served_name']} on {facts['address']}, {replicas}; model: {facts['model'] or 'the export of train'}"
 
 
