@@ -52,8 +52,8 @@ def _data(found: Findings) -> Iterator[str]:
         yield "train.data names the prefix to train on"
         return
     yield (
-        f"{_count(facts['tasks'], 'task')}, {_count(facts['files'], 'file')} there, {size(facts['bytes'])} to hash and read, "
-        f"at most {facts['examples_at_most']:,} training examples"
+        f"{_count(facts['tasks'], 'task')}, {_count(facts['files'], 'file')} there, {size(facts['bytes'])} to hash and "
+        f"read, at most {facts['examples_at_most']:,} training examples"
     )
     for entry in facts["licences"]:
         kinds = [
@@ -69,8 +69,9 @@ def _train(found: Findings) -> Iterator[str]:
     about = "about " if facts["estimated"] else ""
     if "steps" in facts:
         yield (
-            f"batch {facts['batch_size']} = {_count(facts['workers'], 'worker')} x {_count(facts['micro_batch_size'], 'row')} x "
-            f"{facts['accumulation']} accumulated; rows of {facts['seq_len']:,} tokens"
+            f"batch {facts['batch_size']} = {_count(facts['workers'], 'worker')} x "
+            f"{_count(facts['micro_batch_size'], 'row')} x {facts['accumulation']} accumulated; "
+            f"rows of {facts['seq_len']:,} tokens"
         )
         yield (
             f"{about}{facts['rows']:,} rows, {facts['steps']:,} steps, {facts['warmup_steps']:,} of warm-up, "
@@ -92,7 +93,8 @@ def _device(entry: dict[str, Any]) -> Iterator[str]:
         f"memory per worker on {entry['device']}, {entry['precision']}: about {size(entry['bytes']['total'])} ({parts})"
     )
     kept = entry["storage"]
-    yield f"  storage: {_count(kept['checkpoints'], 'checkpoint')} of {size(kept['checkpoint'])}, export {size(kept['export'])}"
+    each = _count(kept["checkpoints"], "checkpoint")
+    yield f"  storage: {each} of {size(kept['checkpoint'])}, export {size(kept['export'])}"
     for card in entry.get("cards", []):
         if card["fits"]:
             yield f"  fits {card['gb']} GB"
