@@ -4,6 +4,7 @@
 #   make test         the tests                       (TESTS=tests/serve ARGS='-k batch' narrows them)
 #   make lint         ruff, mypy --strict, import-linter
 #   make bench        the benchmarks, each beside its peer
+#   make docs         the documentation as a site, in build/site; a broken link is an error
 #   make constraints  resolve every version again and write constraints.txt
 #   make clean        remove VENV and the caches
 
@@ -28,10 +29,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test lint bench constraints install clean
+.PHONY: help demo test lint bench docs constraints install clean
 
 help:
-	@sed -n '3,8s/^#   //p' Makefile
+	@sed -n '3,9s/^#   //p' Makefile
 
 install: $(STAMP)
 
@@ -80,10 +81,16 @@ bench: $(STAMP)
 	@echo "make: every benchmark beside its peer (about 10 minutes on 2 cores)" >&2
 	for script in benchmarks/*.py; do "$(BIN)/python" "$$script"; done
 
+docs: $(STAMP)
+	@echo "make: the documentation into build/site (about 10 seconds)" >&2
+	"$(BIN)/python" -m pip install -qq --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/mkdocs" build --strict --quiet
+	echo build/site/index.html
+
 constraints: $(STAMP)
 	@echo "make: resolving every version for Python 3.10 to 3.12 (about 2 minutes)" >&2
 	"$(BIN)/python" -m pip install -qq uv
-	"$(BIN)/uv" pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade --quiet \
+	"$(BIN)/uv" pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.10 --upgrade --quiet \
 	  --no-header --no-annotate --no-emit-package kit19-ray --output-file "$(VENV)/constraints.new"
 	{
 	  echo '# Every version this project is tested with, for `pip install -c constraints.txt`. Written by `make constraints`.'

@@ -178,6 +178,49 @@ def run(
     pipeline.run(loaded, ask, serving=not no_serve)
 
 
+@app.command()
+def plan(
+    config: ConfigOption = None,
+    overrides: Overrides = None,
+    json: Json = False,
+    hash_: Annotated[
+        bool, typer.Option("--hash", help="Hash the source files, however large, to name the data stage's output.")
+    ] = False,
+) -> None:
+    """Say what a config would do, what it needs and what is missing; nothing is written or started."""
+    loaded = _load(config, overrides)
+    from kit19_ray.plan import preflight, show
+
+    found = preflight.make(loaded, hashing=hash_)
+    print(show.json_text(found) if json else show.text(found))
+    found.require()
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="Train or evaluate prefixes, or roots; by default the root's."),
+    ] = None,
+    config: ConfigOption = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Write report.md with its charts there; a path or URI.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare finished runs: configs, losses, scores with their errors beside the paper's."""
+    from kit19_ray import settings
+    from kit19_ray.report import page, stage
+
+    root = settings.root(config)
+    if out is None:
+        found = stage.make(runs or [], root)
+        print(f"{stage.record(found)}\n" if json else page.markdown(found), end="")
+        return
+    uri, found = stage.write(runs or [], root, out)
+    print(stage.record(found) if json else uri)
+
+
 def main() -> NoReturn:
     """Runs the command line and exits with its code."""
     try:

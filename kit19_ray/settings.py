@@ -45,6 +45,18 @@ def load(
     return config.model_copy(update={"root": storage.normalise(config.root)})
 
 
+def root(path: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The root that `path` or KIT19_ROOT names, for what needs nothing else; None when neither does.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    if path:
+        return load(path, (), environ).root
+    named = environ.get("KIT19_ROOT")
+    return storage.normalise(named) if named else None
+
+
 def _read(path: str) -> str:
     if "://" in path:
         return storage.read_text(path)

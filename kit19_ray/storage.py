@@ -93,6 +93,11 @@ def _credentials() -> tuple[str | None, str | None, str | None, str]:
     return frozen.access_key, frozen.secret_key, frozen.token, region
 
 
+def has_credentials() -> bool:
+    """Whether the usual AWS chain finds credentials; without them S3 is read anonymously."""
+    return _credentials()[0] is not None
+
+
 def endpoint() -> str | None:
     """The S3 endpoint the environment names, or None for AWS itself."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
@@ -146,6 +151,14 @@ def list_files(uri: str) -> list[FileInfo]:
         (FileInfo(f.path.removeprefix(prefix), f.size) for f in found if f.type == fs.FileType.File),
         key=lambda f: f.path,
     )
+
+
+def list_dirs(uri: str) -> list[str]:
+    """Names of the folders directly below `uri`, sorted; empty when there is no such folder."""
+    filesystem_, path = filesystem(uri)
+    with _told(uri):
+        found = filesystem_.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=False))
+    return sorted(f.base_name for f in found if f.type == fs.FileType.Directory)
 
 
 def open_input(uri: str) -> pa.NativeFile:

@@ -71,3 +71,10 @@ def test_runtime_fields_do_not_change_the_identity() -> None:
     assert settings.load(None, [ROOT, "train.workers=4"]).train.identity() == base.identity()
     assert settings.load(None, [ROOT, "train.epochs=9"]).train.identity() != base.identity()
     assert settings.load(None, [ROOT, "train.model.layers=9"]).train.identity() != base.identity()
+
+
+def test_root_alone_comes_from_the_file_or_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("root: s3://bucket/runs/\n")
+    assert settings.root(str(tmp_path / "run.yaml"), {"KIT19_ROOT": "/elsewhere"}) == "s3://bucket/runs"
+    assert settings.root(None, {"KIT19_ROOT": "/elsewhere"}) == "file:///elsewhere"
+    assert settings.root(None, {}) is None

@@ -82,3 +82,23 @@ def test_an_unreachable_endpoint_and_a_missing_bucket_are_named(s3_root: str, mo
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StorageError, match="127.0.0.1:9"):
         storage.read_text(storage.join(s3_root, "x"))
+
+
+def test_list_dirs_names_the_folders_directly_below(tmp_path: Path) -> None:
+    for name in ("b/deep/file", "a/file", "file"):
+        storage.write_text(f"file://{tmp_path}/{name}", "")
+    assert storage.list_dirs(f"file://{tmp_path}") == ["a", "b"]
+    assert storage.list_dirs(f"file://{tmp_path}/none") == []
+
+
+@pytest.mark.s3
+def test_list_dirs_and_credentials_on_s3(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.write_text(f"{s3_root}/b/deep/file", "")
+    storage.write_text(f"{s3_root}/file", "")
+    assert storage.list_dirs(s3_root) == ["b"]
+    assert storage.list_dirs(f"{s3_root}/none") == []
+    assert storage.has_credentials()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    assert not storage.has_credentials()

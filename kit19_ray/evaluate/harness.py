@@ -108,6 +108,15 @@ def scores(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return out
 
 
+def outcomes(found: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """Per task and metric each document's own figure, by the document's number: what a paired comparison needs."""
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for task, samples in found["samples"].items():
+        names = [name for name in ("acc", "acc_norm") if all(name in sample for sample in samples)]
+        out[task] = {name: {str(s["doc_id"]): float(s[name]) for s in samples} for name in names}
+    return out
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the harness's and the datasets' own bars and notices; the actors show what takes time."""

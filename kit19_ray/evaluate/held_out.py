@@ -25,6 +25,7 @@ _COLUMNS = ["id", "task", "kind", "instruction", "input", "output", "label", "ca
 class Example:
     """A validation row as the model sees it."""
 
+    id: str
     task: str
     kind: str
     """closed: its prompt lists the choices; open: it does not."""
@@ -58,7 +59,7 @@ class Reader:
             room = self.room - (max(map(len, candidates)) if candidates else answer_tokens)
             ids = prompt if len(prompt) <= room else self._cut(row, len(prompt), room)
             if ids:
-                yield Example(row["task"], row["kind"], ids, candidates, row["label"], row["output"])
+                yield Example(row["id"], row["task"], row["kind"], ids, candidates, row["label"], row["output"])
 
     def _cut(self, row: Row, length: int, room: int) -> list[int] | None:
         """The prompt with so much of the input's end left out that it has at most `room` tokens."""
@@ -83,7 +84,8 @@ def score(
         built: the data prefix's manifest.
 
     Returns:
-        Per task: for choices `accuracy`, `macro_f1`, `majority`, `above_majority`, `n`, `labels`, `stderr`, `by_kind`;
+        Per task: for choices `accuracy`, `macro_f1`, `majority`, `above_majority`, `n`, `labels`, `stderr`, `by_kind`
+        and `correct`, 0 or 1 by row id;
         for free answers, under `generation`, `exact_match`, `chrf`, `n`, `max_tokens`, `stderr`; both where a task
         has both.
     """
@@ -106,9 +108,11 @@ def score(
     said = pool.generate([e.prompt for e in free], options, "held-out answers") if free else []
     out: dict[str, Row] = {}
     for task in sorted({example.task for example in [*choices, *free]}):
-        picked = [(e.kind, e.gold, p) for e, p in zip(choices, chosen, strict=True) if e.task == task]
+        mine = [(e, p) for e, p in zip(choices, chosen, strict=True) if e.task == task]
         answers = [(e.output, completion.text) for e, completion in zip(free, said, strict=True) if e.task == task]
-        out[task] = summarize(picked) if picked else {}
+        out[task] = summarize([(e.kind, e.gold, p) for e, p in mine]) if mine else {}
+        if mine:
+            out[task]["correct"] = {e.id: int(e.gold == p) for e, p in mine}
         if answers:
             out[task]["generation"] = compare(answers) | {"max_tokens": answer_tokens}
     return out

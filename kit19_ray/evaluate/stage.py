@@ -15,7 +15,7 @@ from kit19_ray.evaluate import report
 from kit19_ray.progress import say
 
 VERSION = 2  # of what this stage writes; raise it when equal inputs would give other scores
-SCORES, REPORT = "scores.json", "report.md"
+SCORES, REPORT, OUTCOMES = "scores.json", "report.md", "outcomes.json"
 _PACKAGES = ("lm-eval", "transformers", "torch", "ray", "datasets", "sacrebleu")
 _END = 1 << 20  # bytes hashed at each end of a model's file
 
@@ -31,15 +31,45 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
         EvaluateError: an unknown task, nothing to score, too few CPUs.
         UserError: the model, the data prefix or a source file is missing.
     """
-    from kit19_ray.evaluate import harness, kobest
+    from kit19_ray.evaluate import harness
 
     asked = harness.names(config)
     held_out = data_uri if config.evaluate.held_out else None
     if not asked and held_out is None:
         raise EvaluateError("evaluate.tasks is empty and evaluate.held_out is false: there is nothing to score")
     built = _built(held_out) if held_out else None
+    identity = identify(config, model, asked, built)
+    out = manifest.stage_uri(config.root, "evaluate", identity)
+    if manifest.read(out) is not None:
+        say(f"evaluate: {out} is scored already")
+        return out
+    with runtime.connected():
+        say(f"evaluate: {model} -> {out}")
+        scores, outcomes = _scores(config, model, asked, held_out, built)
+    storage.write_text(storage.join(out, OUTCOMES), json.dumps(outcomes) + "\n")
+    storage.write_text(storage.join(out, SCORES), json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
+    storage.write_text(storage.join(out, REPORT), report.markdown(scores))
+    manifest.commit(
+        out, {"stage": "evaluate", "scores": SCORES, "report": REPORT, **identity, "model": model, "data": held_out}
+    )
+    report.show(scores)
+    return out
+
+
+def identify(config: Config, model: str, asked: list[str], built: dict[str, Any] | None) -> dict[str, Any]:
+    """What the scores depend on; its hash names the prefix.
+
+    Args:
+        asked: the harness's tasks.
+        built: manifest of the data prefix whose validation rows are scored, if any.
+
+    Raises:
+        UserError: the model or a source file is missing.
+    """
+    from kit19_ray.evaluate import kobest
+
     ours = [task for task in asked if task in kobest.LABELS and config.evaluate.source == "files"]
-    identity = {
+    return {
         "version": VERSION,
         "kit19": __version__,
         "evaluate": config.evaluate.identity(),
@@ -48,20 +78,6 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
         "documents": {task: kobest.hashes(config, task) for task in ours},
         "held_out": built["identity"] if built else None,
     }
-    out = manifest.stage_uri(config.root, "evaluate", identity)
-    if manifest.read(out) is not None:
-        say(f"evaluate: {out} is scored already")
-        return out
-    with runtime.connected():
-        say(f"evaluate: {model} -> {out}")
-        scores = _scores(config, model, asked, held_out, built)
-    storage.write_text(storage.join(out, SCORES), json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
-    storage.write_text(storage.join(out, REPORT), report.markdown(scores))
-    manifest.commit(
-        out, {"stage": "evaluate", "scores": SCORES, "report": REPORT, **identity, "model": model, "data": held_out}
-    )
-    report.show(scores)
-    return out
 
 
 def _built(data_uri: str) -> dict[str, Any]:
@@ -76,7 +92,8 @@ def _built(data_uri: str) -> dict[str, Any]:
 
 def _scores(
     config: Config, model: str, asked: list[str], held_out: str | None, built: dict[str, Any] | None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """scores.json, and outcomes.json: per task and metric each document's own figure, by the document's name."""
     import transformers
 
     from kit19_ray.evaluate import harness
@@ -95,7 +112,11 @@ def _scores(
         own = rows.score(pool, tokenizer, lm.max_length, held_out, built, config.evaluate) if held_out and built else {}
     finally:
         pool.close()
-    return {
+    outcomes = {
+        "tasks": harness.outcomes(judged) if judged else {},
+        "held_out": {task: {"accuracy": found.pop("correct")} for task, found in own.items() if "correct" in found},
+    }
+    scores = {
         "model": model,
         "data": held_out,
         "ablation": _ablation(model),
@@ -105,6 +126,7 @@ def _scores(
         "held_out": own,
         "versions": {"kit19-ray": __version__, **{name: version(name) for name in _PACKAGES}},
     }
+    return scores, outcomes
 
 
 def _ablation(model: str) -> str | None:

@@ -54,7 +54,7 @@ def start(config: Config, train_uri: str) -> Server:
             replica is ready in time.
     """
     section = config.serve
-    _check_port(section)
+    check_port(section)
     models.resolve(train_uri)
     with ExitStack() as stack:
         stack.enter_context(runtime.connected(config.data.cpus))
@@ -164,7 +164,12 @@ def _shut_down() -> None:
     serve.shutdown()  # type: ignore[no-untyped-call]  # Ray does not type it
 
 
-def _check_port(section: ServeConfig) -> None:
+def check_port(section: ServeConfig) -> None:
+    """Refuses an address that nothing can listen on.
+
+    Raises:
+        ServeError: the port is taken, or the host is not this machine's.
+    """
     family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

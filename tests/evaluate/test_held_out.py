@@ -114,6 +114,8 @@ def test_scores_by_hand(prefix: str) -> None:
         "closed": (0.5, 2),
         "open": (pytest.approx(2 / 3), 3),
     }
+    assert sorted(nsmc["correct"].values()) == [0, 0, 1, 1, 1]
+    assert "correct" not in found["petitions"]
     assert nsmc["generation"]["exact_match"] == 1.0
     petitions = found["petitions"]["generation"]
     assert (petitions["exact_match"], petitions["n"]) == (0.5, 2)

@@ -49,6 +49,12 @@ def test_scores_report_manifest_and_nothing_the_second_time(
         "acc", "acc_norm", "macro_f1", "n", "num_fewshot", "stderr", "version",
     }  # fmt: skip
     assert scores["held_out"]["nsmc"]["n"] == 4
+    assert "correct" not in scores["held_out"]["nsmc"]
+    outcomes = json.loads(storage.read_text(storage.join(uri, "outcomes.json")))
+    assert set(outcomes["held_out"]["nsmc"]["accuracy"]) == {f"nsmc-{i}" for i in range(4)}
+    for task, metric in (("kobest_copa", "acc"), ("kobest_hellaswag", "acc"), ("kobest_hellaswag", "acc_norm")):
+        own = outcomes["tasks"][task][metric]
+        assert set(own) == {"0", "1", "2"} and sum(own.values()) / 3 == pytest.approx(scores["tasks"][task][metric])
     assert {"kit19-ray", "lm-eval", "ray", "torch", "transformers"} <= set(scores["versions"])
     assert "not comparable" in storage.read_text(storage.join(uri, "report.md"))
     assert manifest.require(uri, "evaluate")["model"] == str(tiny_model)

@@ -1,0 +1,138 @@
+"""A comparison as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Json = dict[str, Any]
+_SHOWN_PAPER = ("KIT 1.3B", "KIT 5.8B", "Polyglot-Ko 1.3B")
+_MARKS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class _Footnotes:
+    """Letters for conditions, one a distinct text."""
+
+    def __init__(self) -> None:
+        self._letters: dict[str, str] = {}
+
+    def mark(self, text: str) -> str:
+        """`[a]` for this text."""
+        known = len(self._letters)
+        letter = self._letters.setdefault(text, _MARKS[known % 26] * (known // 26 + 1))
+        return f"[{letter}]"
+
+    def lines(self) -> list[str]:
+        """The legend."""
+        return [f"- [{letter}] {text}" for text, letter in self._letters.items()]
+
+
+def markdown(found: Json, charts: Sequence[str] = ()) -> str:
+    """The page.
+
+    Args:
+        found: what `comparison.compare` gives.
+        charts: file names of the charts, beside the page.
+    """
+    names = [run["name"] for run in found["runs"]]
+    parts = ["# Runs compared", "", *_table(*_runs(found["runs"])), ""]
+    if found["config"]:
+        rows = [(f"`{key}`", *map(_value, values)) for key, values in found["config"].items()]
+        parts += ["## What differs in the config", "", *_table(("key", *names), rows), ""]
+    elif len(names) > 1:
+        parts += ["The configs do not differ.", ""]
+    for chart in charts:
+        parts += [f"![{chart.removesuffix('.png')}]({chart})", ""]
+    notes = _Footnotes()
+    if found["scores"]:
+        paper = [found["paper_models"].index(name) for name in _SHOWN_PAPER]
+        header = ("task", "metric", *names, *(f"{name} (paper)" for name in _SHOWN_PAPER))
+        rows = [
+            (row["task"], row["metric"], *(_cell(cell, notes) for cell in row["cells"]), *_paper(row, paper))
+            for row in found["scores"]
+        ]
+        parts += ["## lm-evaluation-harness, beside the paper's", "", "Percent, ± one standard error.", ""]
+        parts += [*_table(header, rows), ""]
+    if found["held_out"]:
+        rows = [(row["task"], *(_cell(cell, notes) for cell in row["cells"])) for row in found["held_out"]]
+        parts += ["## Held-out rows of the data stage", "", "Accuracy in percent, ± one standard error.", ""]
+        parts += [*_table(("task", *names), rows), ""]
+    if notes.lines():
+        parts += ["Measured under different conditions, so not to be compared:", "", *notes.lines(), ""]
+    if found.get("differences"):
+        parts += [f"## {names[1]} less {names[0]}", "", _HOW, ""]
+        parts += [*_table(("task", "metric", "difference", "standard errors", "how"), _differences(found)), ""]
+    return "\n".join(parts)
+
+
+_HOW = (
+    "Points of percent, ± the standard error of the difference. Paired: over the same documents, one by one. Unpaired: "
+    "from both scores' own errors, as if the documents had been others, so too wide."
+)
+
+
+def _runs(runs: Sequence[Json]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    header = ("run", "data", "parameters", "steps", "tokens", "validation loss", "tokens/s")
+    rows = []
+    for run in runs:
+        first, last = run["validation_loss_first"], run["validation_loss"]
+        loss = f"{first:.3f} -> {last:.3f}" if last is not None else ""
+        rows.append(
+            (
+                run["name"] if run["train"] else f"{run['name']} ({run['model']})",
+                run["data"] or "",
+                *(_count(run[key]) for key in ("parameters", "steps", "tokens")),
+                loss,
+                _count(run["tokens_per_second"]),
+            )
+        )
+    return header, rows
+
+
+def _count(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _value(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _cell(cell: Json | None, notes: _Footnotes) -> str:
+    if cell is None:
+        return ""
+    text = f"{100 * cell['value']:.2f}"
+    if isinstance(cell["stderr"], float):
+        text += f" ± {100 * cell['stderr']:.2f}"
+    if cell["differs_in"]:
+        text += " " + notes.mark(
+            ", ".join(f"{key}: {_value(value) or 'none'}" for key, value in cell["differs_in"].items())
+        )
+    if cell["unlike_paper"]:
+        text += " " + notes.mark(f"unlike the paper: {', '.join(cell['unlike_paper'])}")
+    return text
+
+
+def _paper(row: Json, places: Sequence[int]) -> list[str]:
+    return [f"{row['paper'][place]:.2f}" for place in places] if row["paper"] else [""] * len(places)
+
+
+def _differences(found: Json) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for entry in found["differences"]:
+        if entry["kind"] == "not comparable":
+            keys = list(entry["differs_in"][0])
+            cells = ("", "", f"not comparable: {', '.join(keys)} {'differs' if len(keys) == 1 else 'differ'}")
+        elif entry["stderr"] is None:
+            cells = (f"{100 * entry['difference']:+.2f}", "", entry["kind"])
+        else:
+            ratio = f"{entry['difference'] / entry['stderr']:+.1f}" if entry["stderr"] else ""
+            how = f"paired, {entry['n']:,} documents" if entry["kind"] == "paired" else entry["kind"]
+            cells = (f"{100 * entry['difference']:+.2f} ± {100 * entry['stderr']:.2f}", ratio, how)
+        name = f"{entry['task']} (held out)" if entry["section"] == "held_out" else entry["task"]
+        rows.append((name, entry["metric"], *cells))
+    return rows
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    every = (header, ["---"] * len(header), *rows)
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in every]

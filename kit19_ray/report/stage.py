@@ -1,0 +1,46 @@
+"""The report: shown, or written as a folder with report.md, its charts and report.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from kit19_ray import storage
+from kit19_ray.report import charts, comparison, page
+from kit19_ray.report.runs import collect
+
+REPORT, RECORD = "report.md", "report.json"
+
+
+def make(named: Sequence[str], root: str | None) -> dict[str, Any]:
+    """The comparison, JSON-ready; see `runs.collect` for the names.
+
+    Raises:
+        StorageError: a run is not there or not finished.
+    """
+    return comparison.compare(collect(named, root))
+
+
+def write(named: Sequence[str], root: str | None, out: str) -> tuple[str, dict[str, Any]]:
+    """Writes the report folder and returns its URI and the comparison.
+
+    Args:
+        out: local path or URI of the folder.
+
+    Raises:
+        StorageError: a run is not there or not finished, or the folder cannot be written.
+    """
+    runs = collect(named, root)
+    found = comparison.compare(runs)
+    drawn = charts.draw(runs, found)
+    for name, png in drawn.items():
+        storage.write_bytes(storage.join(out, name), png)
+    storage.write_text(storage.join(out, REPORT), page.markdown(found, list(drawn)))
+    storage.write_text(storage.join(out, RECORD), record(found) + "\n")
+    return storage.normalise(out), found
+
+
+def record(found: dict[str, Any]) -> str:
+    """The comparison as JSON."""
+    return json.dumps(found, ensure_ascii=False, indent=1)

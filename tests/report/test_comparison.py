@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kit19_ray.report.comparison import compare, config_differences, paired_stderr
+from kit19_ray.report.runs import Run, collect
+
+
+def compared(root: Any, *named: str) -> dict[str, Any]:
+    return compare(collect(list(named), root.uri))
+
+
+def test_the_config_differs_where_it_differs(root: Any) -> None:
+    root.train("train-aaaa", root.data("data-1"), epochs=2.0)
+    root.train("train-bbbb", root.data("data-2", quota=99), model={"layers": 3})
+    found = compared(root, "train-aaaa", "train-bbbb")
+    assert found["config"] == {"data.quota": [30, 99], "train.epochs": [2.0, 1.0], "train.model.layers": [2, 3]}
+    assert [run["data"] for run in found["runs"]] == ["data-1", "data-2"]
+    assert found["runs"][0]["examples"] == 60
+    assert "differences" not in found and found["scores"] == []
+
+
+def test_a_run_without_a_part_does_not_differ_in_it() -> None:
+    train = {"config": {"epochs": 1.0}, "seed": 19}
+    assert config_differences([Run("a", train=train), Run("b"), Run("c", train=train)]) == {}
+
+
+def test_two_runs_over_the_same_documents_are_paired(root: Any) -> None:
+    data = root.data("data-1")
+    before = {str(i): float(i % 2) for i in range(10)}
+    after = before | {"0": 1.0, "2": 1.0}
+    root.evaluate("evaluate-1", root.train("train-aaaa", data), correct=before)
+    root.evaluate("evaluate-2", root.train("train-bbbb", data), correct=after, acc=0.8)
+    found = compared(root, "train-aaaa", "train-bbbb")
+    by_metric = {(d["section"], d["task"], d["metric"]): d for d in found["differences"]}
+    acc = by_metric["tasks", "kobest_copa", "acc"]
+    assert acc["kind"] == "paired" and acc["n"] == 10
+    assert acc["difference"] == pytest.approx(0.2)
+    assert acc["stderr"] == pytest.approx(np.std([1, 0, 1, 0, 0, 0, 0, 0, 0, 0], ddof=1) / math.sqrt(10))
+    assert by_metric["tasks", "kobest_copa", "macro_f1"]["kind"] == "no error known"
+    held_out = by_metric["held_out", "nsmc", "accuracy"]
+    assert held_out["kind"] == "unpaired" and held_out["stderr"] == pytest.approx(0.04 * math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [({"limit": 7}, "limit"), ({"num_fewshot": 5}, "few-shot"), ({"version": 2.0}, "task version")],
+)
+def test_scores_measured_differently_are_marked_and_not_compared(root: Any, changed: dict[str, Any], key: str) -> None:
+    data = root.data("data-1")
+    root.evaluate("evaluate-1", root.train("train-aaaa", data))
+    root.evaluate("evaluate-2", root.train("train-bbbb", data), **changed)
+    found = compared(root, "train-aaaa", "train-bbbb")
+    first, second = found["scores"][0]["cells"]
+    assert set(first["differs_in"]) == {key} == set(second["differs_in"])
+    assert first["differs_in"] != second["differs_in"]
+    assert found["differences"][0]["kind"] == "not comparable"
+
+
+def test_what_is_unlike_the_paper(root: Any) -> None:
+    root.evaluate("evaluate-1", "organisation/model")
+    root.evaluate("evaluate-2", "organisation/model", n=7, limit=7, num_fewshot=5)
+    like, unlike = compared(root, "evaluate-1", "evaluate-2")["scores"][0]["cells"]
+    assert like["unlike_paper"] == []
+    assert unlike["unlike_paper"] == ["5-shot", "7 of 1,000 documents"]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40))
+def test_the_paired_error_is_that_of_the_differences(pairs: list[tuple[bool, bool]]) -> None:
+    first, second = ({str(i): float(pair[side]) for i, pair in enumerate(pairs)} for side in (0, 1))
+    deltas = [float(b) - float(a) for a, b in pairs]
+    assert paired_stderr(first, second) == pytest.approx(np.std(deltas, ddof=1) / math.sqrt(len(deltas)))
+    assert paired_stderr({"0": 1.0}, {"0": 0.0}) == 0.0

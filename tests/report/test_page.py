@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from typing import Any
+
+from kit19_ray.report import page
+from kit19_ray.report.comparison import compare
+from kit19_ray.report.runs import collect
+
+GOLDEN = """\
+# Runs compared
+
+| run | data | parameters | steps | tokens | validation loss | tokens/s |
+| --- | --- | --- | --- | --- | --- | --- |
+| train-aaaa | data-1 | 362,240 | 10 | 6,400 | 9.500 -> 3.000 | 1,234 |
+| train-bbbb | data-1 | 362,240 | 10 | 6,400 | 9.500 -> 2.500 | 1,234 |
+
+## What differs in the config
+
+| key | train-aaaa | train-bbbb |
+| --- | --- | --- |
+| `evaluate.limit` | 7 |  |
+| `train.epochs` | 1.0 | 3.0 |
+
+![loss](loss.png)
+
+## lm-evaluation-harness, beside the paper's
+
+Percent, ± one standard error.
+
+| task | metric | train-aaaa | train-bbbb | KIT 1.3B (paper) | KIT 5.8B (paper) | Polyglot-Ko 1.3B (paper) |
+| --- | --- | --- | --- | --- | --- | --- |
+| kobest_copa | acc | 60.00 ± 3.00 [a] [b] | 60.00 ± 3.00 [c] | 83.80 | 91.60 | 72.00 |
+| kobest_copa | macro_f1 | 59.00 [a] [b] | 59.00 [c] | 83.78 | 91.59 | 71.96 |
+
+## Held-out rows of the data stage
+
+Accuracy in percent, ± one standard error.
+
+| task | train-aaaa | train-bbbb |
+| --- | --- | --- |
+| nsmc | 70.00 ± 4.00 | 70.00 ± 4.00 |
+
+Measured under different conditions, so not to be compared:
+
+- [a] limit: 7
+- [b] unlike the paper: 7 of 1,000 documents
+- [c] limit: none
+
+## train-bbbb less train-aaaa
+
+Points of percent, ± the standard error of the difference. Paired: over the same documents, one by one. Unpaired: from \
+both scores' own errors, as if the documents had been others, so too wide.
+
+| task | metric | difference | standard errors | how |
+| --- | --- | --- | --- | --- |
+| kobest_copa | acc |  |  | not comparable: limit differs |
+| kobest_copa | macro_f1 |  |  | not comparable: limit differs |
+| nsmc (held out) | accuracy | +0.00 ± 5.66 | +0.0 | unpaired |
+"""
+
+
+def test_golden(root: Any) -> None:
+    data = root.data("data-1")
+    root.evaluate("evaluate-1", root.train("train-aaaa", data), limit=7, n=7)
+    root.evaluate("evaluate-2", root.train("train-bbbb", data, last=2.5, epochs=3.0))
+    found = compare(collect(["train-aaaa", "train-bbbb"], root.uri))
+    assert page.markdown(found, ["loss.png"]) == GOLDEN
+
+
+def test_paired_rows_and_equal_configs(root: Any) -> None:
+    correct = {str(i): float(i % 2) for i in range(4)}
+    root.evaluate("evaluate-1", "organisation/model", correct=correct)
+    root.evaluate("evaluate-2", "organisation/model", correct=correct | {"0": 1.0}, acc=0.85)
+    text = page.markdown(compare(collect(["evaluate-1", "evaluate-2"], root.uri)))
+    assert "The configs do not differ." in text
+    assert "| organisation/model / evaluate-1" not in text and "| evaluate-1 (organisation/model) |" in text
+    assert "| kobest_copa | acc | +25.00 ± 25.00 | +1.0 | paired, 4 documents |" in text
+    assert "| kobest_copa | macro_f1 | +0.00 |  | no error known |" in text

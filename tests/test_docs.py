@@ -1,0 +1,101 @@
+"""The docs name only what is there: pages, links, verbs, keys, messages; and the tutorial's files work."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kit19_ray import reference, settings, storage
+from kit19_ray.cli import app
+from kit19_ray.data import examples
+from kit19_ray.data.inputs import collect
+from kit19_ray.data.records import Record, to_record
+from kit19_ray.sources.formats import Raw
+from kit19_ray.sources.readers import read
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+WRITTEN = [page for page in PAGES if page.name not in ("config.md", "templates.md", "cli.md")]
+
+
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def test_every_page_is_in_the_navigation_and_there() -> None:
+    def files(node: Any) -> list[str]:
+        if isinstance(node, str):
+            return [node]
+        return [f for child in (node.values() if isinstance(node, dict) else node) for f in files(child)]
+
+    nav = files(yaml.safe_load(text(ROOT / "mkdocs.yml"))["nav"])
+    assert sorted(nav) == sorted(page.relative_to(DOCS).as_posix() for page in PAGES), "mend `nav` in mkdocs.yml"
+
+
+@pytest.mark.parametrize("page", [*WRITTEN, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text(page)):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_command_lines_page_is_what_the_command_line_says() -> None:
+    spec = importlib.util.spec_from_file_location("cli_reference", ROOT / "scripts" / "cli_reference.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert text(DOCS / "cli.md") == module.page(), "write it anew: python scripts/cli_reference.py > docs/cli.md"
+
+
+@pytest.mark.parametrize("page", [*WRITTEN, ROOT / "README.md"], ids=lambda page: page.name)
+def test_verbs_keys_and_configs_exist(page: Path) -> None:
+    verbs = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    keys = {key.path for key in reference.config_keys()}
+    sections = {path.rpartition(".")[0] for path in keys}
+    content = text(page)
+    assert set(re.findall(r"(?:\$ |`)kit19 ([a-z]+)", content)) <= verbs
+    named = re.findall(r"(?<![\w./-])((?:data|train|evaluate|serve)\.[a-z_]+(?:\.[a-z_]+)?)(?![\w/(-])", content)
+    unknown = {name for name in named if name not in keys | sections and not name.endswith((".py", ".md"))}
+    assert unknown == set()
+    for name in re.findall(r"configs/[\w.-]+\.yaml", content):
+        assert (ROOT / name).is_file(), name
+
+
+def test_the_runbooks_messages_are_the_codes() -> None:
+    sources = "\n".join(text(path) for path in (ROOT / "kit19_ray").rglob("*.py"))
+    joined = re.sub(r'"\s*\n\s*(?:\+ )?f?"', "", sources)  # a message that goes on over lines
+    rows = re.findall(r"^\| `([^`]+)` \|", text(DOCS / "runbook.md"), re.MULTILINE)
+    assert len(rows) > 30
+    for message in rows:
+        for piece in message.split("…"):
+            assert piece.strip(" ,;:") in joined, message
+
+
+def _blocks(page: Path) -> dict[str, str]:
+    """The tutorial's files by their titles."""
+    return dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```', text(page), re.MULTILINE | re.DOTALL))
+
+
+def test_the_tutorials_task_builds_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content in _blocks(DOCS / "tutorial.md").items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    config = settings.load("my/shop.yaml")
+    assert config.root == storage.normalise(tmp_path / "my" / "runs")
+    inputs = collect(config)
+    task = inputs.tasks["shop_reviews"]
+    (file,) = inputs.files["shop_reviews"]
+    found = [to_record(task, file.path, row) for row in read(task.source, file) if isinstance(row, Raw)]
+    records = [record for record in found if isinstance(record, Record)]
+    assert len(records) == 12
+    made = examples.rows(task, examples.plan(task, records, config.data.quota, 19, True), "train", 19)
+    assert {row["kind"] for row in made} == {"closed", "open"}
+    assert all("만족" in row["output"] or "불만" in row["output"] for row in made)
