@@ -7,7 +7,7 @@ from typing import Any
 
 from kit19_ray import manifest, storage
 from kit19_ray.config import Config
-from kit19_ray.data import stage
+from kit19_ray.data import licences, mixture, stage
 from kit19_ray.data.inputs import sources_uri
 from kit19_ray.plan.findings import Findings
 from kit19_ray.plan.models import check_named
@@ -30,7 +30,12 @@ def data(config: Config, hashing: bool) -> tuple[Findings, dict[str, Any] | None
         found.uri, found.state = storage.normalise(config.train.data), "not needed"
         return found, found.check(lambda: manifest.require(str(found.uri), "data"))
     found.check(lambda: prompt_format(config.data.prompt))
-    tasks = found.check(lambda: load_tasks(config.data.tasks, config.data.tasks_dir)) or {}
+    every = found.check(lambda: load_tasks(config.data.tasks, config.data.tasks_dir)) or {}
+    categories = {name: task.spec.category for name, task in every.items()}
+    quotas = found.check(lambda: mixture.quotas(config.data, categories)) or {}
+    barred = found.check(lambda: licences.excluded(every, config.data.licence_policy, config.data.tasks)) or {}
+    found.notes += [f"{name} is left out: {reason}" for name, reason in barred.items()]
+    tasks = {name: task for name, task in every.items() if name not in barred and quotas.get(name)}
     files = _files(config, tasks, found)
     size = sum(file.size for file in files.values())
     found.facts = {
@@ -38,7 +43,7 @@ def data(config: Config, hashing: bool) -> tuple[Findings, dict[str, Any] | None
         "files": len(files),
         "bytes": size,
         "sources": sources_uri(config),
-        "examples_at_most": sum(config.data.quotas.get(name, config.data.quota) for name in tasks),
+        "examples_at_most": sum(quotas[name] for name in tasks),
         "licences": _licences(tasks),
     }
     if config.data.tokenizer.name:
