@@ -62,6 +62,29 @@ def tasks(json: Json = False, config: ConfigOption = None, overrides: Overrides 
 
 
 @app.command()
+def fetch(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE|SOURCE/FILE|KEY=VALUE]...", help="What to fetch; overrides. Default: all."),
+    ] = None,
+    config: ConfigOption = None,
+    accept_licences: Annotated[bool, typer.Option("--accept-licences", help="Accept them without a question.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and what is there, and stop.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The list as JSON; implies --dry-run.")] = False,
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="Downloads at once.")] = 8,
+) -> None:
+    """Fetch the original files, checked by size and SHA-256; an interrupted fetch goes on where it stopped."""
+    names = [word for word in words or [] if "=" not in word]
+    loaded = _load(config, [word for word in words or [] if "=" in word])
+    from kit19_ray.fetch import stage
+
+    if dry_run or json:
+        print(stage.listing(loaded, names, as_json=json))
+    else:
+        print(stage.run(loaded, names, accepted=accept_licences, parallel=parallel))
+
+
+@app.command()
 def data(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Build examples, tokens and packed shards from the original files."""
     loaded = _load(config, overrides)

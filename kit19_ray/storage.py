@@ -202,6 +202,28 @@ def open_output(uri: str) -> Iterator[pa.NativeFile]:
             shutil.copyfileobj(buffer, out, _COPY_CHUNK)
 
 
+def local_path(uri: str) -> Path | None:
+    """Where a file:// URI is on this machine; None for another."""
+    filesystem_, path = filesystem(uri)
+    return Path(path) if isinstance(filesystem_, fs.LocalFileSystem) else None
+
+
+def move_in(local: Path, uri: str) -> None:
+    """Moves a finished file of this machine to `uri`, atomically; between file systems its bytes are copied."""
+    target = local_path(uri)
+    if target is not None:
+        with _told(uri):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if local.stat().st_dev == target.parent.stat().st_dev:
+                with local.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(local, target)
+                return
+    with open_output(uri) as out, local.open("rb") as source:
+        shutil.copyfileobj(source, out, _COPY_CHUNK)
+    local.unlink()
+
+
 def upload_dir(local: Path, uri: str) -> None:
     """Copies every file below `local` to the prefix `uri`."""
     for file in sorted(p for p in local.rglob("*") if p.is_file()):
