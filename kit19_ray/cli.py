@@ -13,7 +13,7 @@ import typer
 
 from kit19_ray import __version__
 from kit19_ray.config import Config
-from kit19_ray.errors import EXIT_OURS, EXIT_USER, UserError
+from kit19_ray.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_OURS, EXIT_USER, UserError
 
 app = typer.Typer(
     name="kit19",
@@ -139,22 +139,19 @@ def run(
 def main() -> NoReturn:
     """Runs the command line and exits with its code."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+        code = app(standalone_mode=False)  # typer turns Ctrl-C into this code
     except Exception as error:  # noqa: BLE001 - the one place that turns errors into messages and exit codes
         _explain(error)
-    sys.exit(0)
+    if code == EXIT_INTERRUPTED:
+        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
+    sys.exit(code or EXIT_DONE)
 
 
 def _explain(error: Exception) -> NoReturn:
     from typer.exceptions import TyperException
 
     if isinstance(error, typer.Abort):
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     if isinstance(error, TyperException):
         print(f"error: {error.format_message()}", file=sys.stderr)
         sys.exit(EXIT_USER)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-EXIT_DONE, EXIT_OURS, EXIT_USER = 0, 1, 2
+EXIT_DONE, EXIT_OURS, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 class UserError(Exception):

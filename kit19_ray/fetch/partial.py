@@ -42,35 +42,46 @@ class Partial:
         key = hashlib.sha256(f"{published.url} {published.sha256}".encode()).hexdigest()[:32]
         self.path = where / f"{key}.partial"
         self._note = self.path.with_suffix(".validator")
+        self._member = self.path.with_suffix(".member")
         self._file: BinaryIO | None = None
         self.waited = False
         self.validator: str | None = None
 
-    async def __aenter__(self) -> Partial:
+    def _claim(self) -> bool:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
+        try:
             file = self.path.open("ab")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Whoever held it may have finished and removed the file whose lock this now is.
-                if self.path.exists() and os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
-                    break
-            except BlockingIOError:
-                self.waited = True
-                await asyncio.sleep(_POLL_SECONDS)
-            except BaseException:
+        except FileNotFoundError:  # another run that was done removed the empty folder just now
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it may have finished and removed the file whose lock this now is.
+            if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
+                self._file = file
+        except (BlockingIOError, FileNotFoundError):
+            self.waited = True
+        finally:
+            if self._file is None:
                 file.close()
-                raise
-            file.close()
-        self._file = file
+        return self._file is not None
+
+    async def __aenter__(self) -> Partial:
+        while not self._claim():
+            await asyncio.sleep(_POLL_SECONDS)
         self.validator = self._note.read_text() if self._note.exists() else None
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._file is not None:
-            if not self._file.tell():
-                self.discard()
-            self._file.close()
+        if not self.size:
+            self.discard()
+        self._open.close()
+        self._file = None
+
+    def sweep(self) -> None:
+        """Removes what a run left that was killed between the target and its own tidying up; one at work is let be."""
+        if (self.path.exists() or self._note.exists()) and self._claim():
+            self.discard()
+            self._open.close()
             self._file = None
 
     @property
@@ -108,8 +119,8 @@ class Partial:
 
     def discard(self) -> None:
         """Removes what is kept."""
-        self._note.unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
+        for path in (self._member, self._note, self.path):
+            path.unlink(missing_ok=True)
 
     def deliver(self, published: Published, member: str | None, target: str) -> None:
         """Puts the file, or the archive's member, at `target`, where it appears whole; nothing is kept here.
@@ -120,7 +131,7 @@ class Partial:
         """
         whole = self.path
         if member is not None:
-            whole = self.path.with_suffix(".member")
+            whole = self._member
             with archive.opened(self.path, published, member) as source, whole.open("wb") as out:
                 shutil.copyfileobj(source, out, _CHUNK)
         storage.move_in(whole, target)

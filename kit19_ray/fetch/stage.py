@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
+from kit19_ray import storage
 from kit19_ray.config import Config
-from kit19_ray.errors import FetchError, UserError
+from kit19_ray.errors import FetchError, StorageError, UserError
 from kit19_ray.fetch import consent, display, partial, plan, present
 from kit19_ray.fetch.display import Downloads, counting
 from kit19_ray.fetch.download import Patience, client, download
@@ -77,19 +78,30 @@ def run(
         StorageError: the sources' folder cannot be read or written.
     """
     console = Console(stderr=True, highlight=False)
+    _require_bucket(plan.sources_uri(config))
     outcomes = survey(config, names, console)
     todo = [o for o in outcomes if o.wanted and o.item.origin is not None]
+    where = partial.folder(plan.sources_uri(config))
     if todo:
         consent.ask([o.item for o in todo], accepted)
-        where = partial.folder(plan.sources_uri(config))
         asyncio.run(_all(todo, where, console, parallel, patience or Patience()))
-        with suppress(OSError):  # it holds what an interrupted or failed download received
-            where.rmdir()
+    for outcome in outcomes:
+        if not outcome.wanted and outcome.item.origin is not None:
+            partial.Partial(where, outcome.item.origin).sweep()
+    with suppress(OSError):  # not empty: it holds what failed downloads received
+        where.rmdir()
     _summarise(outcomes)
     failed = [o for o in todo if o.failure]
     if failed:
         raise FetchError(_failures(failed, len(todo)))
     return plan.sources_uri(config)
+
+
+def _require_bucket(base: str) -> None:
+    """A listing says nothing of a bucket that is not there, and a download is too long to find out at its end."""
+    bucket = "/".join(base.split("/")[:3])
+    if bucket.startswith("s3://") and not storage.exists(bucket):
+        raise StorageError(f"{base}: there is no bucket {bucket.removeprefix('s3://')!r}", hint="create it first")
 
 
 def survey(config: Config, names: Sequence[str], console: Console) -> list[Outcome]:
@@ -122,18 +134,17 @@ async def _one(
         async with places, partial.Partial(where, item.origin) as held:
             if held.waited and (await asyncio.to_thread(present.states, [item]))[0] in ("whole", "unverified"):
                 outcome.state = "whole"  # by the run that was waited for
-                return
-            with bars.file(item.name, item.origin.bytes) as progress:
-                progress(held.size)
-                await download(http, item.origin, held, patience, progress)
-                await asyncio.to_thread(held.deliver, item.origin, item.member, item.target)
-            outcome.state = REPLACED if outcome.state == "other" else FETCHED
+            else:
+                with bars.file(item.name, item.origin.bytes) as progress:
+                    progress(held.size)
+                    await download(http, item.origin, held, patience, progress)
+                    await asyncio.to_thread(held.deliver, item.origin, item.member, item.target)
+                outcome.state = REPLACED if outcome.state == "other" else FETCHED
     except UserError as failure:
         outcome.failure = failure
     except OSError as error:
         outcome.failure = FetchError(f"{item.name}: {error}")
-    finally:
-        bars.line(f"{item.name}: {outcome.said}")
+    bars.line(f"{item.name}: {outcome.said}")
 
 
 def _failures(failed: list[Outcome], tried: int) -> str:

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from kit19_ray import settings
+from kit19_ray.config import Config
 from kit19_ray.fetch.download import Patience
 
 QUICK = Patience(attempts=5, first_seconds=0.01, longest_seconds=0.05, asked_seconds=5, silence_seconds=2)
@@ -152,28 +154,39 @@ def published(origin: Origin, path: str, body: bytes, **changes: object) -> dict
 
 
 @pytest.fixture
-def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Replaces sources.yaml by sources with the files given: `catalog(mine=[entry, ...], ...)`."""
-    from kit19_ray.fetch import plan
-    from kit19_ray.sources.catalog import load_catalog
+def configured(tmp_path: Path) -> Callable[..., Config]:
+    """A config whose tasks have the sources given: `configured(root, mine=[file, ...], other=[...])`."""
 
-    def sets(**sources: list[dict[str, object]]) -> None:
-        path = tmp_path / "sources.yaml"
-        tree = {
-            name: {
+    def makes(root: str | Path, *words: str, **sources: list[dict[str, object]]) -> Config:
+        return settings.load(None, [f"root={root}", *task_words(tmp_path / "tasks", **sources), *words])
+
+    return makes
+
+
+def task_words(folder: Path, **sources: list[dict[str, object]]) -> list[str]:
+    """Writes a task file for each source and returns the overrides that name them and nothing else."""
+    folder.mkdir(exist_ok=True)
+    for name, files in sources.items():
+        task = {
+            "category": "math",
+            "description": "d",
+            "source": {
                 "title": name,
                 "homepage": f"https://example.org/{name}",
-                "licence": {"name": f"Licence of {name}", "commercial": False, "derivatives": True},
+                "licence": {
+                    "name": f"Licence of {name}",
+                    "url": "https://example.org/licence",
+                    "commercial": False,
+                    "derivatives": True,
+                },
                 "citation": "c",
                 "reader": "delimited",
                 "files": files,
-            }
-            for name, files in sources.items()
+            },
+            "splits": ["train"],
+            "fields": ["a"],
+            "templates": [{"name": "t", "kind": "open", "instruction": "{{ a }}", "outputs": ["{{ a }}"]}],
+            "metrics": ["chrf"],
         }
-        path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-        load_catalog.cache_clear()
-        found = load_catalog(path)
-        monkeypatch.setattr(plan, "load_catalog", lambda: found)
-        monkeypatch.setattr(plan, "load_tasks", lambda names, folder: {})
-
-    return sets
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+    return [f"data.tasks_dir={folder}", f"data.tasks=[{','.join(sources)}]", "evaluate.tasks=[]"]

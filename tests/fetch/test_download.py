@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import re
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 
+import httpx
 import pytest
 
 from kit19_ray.errors import FetchError
@@ -313,6 +315,41 @@ def test_redirects_are_followed_and_a_loop_is_final(origin: Origin, tmp_path: Pa
     origin.faults["/f"] = [status(302, Location="ftp://127.0.0.1/f")]
     with pytest.raises(FetchError, match="unsupported protocol 'ftp://'"):
         fetched(origin, tmp_path)
+
+
+def refused(answer: Callable[[httpx.Request], httpx.Response], where: Path) -> None:
+    """Downloads https://example.org/f from a made-up server."""
+    what = Published("https://example.org/f", len(BODY), None)
+
+    async def one() -> None:
+        transport = httpx.MockTransport(answer)
+        async with httpx.AsyncClient(transport=transport, follow_redirects=True) as http, Partial(where, what) as held:
+            await download(http, what, held, QUICK, lambda _: None)
+
+    asyncio.run(one())
+
+
+def test_a_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.scheme == "https":
+            return httpx.Response(302, headers={"Location": "http://example.org/f"})
+        return httpx.Response(200, content=BODY)
+
+    with pytest.raises(FetchError, match="redirected from https to http, which anyone can alter"):
+        refused(answer, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_certificate_that_cannot_be_trusted_is_final(tmp_path: Path) -> None:
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        raise httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate")
+
+    with pytest.raises(FetchError, match="https://example.org/f: .*self-signed certificate"):
+        refused(answer, tmp_path)
+    assert len(asked) == 1
 
 
 def test_a_host_that_is_not_there_is_named_without_secrets(tmp_path: Path) -> None:
