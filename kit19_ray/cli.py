@@ -14,7 +14,7 @@ import typer
 
 from kit19_ray import __version__, reference
 from kit19_ray.config import Config
-from kit19_ray.errors import EXIT_OURS, EXIT_USER, UserError
+from kit19_ray.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_OURS, EXIT_USER, UserError
 
 app = typer.Typer(
     name="kit19",
@@ -93,6 +93,29 @@ def tasks(
             from kit19_ray.data import listing
 
             _show(listing.rows(_load(config, overrides, needs_root=False)), json, listing.show)
+
+
+@app.command()
+def fetch(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE|SOURCE/FILE|KEY=VALUE]...", help="What to fetch; overrides. Default: all."),
+    ] = None,
+    config: ConfigOption = None,
+    accept_licences: Annotated[bool, typer.Option("--accept-licences", help="Accept them without a question.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and what is there, and stop.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The list as JSON; implies --dry-run.")] = False,
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="Downloads at once.")] = 8,
+) -> None:
+    """Fetch the original files, checked by size and SHA-256; an interrupted fetch goes on where it stopped."""
+    names = [word for word in words or [] if "=" not in word]
+    loaded = _load(config, [word for word in words or [] if "=" in word])
+    from kit19_ray.fetch import stage
+
+    if dry_run or json:
+        print(stage.listing(loaded, names, as_json=json))
+    else:
+        print(stage.run(loaded, names, accepted=accept_licences, parallel=parallel))
 
 
 @app.command(epilog=reference.epilog("data"))
@@ -224,22 +247,19 @@ def report(
 def main() -> NoReturn:
     """Runs the command line and exits with its code."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+        code = app(standalone_mode=False)  # typer turns Ctrl-C into this code
     except Exception as error:  # noqa: BLE001 - the one place that turns errors into messages and exit codes
         _explain(error)
-    sys.exit(0)
+    if code == EXIT_INTERRUPTED:
+        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
+    sys.exit(code or EXIT_DONE)
 
 
 def _explain(error: Exception) -> NoReturn:
     from typer.exceptions import TyperException
 
     if isinstance(error, typer.Abort):
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     if isinstance(error, TyperException):
         print(f"error: {error.format_message()}", file=sys.stderr)
         sys.exit(EXIT_USER)

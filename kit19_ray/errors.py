@@ -5,6 +5,7 @@
     ├── SourceError          an original data file
     ├── TaskError            a task file or a template
     ├── StorageError         a root, a bucket, an endpoint, a prefix
+    ├── FetchError           an original file that could not be fetched
     ├── DataError            what the data stage was asked for
     ├── TrainError           what the train stage was asked for
     ├── EvaluateError        what the evaluate stage was asked for
@@ -18,7 +19,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-EXIT_DONE, EXIT_OURS, EXIT_USER = 0, 1, 2
+EXIT_DONE, EXIT_OURS, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 class UserError(Exception):
@@ -52,6 +53,10 @@ class TaskError(UserError):
 
 class StorageError(UserError):
     """A root, bucket, endpoint or prefix that cannot be read or written."""
+
+
+class FetchError(UserError):
+    """An original data file that could not be fetched, or whose licence was not accepted."""
 
 
 class DataError(UserError):

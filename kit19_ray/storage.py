@@ -11,21 +11,25 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from kit19_ray.errors import StorageError, nearest
 
 SCHEMES = ("file", "s3")
 _COPY_CHUNK = 8 << 20  # bytes
+# Of each S3 request: the SDKs ask again on 503 SlowDown, on 500 and on a broken connection, after 1, 2, 4, ... seconds
+# at most, about 15 in all. Fewer fail under throttling; more keep a user with a wrong endpoint waiting.
+_ATTEMPTS = 6
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def _s3(endpoint: str | None, key: str | None, secret: str | None, token: str | 
         "region": region,
         "connect_timeout": 10,
         "request_timeout": 60,
-        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=4),
+        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
         "allow_bucket_creation": False,
     }
     if key:
@@ -96,6 +100,38 @@ def _credentials() -> tuple[str | None, str | None, str | None, str]:
 def has_credentials() -> bool:
     """Whether the usual AWS chain finds credentials; without them S3 is read anonymously."""
     return _credentials()[0] is not None
+
+
+@lru_cache(maxsize=8)
+def _uploader(endpoint: str | None, key: str | None) -> Any:
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    options: dict[str, Any] = {
+        "retries": {"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        "connect_timeout": 10,
+        "read_timeout": 60,
+        "request_checksum_calculation": "when_required",  # not every S3 server knows the others
+    }
+    if endpoint:
+        options["s3"] = {"addressing_style": "path"}  # bucket.host resolves only where someone set that up
+    if key is None:
+        options["signature_version"] = UNSIGNED
+    url = endpoint if endpoint is None or "://" in endpoint else f"https://{endpoint}"
+    return boto3.Session().client("s3", endpoint_url=url, config=Config(**options))
+
+
+def _upload(buffer: BinaryIO, path: str) -> None:
+    """Uploads with boto3, which sends a part again when it must and leaves no half upload behind."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, key = path.partition("/")
+    try:
+        _uploader(endpoint(), _credentials()[0]).upload_fileobj(buffer, bucket, key)
+    except (Boto3Error, BotoCoreError, ClientError) as error:
+        raise OSError(str(error)) from error
 
 
 def endpoint() -> str | None:
@@ -170,8 +206,29 @@ def open_input(uri: str) -> pa.NativeFile:
 
 def read_bytes(uri: str) -> bytes:
     """The whole file."""
-    with open_input(uri) as file, _told(uri):
-        return bytes(file.readall())
+
+    def read() -> bytes:
+        filesystem_, path = filesystem(uri)
+        with filesystem_.open_input_file(path) as file:
+            return bytes(file.readall())
+
+    with _told(uri):
+        return _reading(read)
+
+
+def _unread(error: BaseException) -> bool:
+    # Arrow reads into a buffer of the range's size: a SlowDown's text that is longer than a small file breaks the
+    # read before the SDK can see that it should ask again.
+    return isinstance(error, OSError) and "Failed to flush response stream" in str(error)
+
+
+def _reading(read: Callable[[], bytes]) -> bytes:
+    return Retrying(
+        retry=retry_if_exception(_unread),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.5, max=8),
+        reraise=True,
+    )(read)
 
 
 def read_text(uri: str) -> str:
@@ -211,8 +268,29 @@ def open_output(uri: str) -> Iterator[pa.NativeFile]:
         yield file
         file.flush()
         buffer.seek(0)
-        with filesystem_.open_output_stream(path) as out:
-            shutil.copyfileobj(buffer, out, _COPY_CHUNK)
+        _upload(buffer, path)
+
+
+def local_path(uri: str) -> Path | None:
+    """Where a file:// URI is on this machine; None for another."""
+    filesystem_, path = filesystem(uri)
+    return Path(path) if isinstance(filesystem_, fs.LocalFileSystem) else None
+
+
+def move_in(local: Path, uri: str) -> None:
+    """Moves a finished file of this machine to `uri`, atomically; between file systems its bytes are copied."""
+    target = local_path(uri)
+    if target is not None:
+        with _told(uri):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if local.stat().st_dev == target.parent.stat().st_dev:
+                with local.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(local, target)
+                return
+    with open_output(uri) as out, local.open("rb") as source:
+        shutil.copyfileobj(source, out, _COPY_CHUNK)
+    local.unlink()
 
 
 def upload_dir(local: Path, uri: str) -> None:

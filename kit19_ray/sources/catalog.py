@@ -11,7 +11,7 @@ from contextlib import closing
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -44,6 +44,32 @@ class Licence(BaseModel):
     """Whether changed versions may be passed on."""
 
 
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+WebUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+/\S*$")]
+
+
+class Archive(BaseModel):
+    """A published zip or tar file with an original file in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    url: WebUrl
+    """Where the archive can be fetched; its name ends in .zip, .tar or .tar.gz."""
+    bytes: int | None = Field(default=None, ge=0)
+    """Size of the archive."""
+    sha256: Sha256 | None = None
+    """Hash of the archive. None: not known."""
+    member: str
+    """The original file's whole name in the archive."""
+
+    @field_validator("url")
+    @classmethod
+    def _known_kind(cls, url: str) -> str:
+        if not url.endswith((".zip", ".tar", ".tar.gz")):
+            raise ValueError(f"{url!r} must end in .zip, .tar or .tar.gz")
+        return url
+
+
 class SourceFile(BaseModel):
     """One original file, or a pattern of many."""
 
@@ -56,23 +82,27 @@ class SourceFile(BaseModel):
     """Which split it belongs to."""
     bytes: int | None = Field(default=None, ge=0)
     """Size of the published file."""
-    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    sha256: Sha256 | None = None
     """Hash of the published file. None: not known, nothing is checked."""
     rows: int | None = Field(default=None, ge=0)
     """Records of the published file, header excluded."""
-    url: str | None = None
+    url: WebUrl | None = None
     """Where the file itself can be fetched."""
+    archive: Archive | None = None
+    """Where the file can be fetched as part of an archive."""
     optional: bool = False
     """The split can be read without it. At least one file of a split must be there all the same."""
+    alternative: bool = False
+    """Serves where the split's other files are not at hand; fetched only when it is named."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Reader options for this file alone."""
     companion: str | None = None
     """Path of a file that is read in step with this one."""
-    companion_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    companion_sha256: Sha256 | None = None
     """Hash of the published companion."""
     companion_bytes: int | None = Field(default=None, ge=0)
     """Size of the published companion."""
-    companion_url: str | None = None
+    companion_url: WebUrl | None = None
     """Where the companion can be fetched."""
 
     @property
@@ -83,9 +113,17 @@ class SourceFile(BaseModel):
     @field_validator("path", "companion")
     @classmethod
     def _stays_below(cls, path: str | None) -> str | None:
-        if path is not None and (path.startswith("/") or ".." in path.split("/") or not path):
+        if path is not None and not {"", ".", ".."}.isdisjoint(path.split("/")):
             raise ValueError(f"{path!r} must be a path below the source's folder")
         return path
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SourceFile:
+        if self.url and self.archive:
+            raise ValueError(f"{self.path}: `url` and `archive` exclude each other")
+        if self.is_pattern and (self.url or self.archive or self.sha256):
+            raise ValueError(f"{self.path}: a pattern has no url, archive or sha256; list the files by name")
+        return self
 
 
 class Source(BaseModel):
@@ -140,7 +178,7 @@ class Source(BaseModel):
         if not file.is_pattern:
             return [file.path] if file.path in paths else []
         named = {f.path for f in self.files}
-        return sorted(p for p in paths if p not in named and _matches(p, file.path))
+        return sorted(p for p in paths if p not in named and matches(p, file.path))
 
 
 @lru_cache(maxsize=4)
@@ -216,12 +254,20 @@ def locate(source_id: str, source: Source, base_uri: str, splits: Iterable[str])
     return found
 
 
-def _matches(path: str, pattern: str) -> bool:
+def matches(path: str, pattern: str) -> bool:
+    """Whether a file's path is `pattern`, or fits it name by name."""
     return path.count("/") == pattern.count("/") and fnmatchcase(path, pattern)
+
+
+_STEPS = 3  # files named in a hint
 
 
 def _get(base: str, path: str, url: str | None) -> str:
     return f"put it at {base}/{path}" + (f", from {url}" if url else "")
+
+
+def _origin(file: SourceFile) -> str | None:
+    return f"{file.archive.member} in {file.archive.url}" if file.archive else file.url
 
 
 def _missing(
@@ -235,7 +281,9 @@ def _missing(
     any_of = "any of " if all(f.optional for f in files) and len(files) > 1 else ""
     names = ", ".join(f.path for f in files)
     near = nearest(files[0].path, sizes)
-    steps = [_get(base, f.path, f.url) for f in files]
+    steps = [_get(base, f.path, _origin(f)) for f in files[:_STEPS]]
+    if any(_origin(f) for f in files):
+        steps.append(f"`kit19 fetch {source_id}` does so")
     return SourceError(
         f"source {source_id!r}: its {split} split is missing {any_of}{names} in {base}{near}",
         hint="\n".join([*steps, f"see {source.homepage} (licence: {source.licence.name})"]),

@@ -65,7 +65,7 @@ def test_the_catalogue_agrees_with_the_manifest(shared_sources: Path) -> None:
     checked = 0
     for name, source in load_catalog().items():
         for file in source.files:
-            if file.sha256:
+            if file.sha256 and f"{name}/{file.path}" in manifest:
                 assert manifest[f"{name}/{file.path}"] == (file.bytes, file.sha256, str(file.rows))
                 checked += 1
             if file.companion:
@@ -119,16 +119,37 @@ def test_a_missing_file_is_named_with_where_to_get_it(tmp_path: Path) -> None:
 def test_one_of_several_optional_files_is_enough(tmp_path: Path) -> None:
     source = load_catalog()["petitions"]
     base = written(tmp_path, {"petitions/README.md": ""})
-    with pytest.raises(SourceError, match="missing any of petitions_2017-08"):
+    with pytest.raises(SourceError, match="missing any of petitions_2017-08") as caught:
         locate("petitions", source, base, ["train"])
+    assert caught.value.hint.count("put it at") == 3 and "`kit19 fetch petitions` does so" in caught.value.hint
     written(
         tmp_path,
         {"petitions/petitions_2018-03": "", "petitions/petitions_2017-08": "", "petitions/x/petitions_2018-04": ""},
     )
     found = locate("petitions", source, base, ["train"])
     assert [f.path for f in found] == ["petitions_2017-08", "petitions_2018-03"]
-    assert found[0].sha256_expected is not None
-    assert found[1].sha256_expected is None
+    assert all(f.sha256_expected for f in found)
+
+
+def test_a_pattern_finds_what_no_other_entry_names(tmp_path: Path) -> None:
+    source = load_catalog()["kowiki_text"]
+    base = written(tmp_path, {f"kowiki_text/{path}": "" for path in ("wiki_07", "wiki_01", "AA/wiki_02", "wiki")})
+    found = locate("kowiki_text", source, base, ["train"])
+    assert [f.path for f in found] == ["wiki_01", "wiki_07"]
+    assert [f.sha256_expected is None for f in found] == [False, True]
+
+
+def test_where_every_file_is_published() -> None:
+    for name, source in load_catalog().items():
+        for file in source.files:
+            if file.alternative:
+                continue
+            assert file.url or file.archive, (name, file.path)
+            origin = file.archive or file
+            assert name == "lbox_summarization" or (origin.bytes and origin.sha256), (name, file.path)
+            for url in (origin.url, *([file.companion_url] if file.companion else [])):
+                assert url and url.startswith("https://")
+                assert "/master/" not in url and "/main/" not in url, "a branch moves; a hash needs a commit"
 
 
 def test_a_pattern_matches_what_no_other_file_names() -> None:
