@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from kit19_ray import storage
 from kit19_ray.config import Config
-from kit19_ray.data import evaluation_sets, licences, mixture
-from kit19_ray.data.evaluation_sets import Located
+from kit19_ray.data import licences, mixture
 from kit19_ray.errors import DataError, SourceError, nearest
-from kit19_ray.sources.catalog import SAMPLES, locate, verify_sha256
+from kit19_ray.sources import evaluation
+from kit19_ray.sources.catalog import locate, sources_uri, verify_sha256
+from kit19_ray.sources.evaluation import Located
 from kit19_ray.sources.formats import LocatedFile
 from kit19_ray.tasks import Task, load_tasks
 
@@ -47,14 +47,6 @@ class Inputs:
     def hashes(self, task: str) -> dict[str, str]:
         """SHA-256 of each of a task's files, by path."""
         return {f.path: self.sha256[f.uri] for file in self.files[task] for f in (file, *file.companions)}
-
-
-def sources_uri(config: Config) -> str:
-    """Where the original files are: the embedded samples, the named folder, or `<root>/sources`."""
-    named = config.data.sources
-    if named == "samples":
-        return storage.normalise(SAMPLES)
-    return storage.normalise(named) if named else storage.join(config.root, "sources")
 
 
 def collect(config: Config, hashed: bool = True) -> Inputs:
@@ -93,10 +85,10 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
             hint="\n".join(f"{name}: {reason}" for name, reason in skipped.items()),
         )
     sha256 = _hash_all(files, _checked(config)) if hashed else {}
-    evaluation: list[Located] = []
+    sets: list[Located] = []
     absent: list[str] = []
     if hashed and data.gates.decontaminate and data.ablation == "none":
-        evaluation, absent = evaluation_sets.find(base, _checked(config))
+        sets, absent = evaluation.find(base, _checked(config))
     return Inputs(
         tasks={name: tasks[name] for name in files},
         files=files,
@@ -104,7 +96,7 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
         skipped=skipped,
         quotas={name: quotas[name] for name in files},
         splits={name: list(dict.fromkeys(file.split for file in located)) for name, located in files.items()},
-        evaluation=evaluation,
+        evaluation=sets,
         absent=absent,
     )
 

@@ -16,13 +16,14 @@ from typing import Any
 
 from kit19_ray import manifest, storage
 from kit19_ray.config import Config
-from kit19_ray.data import build, contamination, duplicates, evaluation_sets, mixture, pool, prepare
+from kit19_ray.data import build, contamination, duplicates, mixture, pool, prepare
 from kit19_ray.data import tokenizer as tokenizers
 from kit19_ray.data.build import Share
 from kit19_ray.data.inputs import Inputs
 from kit19_ray.data.prepare import SPLITS, ExamplesJob, Removed, TokensJob
 from kit19_ray.errors import DataError
 from kit19_ray.progress import say
+from kit19_ray.sources import evaluation
 
 VERSION = 2  # of what these steps write; raise it when equal inputs would give other bytes
 
@@ -113,7 +114,7 @@ class Build:
         missing = _missing({name: job.out for name, job in jobs.items()})
         if missing:
             say(f"data: reading the sources of {len(missing)} tasks")
-            sets = [(found.name, evaluation_sets.items(found)) for found in inputs.evaluation]
+            sets = [(found.name, evaluation.items(found)) for found in inputs.evaluation]
             index = ray.put(contamination.build(sets, data.gates.contained)) if sets else None
             self._each_task(partial(_fill, jobs={name: jobs[name] for name in missing}, index=index), missing)
         return {name: job.out for name, job in jobs.items()}

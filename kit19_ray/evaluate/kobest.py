@@ -17,7 +17,7 @@ from typing import Any
 from kit19_ray import manifest, storage
 from kit19_ray.config import Config
 from kit19_ray.errors import EvaluateError, SourceError
-from kit19_ray.sources.catalog import SAMPLES, Source, load_catalog, locate, verify_sha256
+from kit19_ray.sources.catalog import Source, load_catalog, locate, sources_uri, verify_sha256
 from kit19_ray.sources.delimited import DelimitedOptions, columns, open_table
 from kit19_ray.sources.formats import LocatedFile, Reject, open_uri
 
@@ -43,14 +43,6 @@ class Documents:
     """Split -> path of a JSONL file."""
     sha256: dict[str, str]
     """Path of each original file below its source -> hash."""
-
-
-def sources_uri(config: Config) -> str:
-    """Where the original files are; `data.sources` decides, as for the data stage."""
-    named = config.data.sources
-    if named == "samples":
-        return storage.normalise(SAMPLES)
-    return storage.normalise(named) if named else storage.join(config.root, "sources")
 
 
 def located(config: Config, task: str) -> list[LocatedFile]:

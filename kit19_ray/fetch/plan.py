@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from kit19_ray import storage
 from kit19_ray.config import Config
 from kit19_ray.errors import FetchError, SourceError, nearest
+from kit19_ray.sources import catalog, evaluation
 from kit19_ray.sources.catalog import Source, SourceFile, load_catalog
 from kit19_ray.tasks import load_tasks
 
@@ -67,23 +68,26 @@ def sources_uri(config: Config) -> str:
     Raises:
         FetchError: the config reads the embedded samples.
     """
-    named = config.data.sources
-    if named == "samples":
+    if config.data.sources == "samples":
         raise FetchError("data.sources=samples: the embedded samples are part of the package; nothing is to be fetched")
-    return storage.normalise(named) if named else storage.join(config.root, "sources")
+    return catalog.sources_uri(config)
 
 
 def needed(config: Config) -> dict[str, Source]:
     """The sources of the config's tasks and of its evaluation; without `data.tasks`, those of the whole catalogue too.
 
+    The sets that a build is cleaned of are among them, unless it is not cleaned.
+
     Raises:
         TaskError: a task file is wrong or a task is unknown.
     """
-    catalog = load_catalog()
+    known = load_catalog()
     tasks = load_tasks(config.data.tasks, config.data.tasks_dir)
     found = {task.source_id: task.source for task in tasks.values()}
-    wanted = list(catalog) if config.data.tasks is None else [t for t in config.evaluate.tasks if t in catalog]
-    found = {name: catalog[name] for name in wanted} | found
+    wanted = list(known) if config.data.tasks is None else [t for t in config.evaluate.tasks if t in known]
+    found = {name: known[name] for name in wanted} | found
+    if config.data.gates.decontaminate and config.data.ablation == "none":
+        found |= {name: source for name, (source, _) in evaluation.own_sources().items()}
     for name in found:
         if not _ID.fullmatch(name):
             raise SourceError(f"source {name!r}: an id is letters, digits, `_`, `-` and `.`, not first")
@@ -103,7 +107,8 @@ def items(config: Config, names: Iterable[str] = ()) -> list[Item]:
     """
     base = sources_uri(config)
     sources = needed(config)
-    known = dict(sorted((load_catalog() | sources).items()))
+    own = {name: source for name, (source, _) in evaluation.own_sources().items()}
+    known = dict(sorted((load_catalog() | own | sources).items()))
     wanted = list(names)
     if not wanted:
         return [i for name, source in sources.items() for i in _of(name, source, base) if not _alternative(i)]
@@ -128,7 +133,8 @@ def _alternative(item: Item) -> bool:
 
 
 def _of(source_id: str, source: Source, base: str) -> Iterator[Item]:
-    folder = storage.join(base, source_id)
+    _, below = evaluation.own_sources().get(source_id, (source, source_id))
+    folder = storage.join(base, below)
     for file in source.files:
         yield Item(source_id, source, file.path, folder, file.bytes, file.sha256, *_origin(file))
         if file.companion:

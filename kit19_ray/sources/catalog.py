@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kit19_ray import yamlfile
+from kit19_ray.config import Config
 from kit19_ray.errors import SourceError, nearest
 from kit19_ray.settings import validate
 from kit19_ray.sources.formats import LocatedFile, Opener, open_uri
@@ -252,6 +253,16 @@ def locate(source_id: str, source: Source, base_uri: str, splits: Iterable[str])
             raise _missing(source_id, source, base, split, missing or files, sizes)
         found += present
     return found
+
+
+def sources_uri(config: Config) -> str:
+    """Where the original files are: the embedded samples, the folder that `data.sources` names, or `<root>/sources`."""
+    from kit19_ray import storage
+
+    named = config.data.sources
+    if named == "samples":
+        return storage.normalise(SAMPLES)
+    return storage.normalise(named) if named else storage.join(config.root, "sources")
 
 
 def matches(path: str, pattern: str) -> bool:

@@ -57,6 +57,11 @@ def load(path: Path = EVALUATION) -> dict[str, EvaluationSet]:
     return {name: validate(EvaluationSet, spec, f"{path}: {name}", SourceError) for name, spec in tree.items()}
 
 
+def own_sources() -> dict[str, tuple[Source, str]]:
+    """The sources that only evaluation needs, by set, each with its folder below the sources folder."""
+    return {name: (s.source, s.folder or name) for name, s in load().items() if isinstance(s.source, Source)}
+
+
 def find(base: str, check: bool) -> tuple[list[Located], list[str]]:
     """The sets whose files are below the sources folder `base`, and the names of those that have none there.
 
