@@ -189,4 +189,9 @@ def task_words(folder: Path, **sources: list[dict[str, object]]) -> list[str]:
             "metrics": ["chrf"],
         }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
-    return [f"data.tasks_dir={folder}", f"data.tasks=[{','.join(sources)}]", "evaluate.tasks=[]"]
+    return [
+        f"data.tasks_dir={folder}",
+        f"data.tasks=[{','.join(sources)}]",
+        "evaluate.tasks=[]",
+        "data.gates.decontaminate=false",
+    ]
