@@ -13,7 +13,7 @@ import typer
 
 from kit19_ray import __version__
 from kit19_ray.config import Config
-from kit19_ray.errors import EXIT_OURS, EXIT_USER, UserError
+from kit19_ray.errors import EXIT_OURS, EXIT_USER, OperateError, UserError
 
 app = typer.Typer(
     name="kit19",
@@ -65,9 +65,9 @@ def tasks(json: Json = False, config: ConfigOption = None, overrides: Overrides 
 def data(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Build examples, tokens and packed shards from the original files."""
     loaded = _load(config, overrides)
-    from kit19_ray.data import stage
+    from kit19_ray import pipeline
 
-    print(stage.run(loaded))
+    print(pipeline.data(loaded))
 
 
 @app.command()
@@ -95,6 +95,29 @@ def serve(config: ConfigOption = None, overrides: Overrides = None) -> None:
     from kit19_ray import pipeline
 
     pipeline.serve(loaded)
+
+
+@app.command()
+def operate(
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--namespace", "-n", help="Work here; may be given again. Its own namespace, or WATCH_NAMESPACES, when not."
+        ),
+    ] = None,
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Work in the whole cluster.")] = False,
+    metrics_port: Annotated[int | None, typer.Option(help="Port of /metrics.")] = None,
+    health_port: Annotated[int | None, typer.Option(help="Port of /healthz.")] = None,
+    lease_namespace: Annotated[str | None, typer.Option(help="Namespace of the Lease; its own when not given.")] = None,
+    identity: Annotated[str | None, typer.Option(help="Holder of the Lease; the host's name when not given.")] = None,
+) -> None:
+    """Run the Kubernetes operator that carries out KitRuns, until SIGTERM."""
+    from kit19_ray.operate import running
+
+    if namespace and all_namespaces:
+        raise OperateError("--namespace and --all-namespaces exclude one another")
+    places = namespace or running.default_namespaces()
+    running.run(places, all_namespaces, metrics_port, health_port, lease_namespace, identity)
 
 
 @app.command()

@@ -82,3 +82,15 @@ def test_an_unreachable_endpoint_and_a_missing_bucket_are_named(s3_root: str, mo
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StorageError, match="127.0.0.1:9"):
         storage.read_text(storage.join(s3_root, "x"))
+
+
+@pytest.mark.s3
+def test_a_block_may_use_other_credentials_than_the_process(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.write_text(f"{s3_root}/a", "x")
+    variables = {name: os.environ[name] for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with storage.using(variables):
+        assert storage.endpoint() == variables["AWS_ENDPOINT_URL"] and storage.read_text(f"{s3_root}/a") == "x"
+    assert storage.endpoint() == "http://127.0.0.1:1"
+    with storage.using({}):
+        assert storage.endpoint() is None

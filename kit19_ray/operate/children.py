@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from kit19_ray import pointer
+from kit19_ray import manifest, pointer
 from kit19_ray.config import Config
 from kit19_ray.operate import naming, pods
-from kit19_ray.operate.naming import ATTEMPT_ANNOTATION, HASH_ANNOTATION, Run
+from kit19_ray.operate.naming import ATTEMPT_ANNOTATION, BUILD_ANNOTATION, HASH_ANNOTATION, Run
 from kit19_ray.operate.spec import KitRunSpec, Stage
 from kit19_ray.operate.state import Status
 
@@ -90,19 +90,17 @@ def ray_job(run: Run, spec: KitRunSpec, stage: Stage, attempt: int) -> Json:
         "metadata": {"kit19-run": f"{run.namespace}/{run.name}", "kit19-stage": stage},
         "rayClusterSpec": pods.ray_cluster(run, spec, stage, name, env),
     }
-    if deadline is not None:
-        body["activeDeadlineSeconds"] = deadline
-    return {"apiVersion": RAY_API, "kind": "RayJob", "metadata": metadata, "spec": body}
+    if deadline is not None and spec.deadlines.start is not None:
+        # For when no operator runs: KubeRay counts from the creation, the operator from when the job runs.
+        body["activeDeadlineSeconds"] = spec.deadlines.start + deadline
+    return _built({"apiVersion": RAY_API, "kind": "RayJob", "metadata": metadata, "spec": body})
 
 
 def ray_service(run: Run, spec: KitRunSpec, uris: Mapping[str, str]) -> Json:
     """The RayService; KubeRay changes it without a gap when its spec changes."""
     name = naming.service_name(run)
     section = stage_config(spec, "serve", uris).serve
-    # `model` is sent as it is known; without one the application works it out from the whole config.
     arguments: Json = {"serve": section.model_dump(mode="json", exclude_defaults=True)}
-    if not section.model:
-        arguments["config"] = stage_config(spec, "train", uris).model_dump(mode="json", exclude_defaults=True)
     if spec.serve.autoscaling:
         arguments["autoscaling"] = spec.serve.autoscaling.model_dump()
     serve_config = {
@@ -111,15 +109,24 @@ def ray_service(run: Run, spec: KitRunSpec, uris: Mapping[str, str]) -> Json:
             {"name": APPLICATION, "route_prefix": "/", "import_path": IMPORT_PATH, "args": arguments},
         ],
     }
-    return {
-        "apiVersion": RAY_API,
-        "kind": "RayService",
-        "metadata": {"name": name, "namespace": run.namespace, "labels": naming.labels(run, "serve")} | _owner(run),
-        "spec": {
-            "serveConfigV2": yaml.safe_dump(serve_config, sort_keys=True, allow_unicode=True),
-            "rayClusterConfig": pods.ray_cluster(run, spec, "serve", None, {}),
-        },
-    }
+    return _built(
+        {
+            "apiVersion": RAY_API,
+            "kind": "RayService",
+            "metadata": {
+                "name": name,
+                "namespace": run.namespace,
+                "labels": naming.labels(run, "serve"),
+                # The evaluation whose scores let this model through the gate.
+                "annotations": {HASH_ANNOTATION: naming.stage_hash(spec, "evaluate")},
+            }
+            | _owner(run),
+            "spec": {
+                "serveConfigV2": yaml.safe_dump(serve_config, sort_keys=True, allow_unicode=True),
+                "rayClusterConfig": pods.ray_cluster(run, spec, "serve", None, {}),
+            },
+        }
+    )
 
 
 def endpoint(run: Run, spec: KitRunSpec) -> str:
@@ -146,7 +153,7 @@ def ingress(run: Run, spec: KitRunSpec) -> Json | None:
     metadata: Json = {"name": name, "namespace": run.namespace, "labels": naming.labels(run, "serve")} | _owner(run)
     if asked.annotations:
         metadata["annotations"] = dict(asked.annotations)
-    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": body}
+    return _built({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": body})
 
 
 def _metadata(run: Run, spec: KitRunSpec, stage: Stage, name: str, attempt: int) -> Json:
@@ -156,6 +163,13 @@ def _metadata(run: Run, spec: KitRunSpec, stage: Stage, name: str, attempt: int)
         "labels": naming.labels(run, stage),
         "annotations": {HASH_ANNOTATION: naming.stage_hash(spec, stage), ATTEMPT_ANNOTATION: str(attempt)},
     } | _owner(run)
+
+
+def _built(made: Json) -> Json:
+    """The object with a hash of its spec, by which it is known whether it is still what the KitRun asks for."""
+    metadata = made["metadata"]
+    annotations = metadata.get("annotations", {}) | {BUILD_ANNOTATION: manifest.digest(made["spec"])[:12]}
+    return made | {"metadata": metadata | {"annotations": annotations}}
 
 
 def _owner(run: Run) -> Json:

@@ -10,7 +10,7 @@ from kit19_ray import manifest, storage
 from kit19_ray.operate.spec import KitRunSpec, Stage
 
 RUN_LABEL, STAGE_LABEL = "kit19.dev/run", "kit19.dev/stage"
-HASH_ANNOTATION, ATTEMPT_ANNOTATION = "kit19.dev/hash", "kit19.dev/attempt"
+HASH_ANNOTATION, ATTEMPT_ANNOTATION, BUILD_ANNOTATION = "kit19.dev/hash", "kit19.dev/attempt", "kit19.dev/build"
 MANAGER = "kit19-operator"
 _NAME_LENGTH = 40  # KubeRay allows 47: it appends to RayJob and RayService names what must stay under 63
 

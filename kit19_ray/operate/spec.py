@@ -270,6 +270,9 @@ class KitRunSpec(Object):
     """What is tried again, and how often."""
     deadlines: Deadlines = Deadlines()
     """When a stage is stuck."""
+    skip: list[Stage] = []
+    """Stages not to run, where the config names what they would have made: `train.data`, `evaluate.model`,
+    `serve.model`."""
     ttl_seconds_after_finished: int | None = Field(None, ge=0)
     """Delete the KitRun this long after it ended without serving. None keeps it. What it wrote is never deleted."""
     suspend: bool = False
@@ -312,6 +315,7 @@ class KitRunSpec(Object):
         for stage in ("train", "evaluate", "serve"):
             if getattr(self.config, stage).use_gpu and not getattr(self.stages, stage).gpus:
                 wrong.append(f"config.{stage}.use_gpu=true, but stages.{stage}.gpus=0")
+        wrong += self._unmade()
         held_out = set(self.config.data.tasks) if self.config.data.tasks is not None else None
         for rule in self.config.evaluate.gate:
             scored = rule.task in self.config.evaluate.tasks
@@ -322,6 +326,22 @@ class KitRunSpec(Object):
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
+
+    def _unmade(self) -> list[str]:
+        """What a stage that runs would read, a skipped one would have made, and the config does not name."""
+        config, runs = self.config, {stage for stage in STAGES if stage not in self.skip}
+        needs = [
+            ("data", not config.train.data and ("train" in runs or ("evaluate" in runs and config.evaluate.held_out))),
+            ("train", not config.evaluate.model and "evaluate" in runs),
+            ("train", not config.serve.model and self.serve.enabled),
+            ("evaluate", bool(config.evaluate.gate)),
+        ]
+        keys = ("config.train.data", "config.evaluate.model", "config.serve.model", "an empty config.evaluate.gate")
+        return [
+            f"skip: without the {stage} stage {key} is needed"
+            for (stage, needed), key in zip(needs, keys)
+            if needed and stage in self.skip
+        ]
 
     def _scored(self) -> list[str]:
         own = (self.config.data.tasks or ["every task"]) if self.config.evaluate.held_out else []

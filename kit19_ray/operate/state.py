@@ -8,11 +8,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 Phase = Literal[
-    "Pending", "Data", "Training", "Evaluating", "Serving", "Ready", "Succeeded", "GateFailed", "Failed", "Suspended"
+    "Pending",
+    "Data",
+    "Training",
+    "Evaluating",
+    "Deploying",
+    "Serving",
+    "Succeeded",
+    "GateFailed",
+    "Failed",
+    "Suspended",
 ]
 Step = Literal["Waiting", "Queued", "Starting", "Running", "BackingOff", "Succeeded", "Failed"]
 
-TERMINAL: tuple[Phase, ...] = ("Ready", "Succeeded", "GateFailed", "Failed", "Suspended")
+TERMINAL: tuple[Phase, ...] = ("Serving", "Succeeded", "GateFailed", "Failed", "Suspended")
 FINISHED: tuple[Phase, ...] = ("Succeeded", "GateFailed", "Failed")
 CONDITIONS = ("Ready", "DataBuilt", "Trained", "Evaluated", "Serving", "Failed")
 
@@ -57,8 +66,12 @@ class StageStatus(Part):
     """Name of its RayJob or RayService."""
     attempt: int = 0
     """Which RayJob of this hash it is, from 0."""
+    failures: int = 0
+    """RayJobs that failed since the spec last changed."""
+    waiting_since: str | None = None
+    """Since when the child cannot be created, RFC 3339."""
     started_at: str | None = None
-    """When the child was created, RFC 3339."""
+    """When the child was created, or left its queue, RFC 3339."""
     running_at: str | None = None
     """When it was first seen running."""
     finished_at: str | None = None
@@ -67,6 +80,8 @@ class StageStatus(Part):
     """When the next attempt begins."""
     uri: str | None = None
     """Prefix of its output."""
+    reason: str | None = None
+    """Why, in one word."""
     message: str | None = None
     """What it waits for, or why it failed."""
     progress: float | None = Field(None, ge=0, le=1)

@@ -148,12 +148,10 @@ def test_queue_labels_are_those_kuberay_and_kueue_read() -> None:
     assert not any("kueue" in key or "volcano" in key for key in labels)
 
 
-def test_the_service_gets_the_model_and_no_config_or_the_config_and_no_model() -> None:
+def test_the_service_gets_the_model_of_the_train_stage() -> None:
     known = yaml.safe_load(children.ray_service(RUN, spec(), {"train": "s3://b/train-1"})["spec"]["serveConfigV2"])
     arguments = known["applications"][0]["args"]
     assert arguments == {"serve": {"host": "0.0.0.0", "model": "s3://b/train-1"}}
-    unknown = yaml.safe_load(children.ray_service(RUN, spec(), {})["spec"]["serveConfigV2"])
-    assert unknown["applications"][0]["args"]["config"] == {"root": "s3://bucket/runs"}
     assert known["applications"][0]["import_path"] == "kit19_ray.serve.deployment:build"
 
 
