@@ -7,13 +7,13 @@ loads neither Ray nor torch.
 from __future__ import annotations
 
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from kit19_ray import __version__
 from kit19_ray.config import Config
-from kit19_ray.errors import EXIT_OURS, EXIT_USER, OperateError, UserError
+from kit19_ray.errors import EXIT_DONE, EXIT_OURS, EXIT_USER, OperateError, UserError
 
 app = typer.Typer(
     name="kit19",
@@ -30,6 +30,11 @@ ConfigOption = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Overrides, such as train.epochs=1.")
 ]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Ray dashboard, http://host:8265; RAY_API_SERVER_ADDRESS or RAY_ADDRESS if not."),
+]
+Patience = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Give up after so long without an answer.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
@@ -134,6 +139,91 @@ def run(
     from kit19_ray import pipeline
 
     pipeline.run(loaded, ask, serving=not no_serve)
+
+
+@app.command()
+def submit(
+    verb: Annotated[str, typer.Argument(metavar="VERB", help="data, train, evaluate, serve, or run without serve.")],
+    config: ConfigOption = None,
+    overrides: Overrides = None,
+    address: AddressOption = None,
+    name: Annotated[str | None, typer.Option(help="Begins the job's id; the config file's name if not.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A variable of this shell that the job gets; repeatable.")
+    ] = None,
+    new: Annotated[bool, typer.Option("--new", help="Start another job even if an equal one is in flight.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id and leave it.")] = False,
+    patience: Patience = 600.0,
+    json: Json = False,
+) -> None:
+    """Send a verb to a Ray cluster, follow its log and exit with the job's status."""
+    loaded = _load(config, overrides)
+    from kit19_ray.operate import jobs
+
+    job = jobs.submit(loaded, verb, name or jobs.default_name(config), address, env or [], new)
+    _end(jobs.left(job) if no_wait else jobs.follow(job, patience, _newest), json)
+
+
+@app.command()
+def status(
+    job: Annotated[str | None, typer.Argument(metavar="[ID]", help="A job; all of them when not given.")] = None,
+    address: AddressOption = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow it as `submit` does.")] = False,
+    patience: Patience = 600.0,
+    json: Json = False,
+) -> None:
+    """Show the jobs of a Ray cluster, or one of them with its newest metrics."""
+    from kit19_ray import listing
+    from kit19_ray.operate import jobs
+    from kit19_ray.operate.dashboard import Dashboard
+
+    dashboard = jobs.told(lambda: Dashboard(address))
+    if job is None:
+        if follow:
+            raise OperateError("--follow needs the id of a job; `kit19 status` lists them")
+        listing.table([jobs.row(one) for one in jobs.told(dashboard.jobs)], as_json=json)
+        return
+    found = jobs.told(lambda: dashboard.job(job))
+    if follow:
+        _end(jobs.follow(found, patience, _newest), json)
+    listing.record(jobs.describe(found, _newest), as_json=json)
+
+
+@app.command()
+def stop(
+    job: Annotated[str, typer.Argument(metavar="ID", help="The job.")],
+    address: AddressOption = None,
+) -> None:
+    """Stop a job of a Ray cluster and wait until it has ended."""
+    from kit19_ray.operate import jobs
+    from kit19_ray.operate.dashboard import Dashboard
+
+    print(jobs.stop(jobs.told(lambda: Dashboard(address).job(job))))
+
+
+def _newest(train_uri: str) -> str | None:
+    """The newest metrics below a train prefix in words; None where they cannot be read from here."""
+    from kit19_ray.errors import StorageError
+    from kit19_ray.train import metrics, watch
+
+    try:
+        line = metrics.last(train_uri)
+    except StorageError:
+        return None
+    return line and f"train: step {line['step']}/{line['steps']}, {watch.describe(line)}"
+
+
+def _end(outcome: Any, as_json: bool) -> NoReturn:
+    """Prints how following ended, the output's URI last, and exits with the job's own code."""
+    from kit19_ray.operate import jobs
+
+    if as_json:
+        import json
+
+        print(json.dumps(jobs.result(outcome), ensure_ascii=False, indent=1))
+    elif outcome.code == EXIT_DONE:
+        print(outcome.uri or outcome.id)
+    raise typer.Exit(outcome.code)
 
 
 def main() -> NoReturn:

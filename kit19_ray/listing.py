@@ -1,4 +1,4 @@
-"""`kit19 tasks`: what can be built."""
+"""`kit19 tasks` and `kit19 status`: what can be built, what is running."""
 
 from __future__ import annotations
 
@@ -51,3 +51,28 @@ def show(config: Config, as_json: bool) -> None:
         templates = f"{row['templates']} ({row['closed']} closed)"
         table.add_row(row["task"], row["category"], row["licence"], templates, f"{row['quota']:,}")
     Console(soft_wrap=True).print(table)
+
+
+def table(found: list[dict[str, Any]], as_json: bool) -> None:
+    """Prints rows with the same keys to stdout, as a table or as JSON."""
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False)
+    for column in found[0] if found else ():
+        shown.add_column(column, no_wrap=True)
+    for row in found:
+        shown.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console(soft_wrap=True).print(shown)
+
+
+def record(found: dict[str, Any], as_json: bool) -> None:
+    """Prints one thing to stdout, a line a key or as JSON."""
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, indent=1))
+        return
+    for key, value in found.items():
+        print(f"{key:<10} {value}")
