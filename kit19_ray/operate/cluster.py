@@ -68,16 +68,13 @@ class Cluster:
             ApiError: the server refuses, or cannot be reached.
         """
         headers = {"Accept": "application/json", "Content-Type": content_type}
-        text = None if body is None else json.dumps(body)
-        if content_type == "application/json":
-            text = body  # the client writes JSON itself, and would quote a string once more
         try:
             answer = self._client.call_api(
                 path,
                 method,
                 query_params=list((query or {}).items()),
                 header_params=headers,
-                body=text,
+                body=body,
                 auth_settings=["BearerToken"],
                 _preload_content=False,
                 _return_http_data_only=True,

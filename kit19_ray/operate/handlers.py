@@ -44,7 +44,7 @@ def settings() -> kopf.OperatorSettings:
     return made
 
 
-def tell(body: Mapping[str, Any], notice: Notice) -> None:
+def tell(body: Any, notice: Notice) -> None:
     """Posts an Event about a KitRun."""
     kopf.event(kopf.Body(body), type=notice.type, reason=notice.reason, message=notice.message or notice.reason)
 
@@ -72,6 +72,10 @@ def register(registry: kopf.OperatorRegistry, reconciler: Reconciler) -> None:
     """The handlers, in `registry`."""
     wakes = Wakes()
 
+    @kopf.on.login(registry=registry)
+    def login(**values: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**values) or kopf.login_with_kubeconfig(**values)
+
     @kopf.daemon(GROUP, VERSION, PLURAL, registry=registry, cancellation_timeout=1.0)
     async def follow(namespace: Any, name: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
         """Looks at a KitRun whenever there is news, or when the last look said so."""
@@ -84,8 +88,8 @@ def register(registry: kopf.OperatorRegistry, reconciler: Reconciler) -> None:
             except ApiError as error:
                 log.warning("%s/%s: %s; again in %g s", namespace, name, error, retry)
                 after, retry = retry, min(_LAST_RETRY, 2 * retry)
-                await asyncio.sleep(min(after, 1.0))  # not at once, whatever the news
-            await _heard(bell, RESYNC_SECONDS if after is None else min(after, RESYNC_SECONDS))
+                await stopped.wait(min(after, 1.0))  # not at once, whatever the news
+            await _heard(bell, stopped, RESYNC_SECONDS if after is None else min(after, RESYNC_SECONDS))
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def run_news(namespace: Any, name: str, **_: Any) -> None:
@@ -108,10 +112,15 @@ def register(registry: kopf.OperatorRegistry, reconciler: Reconciler) -> None:
         raise kopf.TemporaryError("its children are not gone yet; is KubeRay's operator running?", delay=5)
 
 
-async def _heard(bell: asyncio.Event, seconds: float) -> None:
-    """Returns when the bell rings, or after `seconds`."""
-    waiting = asyncio.ensure_future(bell.wait())
+async def _heard(bell: asyncio.Event, stopped: kopf.DaemonStopped, seconds: float) -> None:
+    """Returns when the bell rings, when the operator or the KitRun ends, or after `seconds`."""
+    waiting = [asyncio.ensure_future(bell.wait()), asyncio.ensure_future(_ended(stopped))]
     try:
-        await asyncio.wait([waiting], timeout=seconds)
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        waiting.cancel()
+        for one in waiting:
+            one.cancel()
+
+
+async def _ended(stopped: kopf.DaemonStopped) -> None:
+    await stopped.wait()

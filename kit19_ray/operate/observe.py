@@ -48,7 +48,9 @@ class Report:
     """Of the newest line of metrics.jsonl."""
     scores: Mapping[str, Mapping[str, float]] | None = None
     error: str | None = None
-    """Why the storage could not be read."""
+    """Why nothing, or not all, is known."""
+    unreadable: bool = False
+    """The storage itself could not be read."""
 
 
 @dataclass(frozen=True)

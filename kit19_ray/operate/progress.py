@@ -43,9 +43,9 @@ def read(run: Run, spec: KitRunSpec, stage: Stage) -> Report:
             scores = json.loads(storage.read_text(storage.join(uri, "scores.json")))
             return Report(uri, scores=gate.table(scores))
     except UserError as error:
-        return Report(error=str(error).replace("\n", "; "))
+        return Report(error=str(error).replace("\n", "; "), unreadable=True)
     except (ValueError, KeyError, AttributeError) as error:
-        return Report(error=f"what the {stage} stage left is not readable: {error!r}")
+        return Report(error=f"what the {stage} stage left is not readable: {error!r}", unreadable=True)
     return Report(uri)
 
 

@@ -140,9 +140,9 @@ class Reconciler:
             for stage in due:
                 report = await self._call(_read, variables, run, spec, stage)
                 memory.reports[stage], memory.read_at[stage] = report, now
-                if report.error and stage not in ("data",):
+                if report.unreadable:
                     self._metrics.storage_errors.inc()
-                    log.info("%s/%s: %s", run.namespace, run.name, report.error)
+                    log.warning("%s/%s: %s", run.namespace, run.name, report.error)
         return {stage: memory.reports[stage] for stage in wanted if stage in memory.reports}
 
     async def _missing(self, spec: KitRunSpec, run: Run, status: Status, children: tuple[Child, ...]) -> dict[str, str]:
