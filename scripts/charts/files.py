@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from kit19_ray.operate.spec import Object
+from kit19_ray.operate.spec import Embedded, Object
 
 Json = dict[str, Any]
 BEGIN, END = "<!-- values: made by `make charts` -->\n", "<!-- end of values -->\n"
@@ -110,9 +110,7 @@ def _plain(field: FieldInfo, value: Any) -> Any:
     if isinstance(value, BaseModel):
         return {}
     if isinstance(value, list):
-        return [
-            one.model_dump(by_alias=True, exclude_unset=True) if isinstance(one, BaseModel) else one for one in value
-        ]
+        return [one.manifest() if isinstance(one, Embedded) else one for one in value]
     return value
 
 

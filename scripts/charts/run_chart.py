@@ -99,7 +99,10 @@ class NetworkPolicy(Object):
     """Make it. It needs a network plugin that enforces policies."""
     dashboard_from: list[Embedded] = [
         Embedded.model_validate(
-            {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay"}}}
+            {
+                "namespaceSelector": {},
+                "podSelector": {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}},
+            }
         )
     ]
     """NetworkPolicy peers that may reach the dashboard, port 8265. KubeRay's operator must; the default is its pods."""

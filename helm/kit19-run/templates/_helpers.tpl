@@ -7,54 +7,48 @@
 {{- $name -}}
 {{- end -}}
 
+{{/* Not app.kubernetes.io/name: on Ray's pods that is KubeRay's, and its Services select by it. */}}
 {{- define "kit19-run.selector" -}}
-app.kubernetes.io/name: kit19-run
 app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/part-of: kit19-ray
 {{- end -}}
 
 {{- define "kit19-run.labels" -}}
+app.kubernetes.io/name: kit19-run
+{{ include "kit19-run.pod-labels" . }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "kit19-run.pod-labels" -}}
 {{- with .Values.labels }}
 {{- toYaml . }}
 {{ end -}}
 {{ include "kit19-run.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: kit19-ray
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{/* What KubeRay's and Kueue's controllers read from a RayJob or RayCluster. */}}
+{{/* What KubeRay's and Kueue's controllers read from a RayJob or RayCluster: YAML, empty without a queue. */}}
 {{- define "kit19-run.queue-labels" -}}
 {{- $queue := .Values.queue -}}
-{{- with $queue.kueue }}
-kueue.x-k8s.io/queue-name: {{ . }}
-{{- end }}
-{{- with $queue.kueuePriority }}
-kueue.x-k8s.io/priority-class: {{ . }}
-{{- end }}
-{{- with $queue.scheduler }}
-ray.io/scheduler-name: {{ . }}
-{{- with $queue.priorityClass }}
-ray.io/priority-class-name: {{ . }}
-{{- end }}
-{{- end }}
-{{- if eq ($queue.scheduler | default "") "volcano" }}
-{{- with $queue.schedulerQueue }}
-volcano.sh/queue-name: {{ . }}
-{{- end }}
-{{- end }}
-{{- if eq ($queue.scheduler | default "") "yunikorn" }}
-ray.io/gang-scheduling-enabled: "true"
-yunikorn.apache.org/app-id: {{ printf "%s-%s" .Release.Namespace .Release.Name | trunc 63 | trimSuffix "-" }}
-{{- with $queue.schedulerQueue }}
-yunikorn.apache.org/queue: {{ . }}
-{{- end }}
-{{- end }}
-{{- if eq ($queue.scheduler | default "") "kai-scheduler" }}
-{{- with $queue.schedulerQueue }}
-kai.scheduler/queue: {{ . }}
-{{- end }}
-{{- end }}
+{{- $scheduler := $queue.scheduler | default "" -}}
+{{- $labels := dict "kueue.x-k8s.io/queue-name" $queue.kueue "kueue.x-k8s.io/priority-class" $queue.kueuePriority "ray.io/scheduler-name" $scheduler -}}
+{{- if $scheduler -}}
+{{- $_ := set $labels "ray.io/priority-class-name" $queue.priorityClass -}}
+{{- end -}}
+{{- if eq $scheduler "volcano" -}}
+{{- $_ := set $labels "volcano.sh/queue-name" $queue.schedulerQueue -}}
+{{- else if eq $scheduler "yunikorn" -}}
+{{- $_ := set $labels "ray.io/gang-scheduling-enabled" "true" -}}
+{{- $_ := set $labels "yunikorn.apache.org/app-id" (printf "%s-%s" .Release.Namespace .Release.Name | trunc 63 | trimSuffix "-") -}}
+{{- $_ := set $labels "yunikorn.apache.org/queue" $queue.schedulerQueue -}}
+{{- else if eq $scheduler "kai-scheduler" -}}
+{{- $_ := set $labels "kai.scheduler/queue" $queue.schedulerQueue -}}
+{{- end -}}
+{{- range $key, $value := $labels -}}
+{{- if not $value -}}{{- $_ := unset $labels $key -}}{{- end -}}
+{{- end -}}
+{{- if $labels -}}{{- toYaml $labels -}}{{- end -}}
 {{- end -}}
 
 {{- define "kit19-run.serviceAccount" -}}
@@ -92,8 +86,8 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
+{{/* `ray` and `users` of the rayproject images. */}}
 {{- define "kit19-run.pod-security" -}}
-# `ray` and `users` of the rayproject images
 runAsNonRoot: true
 runAsUser: 1000
 runAsGroup: 100

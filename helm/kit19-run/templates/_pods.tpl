@@ -78,7 +78,7 @@ metadata:
     {{- with .pods.labels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-    {{- include "kit19-run.labels" .root | nindent 4 }}
+    {{- include "kit19-run.pod-labels" .root | nindent 4 }}
     app.kubernetes.io/component: {{ .stage }}
   {{- with .pods.annotations }}
   annotations:
@@ -178,20 +178,17 @@ spec:
 {{- end -}}
 
 {{- define "kit19-run.env" -}}
+{{- $given := .pods.env | default list -}}
 {{- $own := list -}}
-{{- range .pods.env }}{{- $own = append $own .name -}}{{- end -}}
-{{- $plain := list (list "KIT19_CACHE" "/cache/kit19") (list "HF_HOME" "/cache/huggingface") (list "RAY_USAGE_STATS_ENABLED" "0") -}}
-{{- with .root.Values.storage.endpoint }}{{- $plain = append $plain (list "AWS_ENDPOINT_URL" .) -}}{{- end -}}
-{{- with .root.Values.storage.region }}{{- $plain = append $plain (list "AWS_REGION" .) -}}{{- end -}}
-{{- range $plain }}
-{{- if not (has (first .) $own) }}
-- name: {{ first . }}
-  value: {{ last . | quote }}
-{{- end }}
-{{- end }}
-{{- with .pods.env }}
-{{ toYaml . }}
-{{- end }}
+{{- range $given -}}{{- $own = append $own .name -}}{{- end -}}
+{{- $env := list -}}
+{{- $storage := .root.Values.storage -}}
+{{- range list (list "KIT19_CACHE" "/cache/kit19") (list "HF_HOME" "/cache/huggingface") (list "RAY_USAGE_STATS_ENABLED" "0") (list "AWS_ENDPOINT_URL" $storage.endpoint) (list "AWS_REGION" $storage.region) -}}
+{{- if and (last .) (not (has (first .) $own)) -}}
+{{- $env = append $env (dict "name" (first .) "value" (last .)) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (concat $env $given) -}}
 {{- end -}}
 
 {{/* The port the model answers on. */}}

@@ -6,7 +6,7 @@ metadata:
   name: {{ include "kit19-run.name" .root }}-test-{{ .name }}
   namespace: {{ .root.Release.Namespace }}
   labels:
-    {{- include "kit19-run.labels" .root | nindent 4 }}
+    {{- include "kit19-run.pod-labels" .root | nindent 4 }}
     app.kubernetes.io/component: test
   annotations:
     helm.sh/hook: test
