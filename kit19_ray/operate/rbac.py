@@ -48,7 +48,7 @@ RULES = (
     Rule(
         "networking.k8s.io",
         ("ingresses",),
-        ("get", "list", "create", "patch", "delete"),
+        ("get", "list", "watch", "create", "patch", "delete"),
         "the way in that serve.ingress asks for",
     ),
     Rule(
