@@ -223,7 +223,7 @@ def _end(outcome: Any, as_json: bool) -> NoReturn:
         print(json.dumps(jobs.result(outcome), ensure_ascii=False, indent=1))
     elif outcome.code == EXIT_DONE:
         print(outcome.uri or outcome.id)
-    raise typer.Exit(outcome.code)
+    sys.exit(outcome.code)
 
 
 def main() -> NoReturn:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 from kit19_ray.config import Config
 from kit19_ray.tasks import Task, load_tasks
+
+_PIPE_WIDTH = 1000  # columns where nobody reads: nothing is cut
 
 
 def rows(config: Config) -> list[dict[str, Any]]:
@@ -66,7 +69,7 @@ def table(found: list[dict[str, Any]], as_json: bool) -> None:
         shown.add_column(column, no_wrap=True)
     for row in found:
         shown.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console(soft_wrap=True).print(shown)
+    Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(shown)
 
 
 def record(found: dict[str, Any], as_json: bool) -> None:

@@ -77,6 +77,9 @@ class Dashboard:
             )
         shown = address or next(os.environ[name] for name in ADDRESS_VARIABLES if os.environ.get(name))
         headers = _headers()
+        runtime.environment()
+        if any(os.environ.get(name) for name in TOKEN_VARIABLES):
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray looks for a token only then, once, when imported
         try:
             with _translated():
                 self._client: Any = _client_class()(address, headers=headers, verify=_verify())
@@ -197,13 +200,10 @@ def _seconds(milliseconds: int | None) -> float | None:
 
 def _client_class() -> Any:
     """Ray's client with a time limit on every request and errors that keep their HTTP status."""
-    runtime.environment()
-    if any(os.environ.get(name) for name in TOKEN_VARIABLES):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray looks at the token only then
     from ray.job_submission import JobSubmissionClient
 
-    for module in ("dashboard_sdk", "job.sdk"):
-        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
+    for module in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{module}").setLevel(logging.ERROR)
 
     class Client(JobSubmissionClient):  # type: ignore[misc]
         def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> Any:
