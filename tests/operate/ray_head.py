@@ -20,6 +20,12 @@ import psutil
 
 REPO = Path(__file__).parents[2]
 TOKEN = "kit19-test-token-kit19-test-token"
+# Not `ray start --block`, which ends everything when the dashboard ends.
+_HEAD = """
+import sys, time, ray
+ray.init(num_cpus=2, include_dashboard=True, dashboard_port=int(sys.argv[2]), _temp_dir=sys.argv[1])
+time.sleep(3600)
+"""
 
 
 def free_ports(number: int) -> list[int]:
@@ -46,7 +52,7 @@ def environment() -> dict[str, str]:
 
 @dataclass
 class Head:
-    """`ray start --head` in a process group of its own."""
+    """A head in a process of its own."""
 
     port: int = 0
     folder: str = ""
@@ -59,16 +65,10 @@ class Head:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        gcs, self.port, client, agent, agent_grpc, metrics = free_ports(6)
+        [self.port] = free_ports(1)
         # A socket's path is at most 107 characters: no folder of pytest's.
         self.folder = tempfile.mkdtemp(prefix="kit19-", dir=os.environ.get("RAY_TMPDIR"))
-        command = [
-            *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"),
-            *(f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.port}"),
-            *(f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"),
-            *(f"--dashboard-agent-grpc-port={agent_grpc}", f"--metrics-export-port={metrics}"),
-            *("--disable-usage-stats", f"--temp-dir={self.folder}"),
-        ]
+        command = [sys.executable, "-c", _HEAD, self.folder, str(self.port)]
         with Path(self.folder, "head.log").open("wb") as log:
             self._process = subprocess.Popen(
                 command, env=environment() | {"RAY_AUTH_MODE": "token"}, stdout=log, stderr=log, start_new_session=True
