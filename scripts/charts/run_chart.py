@@ -89,7 +89,8 @@ class Auth(Object):
     mode: Literal["token", "none"] = "token"
     """token needs KubeRay 1.6 and Ray 2.52 or newer; an older KubeRay needs none."""
     existing_secret: str = ""
-    """Secret with the key `auth_token`. Empty makes one, and keeps its token on upgrade."""
+    """Secret with the key `auth_token`. Empty makes one and keeps its token on upgrade; what renders without the
+    cluster (`helm template`, Argo CD) cannot, and needs this."""
 
 
 class NetworkPolicy(Object):

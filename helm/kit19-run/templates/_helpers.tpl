@@ -63,13 +63,13 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- .Values.auth.existingSecret | default (printf "%s-token" (include "kit19-run.name" .)) -}}
 {{- end -}}
 
-{{/* The config as it was given: `kit19 --config` knows the defaults. */}}
+{{/* The config as it was given: `kit19 --config` knows the defaults. JSON, because toYaml writes 1000000 as 1e+06. */}}
 {{- define "kit19-run.config" -}}
 {{- $root := required "config.root is not set: s3://bucket/prefix, or file:/// on a shared volume" .Values.config.root -}}
 {{- if not (regexMatch "^(s3://|file:///)." $root) -}}
 {{- fail (printf "config.root=%s must be an s3:// or file:/// URI: a pod has no working directory" $root) -}}
 {{- end -}}
-{{- toYaml .Values.config -}}
+{{- toPrettyJson .Values.config -}}
 {{- end -}}
 
 {{/* One section of the config, {} when it is not given. */}}

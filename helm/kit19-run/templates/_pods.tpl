@@ -52,7 +52,7 @@ headGroupSpec:
     {{- end }}
   template:
     {{- $head := $alone | ternary $size (merge (dict "gpus" 0) .pods.head) }}
-    {{- include "kit19-run.pod" (merge (dict "container" "ray-head" "size" $head "scheduled" true) .) | nindent 4 }}
+    {{- include "kit19-run.pod" (dict "root" .root "stage" .stage "pods" .pods "config" .config "container" "ray-head" "size" $head "scheduled" true) | nindent 4 }}
 {{- if not $alone }}
 workerGroupSpecs:
   - groupName: workers
@@ -61,14 +61,14 @@ workerGroupSpecs:
     maxReplicas: {{ $workers }}
     rayStartParams: {}
     template:
-      {{- include "kit19-run.pod" (merge (dict "container" "ray-worker" "size" $size "scheduled" true "config" false) .) | nindent 6 }}
+      {{- include "kit19-run.pod" (dict "root" .root "stage" .stage "pods" .pods "config" false "container" "ray-worker" "size" $size "scheduled" true) | nindent 6 }}
 {{- end }}
 {{- end -}}
 
 {{/* Pod template of KubeRay's submitter, which hands the entrypoint to the cluster and follows its log. */}}
 {{- define "kit19-run.submitter" -}}
 {{- $size := dict "cpu" "500m" "memory" "512Mi" "gpus" 0 -}}
-{{- include "kit19-run.pod" (merge (dict "container" "ray-job-submitter" "size" $size "scheduled" false "config" false) .) -}}
+{{- include "kit19-run.pod" (dict "root" .root "stage" .stage "pods" .pods "config" false "container" "ray-job-submitter" "size" $size "scheduled" false) -}}
 {{- end -}}
 
 {{- define "kit19-run.pod" -}}
