@@ -7,7 +7,7 @@ loads neither Ray nor torch.
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -34,6 +34,9 @@ AddressOption = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Ray dashboard, http://host:8265; RAY_API_SERVER_ADDRESS or RAY_ADDRESS if not."),
 ]
+RayJobOption = Annotated[bool, typer.Option("--rayjob", help="A RayJob of the kubeconfig's cluster.")]
+KitRunOption = Annotated[bool, typer.Option("--kitrun", help="A KitRun of the kubeconfig's cluster.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Of the RayJob or KitRun.")]
 Patience = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Give up after so long without an answer.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
@@ -154,13 +157,27 @@ def submit(
     new: Annotated[bool, typer.Option("--new", help="Start another job even if an equal one is in flight.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id and leave it.")] = False,
     patience: Patience = 600.0,
+    rayjob: RayJobOption = False,
+    kitrun: KitRunOption = False,
+    namespace: Namespace = None,
+    spec: Annotated[str | None, typer.Option(metavar="FILE", help="The rest of a KitRun's spec, YAML.")] = None,
+    image: Annotated[str | None, typer.Option(help="Container image, instead of --spec's images.train.")] = None,
     json: Json = False,
 ) -> None:
-    """Send a verb to a Ray cluster, follow its log and exit with the job's status."""
+    """Send a verb to a Ray cluster or to Kubernetes, follow it and exit with the job's status."""
+    kind = _kind(rayjob, kitrun, address)
+    if kind and env:
+        raise OperateError("--env: pods take variables from the cluster: `env` and `envFrom` of a stage in --spec")
+    if not kind and (spec or image or namespace):
+        raise OperateError("--spec, --image and --namespace are for --rayjob and --kitrun")
     loaded = _load(config, overrides)
     from kit19_ray.operate import jobs
 
-    job = jobs.submit(loaded, verb, name or jobs.default_name(config), address, env or [], new)
+    name = name or jobs.default_name(config)
+    if kind:
+        job = jobs.submit_to_kube(loaded, verb, name, kind, namespace, spec, image, new)
+    else:
+        job = jobs.submit(loaded, verb, name, address, env or [], new)
     _end(jobs.left(job) if no_wait else jobs.follow(job, patience, _newest), json)
 
 
@@ -170,6 +187,9 @@ def status(
     address: AddressOption = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow it as `submit` does.")] = False,
     patience: Patience = 600.0,
+    rayjob: RayJobOption = False,
+    kitrun: KitRunOption = False,
+    namespace: Namespace = None,
     json: Json = False,
 ) -> None:
     """Show the jobs of a Ray cluster, or one of them with its newest metrics."""
@@ -177,13 +197,15 @@ def status(
     from kit19_ray.operate import jobs
     from kit19_ray.operate.dashboard import Dashboard
 
-    dashboard = jobs.told(lambda: Dashboard(address))
+    kind = _kind(rayjob, kitrun, address)
     if job is None:
-        if follow:
-            raise OperateError("--follow needs the id of a job; `kit19 status` lists them")
-        listing.table([jobs.row(one) for one in jobs.told(dashboard.jobs)], as_json=json)
+        if follow or kind:
+            raise OperateError(
+                "the id of a job is needed", hint="`kit19 status` or `kubectl get rayjobs,kitruns` list them"
+            )
+        listing.table([jobs.row(one) for one in jobs.told(Dashboard(address).jobs)], as_json=json)
         return
-    found = jobs.told(lambda: dashboard.job(job))
+    found = jobs.find(job, kind, namespace, address)
     if follow:
         _end(jobs.follow(found, patience, _newest), json)
     listing.record(jobs.describe(found, _newest), as_json=json)
@@ -193,12 +215,23 @@ def status(
 def stop(
     job: Annotated[str, typer.Argument(metavar="ID", help="The job.")],
     address: AddressOption = None,
+    rayjob: RayJobOption = False,
+    kitrun: KitRunOption = False,
+    namespace: Namespace = None,
 ) -> None:
-    """Stop a job of a Ray cluster and wait until it has ended."""
+    """Stop a job and wait until it has ended: a RayJob is deleted, a KitRun suspended."""
     from kit19_ray.operate import jobs
-    from kit19_ray.operate.dashboard import Dashboard
 
-    print(jobs.stop(jobs.told(lambda: Dashboard(address).job(job))))
+    print(jobs.stop(jobs.find(job, _kind(rayjob, kitrun, address), namespace, address)))
+
+
+def _kind(rayjob: bool, kitrun: bool, address: str | None) -> Literal["RayJob", "KitRun"] | None:
+    """What the options ask for; None means a job of a dashboard."""
+    if rayjob + kitrun + (address is not None) > 1:
+        raise OperateError("--address, --rayjob and --kitrun exclude one another")
+    if rayjob:
+        return "RayJob"
+    return "KitRun" if kitrun else None
 
 
 def _newest(train_uri: str) -> str | None:
@@ -210,7 +243,7 @@ def _newest(train_uri: str) -> str | None:
         line = metrics.last(train_uri)
     except StorageError:
         return None
-    return line and f"train: step {line['step']}/{line['steps']}, {watch.describe(line)}"
+    return None if line is None else f"train: step {line['step']}/{line['steps']}, {watch.describe(line)}"
 
 
 def _end(outcome: Any, as_json: bool) -> NoReturn:

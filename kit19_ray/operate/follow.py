@@ -241,7 +241,11 @@ class Follower:
             said += f" with exit code {report.exit_code}"
         if missing:
             self._say(f"submit: the end of the log could not be read ({missing}); the status is certain")
-        if report.message and report.state == "FAILED" and (missing or report.exit_code is None):
+        if (
+            report.message
+            and report.state == "FAILED"
+            and (missing or report.exit_code is None or not self._cursor.seen)
+        ):
             self._say(report.message.rstrip())  # the log does not end with it
         self._say(f"submit: {self._job.id} {said}")
         if self._lines.no_package:

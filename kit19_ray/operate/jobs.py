@@ -7,18 +7,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeVar
 
+from kit19_ray import yamlfile
 from kit19_ray.config import Config
 from kit19_ray.errors import EXIT_DONE, OperateError
 from kit19_ray.operate import submission
 from kit19_ray.operate.dashboard import Dashboard, DashboardJob, Listed
-from kit19_ray.operate.follow import ENDED, Follower, Job, Lines, Outcome, Unreachable
+from kit19_ray.operate.follow import ENDED, Follower, Gone, Job, Lines, Outcome, Unreachable
+from kit19_ray.operate.naming import Run
 from kit19_ray.operate.summary import duration
 from kit19_ray.progress import say
 
 _STOP_SECONDS = 60.0
+Kind = Literal["RayJob", "KitRun"]
+T = TypeVar("T")
 Newest = Callable[[str], str | None]
 
 
@@ -50,7 +54,69 @@ def submit(config: Config, verb: str, name: str, address: str | None, env: Seque
     return job
 
 
-def told(call: Callable[[], Any]) -> Any:
+def submit_to_kube(
+    config: Config,
+    verb: str,
+    name: str,
+    kind: Kind,
+    namespace: str | None,
+    spec: str | None,
+    image: str | None,
+    anew: bool,
+) -> Job:
+    """Sends `kit19 <verb>` as a RayJob, or the whole run as a KitRun, to the cluster of the kubeconfig.
+
+    Args:
+        spec: YAML file with the rest of a KitRun's spec.
+
+    Raises:
+        OperateError: nothing was sent.
+    """
+    from kit19_ray.operate import kube
+
+    if kind == "KitRun":
+        submission.check_verb(verb, ("run",))
+        if anew:
+            raise OperateError("--new: a KitRun is one thing with a name; give another --name")
+    made = kube.make_spec(config, yamlfile.parse(_read(spec), spec, OperateError) if spec else {}, image)
+    for warning in submission.local_paths(config):
+        say(f"submit: {warning}")
+    cluster, place = kube.connect(namespace)
+    run = Run(submission.slug(name), place)
+    if kind == "KitRun":
+        job, created = told(lambda: kube.apply_run(cluster, run, made)), True
+    else:
+        job, created = told(lambda: kube.create_job(cluster, run, made, verb, anew))
+    say(f"submit: {job.id} was submitted" if created else f"submit: {job.id} is in flight already; following it")
+    return job
+
+
+def find(name: str, kind: Kind | None, namespace: str | None, address: str | None) -> Job:
+    """The job `name` of a dashboard, or the RayJob or KitRun of that name.
+
+    Raises:
+        OperateError: there is none.
+    """
+    if kind is None:
+        return told(lambda: Dashboard(address).job(name))
+    from kit19_ray.operate import kube
+
+    cluster, place = kube.connect(namespace)
+    job = kube.KubeJob(cluster, kind, place, name)
+    try:
+        told(job.poll)
+    except Gone:
+        raise OperateError(f"{name}: no such {kind} in namespace {place}") from None
+    return job
+
+
+def _read(path: str) -> str:
+    if not Path(path).is_file():
+        raise OperateError(f"--spec {path}: no such file")
+    return Path(path).read_text(encoding="utf-8")
+
+
+def told(call: Callable[[], T]) -> T:
     """What `call` returns.
 
     Raises:
@@ -76,7 +142,7 @@ def left(job: Job) -> Outcome:
     return Outcome(job.id, None, EXIT_DONE)
 
 
-def stop(job: DashboardJob) -> str:
+def stop(job: Job) -> str:
     """Stops the job and returns its status once it has ended; nothing happens to one that has.
 
     Raises:
@@ -87,15 +153,23 @@ def stop(job: DashboardJob) -> str:
         return before.state
     told(job.stop)
     limit = time.monotonic() + _STOP_SECONDS
-    while (report := told(job.poll)).state not in ENDED:
-        if time.monotonic() > limit:
-            raise OperateError(f"{job.id} was asked to stop and has not after {_STOP_SECONDS:.0f} s")
+    while time.monotonic() < limit:
+        try:
+            report = told(job.poll)
+        except Gone:
+            return "STOPPED"  # a RayJob is stopped by deleting it
+        if report.state in ENDED:
+            return report.state
         time.sleep(0.5)
-    return report.state
+    raise OperateError(f"{job.id} was asked to stop and has not after {_STOP_SECONDS:.0f} s")
 
 
-def describe(job: DashboardJob, newest: Newest | None) -> dict[str, Any]:
+def describe(job: Job, newest: Newest | None) -> dict[str, Any]:
     """What is known of a job: status, times, message, output, newest metrics; JSON-ready."""
+    if not isinstance(job, DashboardJob):
+        report = told(job.poll)
+        shown = {"id": job.id, "status": report.state, "detail": report.detail, "message": report.message}
+        return {key: value for key, value in shown.items() if value}
     one: Listed = told(job.listed)
     lines = Lines()
     lines.feed(told(job.log))

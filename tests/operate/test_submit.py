@@ -266,7 +266,7 @@ def test_user_mistakes_send_nothing(head: Head, tmp_path: Path) -> None:
         (["submit", "data", root, "--env", "A=b"], "--env A=...: give the name only"),
         (["submit", "data", root, "data.quotta=1"], "did you mean 'quota'"),
         (["status", "nobody"], "nobody: no such job"),
-        (["status", "--follow"], "--follow needs the id of a job"),
+        (["status", "--follow"], "the id of a job is needed"),
         (["stop", "nobody"], "nobody: no such job"),
     ]:
         code, out, err = kit19(*words, address=head.address)
