@@ -20,7 +20,7 @@ from typing import Any
 
 from kit19_ray import runtime
 from kit19_ray.errors import OperateError, nearest
-from kit19_ray.operate.follow import ENDED, Gone, Report, State, Unreachable
+from kit19_ray.operate.job import ENDED, Gone, Report, State, Unreachable
 from kit19_ray.operate.submission import Submission, attempt_of
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -146,7 +146,7 @@ class Dashboard:
 
 
 class DashboardJob:
-    """A submitted job (`follow.Job`)."""
+    """A submitted job (`job.Job`)."""
 
     def __init__(self, dashboard: Dashboard, name: str) -> None:
         self._dashboard, self._client, self.id = dashboard, dashboard._client, name

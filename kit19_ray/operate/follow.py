@@ -7,7 +7,6 @@ nothing is printed twice, and a job whose end cannot be learned is never reporte
 from __future__ import annotations
 
 import queue
-import re
 import signal
 import sys
 import threading
@@ -15,139 +14,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from kit19_ray.errors import EXIT_DONE, EXIT_OURS, EXIT_USER
+from kit19_ray.errors import EXIT_OURS
+from kit19_ray.operate.job import ENDED, EXIT_STOPPED, Gone, Job, Outcome, Report, Unreachable, exit_code
+from kit19_ray.operate.joblog import Lines, LogCursor
 from kit19_ray.progress import say
-
-State = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
-ENDED: tuple[State, ...] = ("SUCCEEDED", "FAILED", "STOPPED")
-EXIT_STOPPED = 130
 
 POLL_SECONDS = 1.0
 _LONGEST_PAUSE = 10.0  # seconds between attempts at a cluster that does not answer
 _LOG_SECONDS = 30.0  # how long the end of the log is tried for once the job has ended
 _SILENCE_SECONDS = 30.0  # the run's own metrics are shown when the log says nothing for so long
-_URI = re.compile(r"(?:file|s3)://\S+")
-_TRAINS = re.compile(r"-> ((?:file|s3)://\S+/train-[0-9a-f]+)$", re.MULTILINE)
-
-
-class Unreachable(Exception):
-    """The cluster does not answer now; the job goes on without us."""
-
-
-class Gone(Exception):
-    """The cluster answers and does not know the job."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the cluster says of a job.
-
-    Attributes:
-        message: why it failed, or what it waits for.
-        exit_code: of the job's own process; None while it runs, or where it is not told.
-        detail: where it is, in a few words; shown each time it changes.
-    """
-
-    state: State
-    message: str = ""
-    exit_code: int | None = None
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How following ended.
-
-    Attributes:
-        state: None when the end of the job is not known: detached from, or lost.
-        code: the exit code.
-        uri: the last output prefix the job printed.
-    """
-
-    id: str
-    state: State | None
-    code: int
-    uri: str | None = None
-    message: str = ""
-
-
-class Job(Protocol):
-    """A job on a cluster. Every method may raise Unreachable or Gone."""
-
-    @property
-    def id(self) -> str:
-        """Its name on the cluster."""
-
-    def poll(self) -> Report:
-        """Its status now."""
-
-    def tail(self, emit: Callable[[str], None]) -> None:
-        """Gives `emit` the log from its first character on, until the stream ends, for whatever reason."""
-
-    def log(self) -> str:
-        """All of the log so far."""
-
-    def stop(self) -> None:
-        """Asks for its end."""
-
-    def commands(self) -> tuple[str, str]:
-        """The commands that follow it and that stop it."""
-
-
-def exit_code(report: Report) -> int:
-    """0 succeeded, 2 the job says it is the user's mistake, 1 failed, 130 stopped."""
-    if report.state == "SUCCEEDED":
-        return EXIT_DONE
-    if report.state == "STOPPED":
-        return EXIT_STOPPED
-    return EXIT_USER if report.exit_code == EXIT_USER else EXIT_OURS
-
-
-class LogCursor:
-    """Joins streams that each begin at the log's first character: every character comes out once, in order."""
-
-    def __init__(self) -> None:
-        self.seen = self._at = 0
-
-    def restart(self) -> None:
-        """The next text is the log's beginning."""
-        self._at = 0
-
-    def feed(self, text: str) -> str:
-        """What of `text` is new."""
-        new = text[max(0, self.seen - self._at) :]
-        self._at += len(text)
-        self.seen = max(self.seen, self._at)
-        return new
-
-
-class Lines:
-    """What is worth knowing in a log.
-
-    Attributes:
-        uri: the last output prefix, on a line of its own.
-        trains: the prefix being trained into.
-        no_package: the cluster's Python has no kit19-ray.
-    """
-
-    def __init__(self) -> None:
-        self._rest = ""
-        self.uri: str | None = None
-        self.trains: str | None = None
-        self.no_package = False
-
-    def feed(self, text: str) -> None:
-        """The next piece of the log."""
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            if _URI.fullmatch(line.strip()):
-                self.uri = line.strip()
-            elif found := _TRAINS.search(line):
-                self.trains = found[1]
-            elif "No module named kit19_ray" in line:
-                self.no_package = True
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from kit19_ray.config import Config
 from kit19_ray.errors import EXIT_DONE, OperateError
 from kit19_ray.operate import submission
 from kit19_ray.operate.dashboard import Dashboard, DashboardJob, Listed
-from kit19_ray.operate.follow import ENDED, Follower, Gone, Job, Lines, Outcome, Unreachable
+from kit19_ray.operate.follow import Follower
+from kit19_ray.operate.job import ENDED, Gone, Job, Outcome, Unreachable
+from kit19_ray.operate.joblog import Lines
 from kit19_ray.operate.naming import Run
 from kit19_ray.operate.summary import duration
 from kit19_ray.progress import say

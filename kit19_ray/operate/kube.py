@@ -19,7 +19,7 @@ from kit19_ray.errors import EXIT_USER, OperateError, StorageError
 from kit19_ray.operate import children, naming, submission
 from kit19_ray.operate.cluster import ApiError, Cluster
 from kit19_ray.operate.crd import API_VERSION, PLURAL
-from kit19_ray.operate.follow import ENDED, Gone, Report, State, Unreachable
+from kit19_ray.operate.job import ENDED, Gone, Report, State, Unreachable
 from kit19_ray.operate.naming import Run
 from kit19_ray.operate.observe import child, judge
 from kit19_ray.operate.spec import STAGES, KitRunSpec, Stage, parse
@@ -125,7 +125,7 @@ def apply_run(cluster: Cluster, run: Run, spec: KitRunSpec) -> KubeJob:
 
 
 class KubeJob:
-    """A RayJob or a KitRun (`follow.Job`).
+    """A RayJob or a KitRun (`job.Job`).
 
     Args:
         pointer_uri: where a RayJob's stage leaves its output's URI.

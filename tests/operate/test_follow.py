@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from kit19_ray.errors import OperateError
 from kit19_ray.operate import follow
-from kit19_ray.operate.follow import Follower, Gone, Lines, LogCursor, Report, Unreachable, exit_code
+from kit19_ray.operate.follow import Follower
+from kit19_ray.operate.job import Gone, Outcome, Report, Unreachable, exit_code
+from kit19_ray.operate.joblog import Lines, LogCursor
 
 LOG = "data: begun\n한글 로그\ntrain: 3 steps -> s3://b/runs/train-0123456789ab\ns3://b/runs/data-0123\nlast words"
 
@@ -95,7 +97,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "_SILENCE_SECONDS", 0.0)
 
 
-def run(job: Scripted, **options: object) -> tuple[follow.Outcome, str]:
+def run(job: Scripted, **options: object) -> tuple[Outcome, str]:
     text: list[str] = []
     outcome = Follower(job, write=text.append, **options).run()  # type: ignore[arg-type]
     return outcome, "".join(text)
@@ -119,9 +121,7 @@ def test_a_log_that_is_lost_changes_no_status(capsys: pytest.CaptureFixture[str]
 
 def test_an_outage_is_told_once_and_survived(capsys: pytest.CaptureFixture[str]) -> None:
     up = Report("RUNNING")
-    outcome, _ = run(
-        Scripted([Report("RUNNING"), *[Unreachable("HTTP 503")] * 3, Report("RUNNING"), Report("SUCCEEDED")])
-    )
+    outcome, _ = run(Scripted([up, *[Unreachable("HTTP 503")] * 3, up, Report("SUCCEEDED")]))
     said = capsys.readouterr().err
     assert outcome.code == 0 and said.count("does not answer (HTTP 503)") == 1 and said.count("answers again") == 1
 
