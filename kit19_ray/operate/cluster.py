@@ -101,17 +101,13 @@ class Cluster:
             found += [item | {"kind": kind} for item in listed["items"] if _owned(item, run)]
         return found
 
-    def apply(self, manifest: Json) -> None:
-        """Server-side apply; the operator's fields are its own, whoever else changed them."""
+    def apply(self, manifest: Json) -> Json:
+        """Server-side apply, and the object as it is then; the operator's fields are its own, whoever changed them."""
         api, plural = _PATHS[manifest["kind"]]
         metadata = manifest["metadata"]
-        self.request(
-            "PATCH",
-            f"{api}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}",
-            manifest,
-            "application/apply-patch+yaml",
-            {"fieldManager": naming.MANAGER, "force": "true"},
-        )
+        path = f"{api}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
+        query = {"fieldManager": naming.MANAGER, "force": "true"}
+        return self.request("PATCH", path, manifest, "application/apply-patch+yaml", query)
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Deletes a child when what hangs on it is gone; one that is not there is no error."""

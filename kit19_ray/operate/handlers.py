@@ -12,7 +12,7 @@ import kopf
 from kit19_ray.operate.cluster import ApiError
 from kit19_ray.operate.crd import GROUP, PLURAL, VERSION
 from kit19_ray.operate.naming import RUN_LABEL
-from kit19_ray.operate.reconcile import Reconciler
+from kit19_ray.operate.reconcile import APPLIED, Reconciler
 from kit19_ray.operate.summary import Notice
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class Wakes:
 
     def __init__(self) -> None:
         self._bells: dict[tuple[str, str], asyncio.Event] = {}
+        self._seen: dict[str, tuple[Any, ...]] = {}
 
     def bell(self, namespace: str, name: str) -> asyncio.Event:
         """The bell of a run."""
@@ -63,9 +64,17 @@ class Wakes:
         """Wakes whoever follows a run."""
         self.bell(namespace, name).set()
 
-    def forget(self, namespace: str, name: str) -> None:
+    def new(self, meta: Mapping[str, Any]) -> bool:
+        """Whether a KitRun was made, edited or deleted; the operator's own writes of its status are no news."""
+        seen = (meta.get("generation"), meta.get("deletionTimestamp"), dict(meta.get("annotations", {})).get(APPLIED))
+        changed = self._seen.get(meta["uid"]) != seen
+        self._seen[meta["uid"]] = seen
+        return changed
+
+    def forget(self, namespace: str, name: str, uid: str) -> None:
         """Takes the bell of a run away."""
         self._bells.pop((namespace, name), None)
+        self._seen.pop(uid, None)
 
 
 def register(registry: kopf.OperatorRegistry, reconciler: Reconciler) -> None:
@@ -92,21 +101,24 @@ def register(registry: kopf.OperatorRegistry, reconciler: Reconciler) -> None:
             await _heard(bell, stopped, RESYNC_SECONDS if after is None else min(after, RESYNC_SECONDS))
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def run_news(namespace: Any, name: str, **_: Any) -> None:
-        wakes.ring(namespace, name)
+    async def run_news(namespace: Any, name: str, meta: Mapping[str, Any], **_: Any) -> None:
+        if wakes.new(meta):
+            wakes.ring(namespace, name)
 
     @kopf.on.event("ray.io", "v1", "rayjobs", registry=registry, labels={RUN_LABEL: kopf.PRESENT})
     @kopf.on.event("ray.io", "v1", "rayservices", registry=registry, labels={RUN_LABEL: kopf.PRESENT})
-    async def child_news(namespace: Any, meta: Mapping[str, Any], **_: Any) -> None:
+    @kopf.on.event("networking.k8s.io", "v1", "ingresses", registry=registry, labels={RUN_LABEL: kopf.PRESENT})
+    async def child_news(namespace: Any, meta: Mapping[str, Any], type: str | None, body: Any, **_: Any) -> None:
         for owner in meta.get("ownerReferences", []):
-            wakes.ring(namespace, owner["name"])
+            if reconciler.heard(owner["uid"], body, gone=type == "DELETED"):
+                wakes.ring(namespace, owner["name"])
 
     @kopf.on.delete(GROUP, VERSION, PLURAL, registry=registry)
     async def leave(namespace: Any, name: str, uid: str, **_: Any) -> None:
         """Waits until the children are gone, then lets the KitRun go; what they wrote stays."""
         for _attempt in range(int(_GONE_SECONDS / 0.25)):
             if await reconciler.children_gone(namespace, name, uid):
-                wakes.forget(namespace, name)
+                wakes.forget(namespace, name, uid)
                 return
             await asyncio.sleep(0.25)
         raise kopf.TemporaryError("its children are not gone yet; is KubeRay's operator running?", delay=5)

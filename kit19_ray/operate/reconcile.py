@@ -1,8 +1,9 @@
 """One look at a KitRun: read it and its children, plan, write the status, carry out the actions.
 
-What is read is read from the API server, not from a cache of watch events: a plan on stale news could make a child
-twice. The status is written first and only at the resourceVersion it was planned from; when somebody else was faster,
-all of it is done again.
+Which children there are is known from a list at the first look, from the operator's own writes and from watch events.
+Of what others do news may be lost, so a plan that waits for a child to go is made again from a fresh list, and so is
+every plan once in five minutes. The status is written first, and only over the status and the spec it was planned
+from; when somebody else was faster, all of it is done again.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from kit19_ray import storage
 from kit19_ray.errors import OperateError
 from kit19_ray.operate import naming, observe, progress
-from kit19_ray.operate.cluster import ApiError, Cluster
+from kit19_ray.operate.cluster import OBSERVED, ApiError, Cluster
 from kit19_ray.operate.metrics import Metrics
 from kit19_ray.operate.naming import Run
 from kit19_ray.operate.observe import Child, Observed, Report
@@ -33,8 +34,9 @@ from kit19_ray.operate.summary import Notice, notices
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-_CONFLICTS = 8
+APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_CONFLICTS = 20
+_FRESH_SECONDS = 300.0
 _REFUSALS = (400, 422)  # the object is wrong; every other refusal may pass
 _THREADS = 8
 
@@ -49,6 +51,8 @@ class _Memory:
     read_at: dict[Stage, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     generation: int = 0
+    children: dict[tuple[str, str], Child] = field(default_factory=dict)
+    listed_at: float = -_FRESH_SECONDS
 
 
 class Reconciler:
@@ -79,18 +83,29 @@ class Reconciler:
         self._metrics.seconds.observe(time.monotonic() - begun)
         return after
 
+    def heard(self, uid: str, item: Mapping[str, Any], gone: bool) -> bool:
+        """Takes in news of a child of the KitRun with this uid; False when nothing in it matters."""
+        known = self._memory.setdefault(uid, _Memory()).children
+        key = (item["kind"], item["metadata"]["name"])
+        if gone:
+            return known.pop(key, None) is not None
+        if key[0] not in OBSERVED:
+            return False
+        child, before = observe.child(item), known.get(key)
+        known[key] = child
+        return child != before
+
     async def _look(self, namespace: str, name: str) -> float | None:
+        body = await self._call(self._cluster.run, namespace, name)
         for _ in range(_CONFLICTS):
-            body = await self._call(self._cluster.run, namespace, name)
             if body is None or "deletionTimestamp" in body["metadata"]:
                 return None
             before = Status.model_validate(body.get("status") or {})
             made = await self._plan(body, before)
-            if not await self._write(body, before, made.status):
-                self._metrics.reconciles.labels("conflict").inc()
-                continue
-            self._announce(body, before, made.status)
-            return await self._carry_out(body, made)
+            written, body = await self._write(body, before, made.status)
+            if written and body is not None:
+                self._announce(body, before, made.status)
+                return await self._carry_out(body, made)
         raise ApiError(409, f"{namespace}/{name}: its status changed {_CONFLICTS} times while it was being planned")
 
     async def children_gone(self, namespace: str, name: str, uid: str) -> bool:
@@ -116,12 +131,20 @@ class Reconciler:
         if memory.generation != metadata["generation"]:
             memory.refused, memory.reports, memory.read_at = {}, {}, {}
             memory.generation = metadata["generation"]
-        found = await self._call(self._cluster.children, run)
-        children = tuple(observe.child(item) for item in found)
-        reports = await self._reports(run, spec, before, children, memory)
-        missing = await self._missing(spec, run, before, children)
-        observed = Observed(children, reports, missing, dict(memory.refused))
-        return plan(run, metadata["generation"], spec, before, observed, now)
+        fresh = time.monotonic() - memory.listed_at >= _FRESH_SECONDS
+        while True:
+            if fresh:
+                found = [observe.child(item) for item in await self._call(self._cluster.children, run)]
+                memory.children = {(child.kind, child.name): child for child in found}
+                memory.listed_at = time.monotonic()
+            children = tuple(memory.children.values())
+            reports = await self._reports(run, spec, before, children, memory)
+            missing = await self._missing(spec, run, before, children)
+            observed = Observed(children, reports, missing, dict(memory.refused))
+            made = plan(run, metadata["generation"], spec, before, observed, now)
+            if fresh or not _waits(made):
+                return made
+            fresh = True
 
     async def _reports(
         self, run: Run, spec: KitRunSpec, status: Status, children: tuple[Child, ...], memory: _Memory
@@ -167,25 +190,29 @@ class Reconciler:
                 return {}
             raise
 
-    async def _write(self, body: dict[str, Any], before: Status, after: Status) -> bool:
-        """Writes the status where it changed; False when the KitRun changed meanwhile."""
-        metadata = body["metadata"]
-        self._metrics.show(metadata["namespace"], metadata["name"], after)
-        if after.dump() == before.dump() and "status" in body:
-            return True
-        try:
-            await self._call(
-                self._cluster.write_status,
-                metadata["namespace"],
-                metadata["name"],
-                metadata["resourceVersion"],
-                after.dump(),
-            )
-        except ApiError as error:
-            if error.status in (404, 409):
-                return False
-            raise
-        return True
+    async def _write(
+        self, body: dict[str, Any] | None, before: Status, after: Status
+    ) -> tuple[bool, dict[str, Any] | None]:
+        """Writes the status where it changed. Returns False with the KitRun as it is now when that is another one than
+        was planned for; a change of its labels or annotations alone is none.
+        """
+        planned = body
+        while body is not None and planned is not None and _same(planned, body):
+            metadata = body["metadata"]
+            if after.dump() == before.dump() and "status" in body:
+                return True, body
+            place = metadata["namespace"], metadata["name"]
+            try:
+                await self._call(self._cluster.write_status, *place, metadata["resourceVersion"], after.dump())
+            except ApiError as error:
+                if error.status not in (404, 409):
+                    raise
+                self._metrics.reconciles.labels("conflict").inc()
+                body = await self._call(self._cluster.run, *place)
+                continue
+            self._metrics.show(*place, after)
+            return True, body
+        return False, body
 
     def _announce(self, body: dict[str, Any], before: Status, after: Status) -> None:
         if before.phase != after.phase:
@@ -199,9 +226,13 @@ class Reconciler:
         for action in made.actions:
             if isinstance(action, Delete):
                 await self._call(self._cluster.delete, action.kind, metadata["namespace"], action.name)
+                known = self._memory[metadata["uid"]].children
+                if child := known.get((action.kind, action.name)):
+                    known[action.kind, action.name] = replace(child, deleting=True)
             elif isinstance(action, Apply):
                 try:
-                    await self._call(self._cluster.apply, action.manifest)
+                    made_object = await self._call(self._cluster.apply, action.manifest)
+                    self.heard(metadata["uid"], made_object, gone=False)
                 except ApiError as error:
                     if error.status not in _REFUSALS:
                         raise
@@ -230,10 +261,23 @@ def read_spec(body: Mapping[str, Any]) -> KitRunSpec:
         OperateError: a key or a value is wrong.
     """
     metadata = body["metadata"]
-    applied = (metadata.get("annotations") or {}).get(_APPLIED)
+    applied = (metadata.get("annotations") or {}).get(APPLIED)
     if applied:
         parse(json.loads(applied).get("spec") or {}, metadata["name"])
     return parse(body["spec"], metadata["name"])
+
+
+def _waits(made: Plan) -> bool:
+    """Whether a plan waits for a child to go, of whose end there may have been no news."""
+    stages = [getattr(made.status.stages, stage) for stage in (*STAGES, "serve")]
+    return any(one.state == "Waiting" and one.message for one in stages)
+
+
+def _same(planned: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a plan for `planned` is one for `now`."""
+    keys = ("uid", "generation", "deletionTimestamp")
+    same = all(planned["metadata"].get(key) == now["metadata"].get(key) for key in keys)
+    return same and planned.get("status") == now.get("status")
 
 
 def _read(variables: Mapping[str, str], run: Run, spec: KitRunSpec, stage: Stage) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,5 +42,5 @@ def operator(operated_plane: ControlPlane, place: str, tmp_path: Path) -> Iterat
     try:
         yield process
     finally:
-        process.stop()
-        print(process.log.read_text()[-4000:])
+        process.kill()
+        sys.stderr.write(process.log.read_text()[-4000:])

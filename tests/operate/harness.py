@@ -38,6 +38,17 @@ def install(plane: ControlPlane) -> None:
     """The KitRun CRD; nothing where it is there in this version already."""
     plane.kubectl("apply", "-f", str(REPO / "k8s" / "crd.yaml"))
     wait_for_crds(plane, ["kitruns.kit19.dev"])
+    _await_collector(plane)
+
+
+def _await_collector(plane: ControlPlane) -> None:
+    """Waits for the garbage collector to know the new kinds, which it looks for twice a minute."""
+    meta = {"name": "warm-up", "namespace": "default"}
+    job = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": meta, "spec": {"entrypoint": "true"}}
+    run = kitrun("warm-up", "default")
+    create(plane, job, run)
+    for kind in ("rayjob", "kitrun"):
+        plane.kubectl("delete", kind, "warm-up", "-n", "default", "--cascade=foreground", "--timeout=90s")
 
 
 @contextmanager
@@ -85,13 +96,19 @@ def token(plane: ControlPlane, namespace: str) -> str:
 class OperatorProcess:
     """`kit19 operate` in one namespace."""
 
-    def __init__(self, plane: ControlPlane, namespace: str, folder: Path, identity: str = "test") -> None:
+    def __init__(
+        self, plane: ControlPlane, namespace: str, folder: Path, identity: str = "test", server: str | None = None
+    ) -> None:
         self.namespace, self.identity = namespace, identity
         self.health, self.metrics = free_port(), free_port()
         self.log = folder / f"operator-{namespace}-{identity}.log"
-        self._kubeconfig = folder / f"kubeconfig-{namespace}"
+        self._kubeconfig = folder / f"kubeconfig-{namespace}-{identity}"
         config = yaml.safe_load(plane.kubeconfig.read_text())
-        config["users"] = [{"name": user["name"], "user": {"token": token(plane, namespace)}} for user in config["users"]]
+        config["users"] = [
+            {"name": user["name"], "user": {"token": token(plane, namespace)}} for user in config["users"]
+        ]
+        if server is not None:
+            config["clusters"][0]["cluster"]["server"] = server
         self._kubeconfig.write_text(yaml.safe_dump(config))
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -165,8 +182,37 @@ def create(plane: ControlPlane, *runs: Json) -> None:
     plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(runs))
 
 
+def write_scores(root: Path, score: float) -> Any:
+    """What a stage leaves in the storage when its job completes: its pointer, and the scores."""
+
+    def done(job: Json) -> None:
+        head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+        pointer = next(v["value"] for v in head["env"] if v["name"] == "KIT19_POINTER")
+        stage = job["metadata"]["labels"]["kit19.dev/stage"]
+        uri = f"file://{root}/{stage}-1"
+        target = Path(pointer.removeprefix("file://"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps({"stage": stage, "uri": uri, "finished": True}))
+        if stage == "evaluate":
+            (root / "evaluate-1").mkdir(exist_ok=True)
+            scores = {"tasks": {"kobest_copa": {"acc": score}}, "held_out": {}}
+            (root / "evaluate-1" / "scores.json").write_text(json.dumps(scores))
+
+    return done
+
+
+def gated(root: Path) -> Json:
+    """Of a KitRun's spec: this root, and a gate at 0.5."""
+    return {"config": {"root": f"file://{root}", "evaluate": {"gate": [{"task": "kobest_copa", "min": 0.5}]}}}
+
+
+def phase(cluster: Cluster, namespace: str, name: str) -> str:
+    """A KitRun's phase; "" where it has none yet."""
+    return str(((cluster.run(namespace, name) or {}).get("status") or {}).get("phase", ""))
+
+
 def until(seen: Callable[[], T | None], seconds: float, otherwise: str | Callable[[], str]) -> T:
-    """The first result of `seen` that is not None or False.
+    """The first result of `seen` that is true.
 
     Raises:
         AssertionError: there is none within `seconds`.
@@ -174,7 +220,7 @@ def until(seen: Callable[[], T | None], seconds: float, otherwise: str | Callabl
     limit = time.monotonic() + seconds
     while True:
         found = seen()
-        if found is not None and found is not False:
+        if found:
             return found
         if time.monotonic() > limit:
             raise AssertionError(otherwise if isinstance(otherwise, str) else otherwise())

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ class Script:
         way: by stage, the states a job goes through; the last one stays.
         broken: by stage, how many jobs end in FAILED first.
         message: of a FAILED state.
-        held: stages whose jobs stay where they are before COMPLETE, until taken out.
+        held: stages, or `run/stage`, whose jobs stay where they are before COMPLETE, until taken out.
     """
 
     way: dict[str, tuple[State, ...]] = field(default_factory=dict)
@@ -44,6 +43,7 @@ class Script:
     message: str = "the driver died"
     held: set[str] = field(default_factory=set)
     ready: bool = True
+    """Whether a RayService answers at once."""
     done: Callable[[Json], None] | None = None
     """Called with a RayJob before it is COMPLETE."""
 
@@ -66,7 +66,7 @@ class Scripted:
         self._fate: dict[str, tuple[State, ...]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
 
     def __enter__(self) -> Scripted:
         self._thread.start()
@@ -80,7 +80,9 @@ class Scripted:
 
     def items(self, plural: str) -> list[Json]:
         """The RayJobs or RayServices there are."""
-        found: list[Json] = self._cluster.request("GET", f"/apis/ray.io/v1/namespaces/{self._namespace}/{plural}")["items"]
+        found: list[Json] = self._cluster.request("GET", f"/apis/ray.io/v1/namespaces/{self._namespace}/{plural}")[
+            "items"
+        ]
         return found
 
     def write(self, plural: str, item: Json, status: Json) -> None:
@@ -100,7 +102,7 @@ class Scripted:
                 if error.status != 0 and error.status < 500 and error.status not in (401, 403, 404):
                     self.error = error
                     return
-            except BaseException as error:  # handed to the test's own thread
+            except Exception as error:  # noqa: BLE001 - handed to the test's own thread
                 self.error = error
                 return
 
@@ -108,8 +110,7 @@ class Scripted:
         """One look at everything."""
         jobs = self.items("rayjobs")
         owners = Counter(
-            (job["metadata"]["ownerReferences"][0]["name"], job["metadata"]["labels"][STAGE_LABEL])
-            for job in jobs
+            (job["metadata"]["ownerReferences"][0]["name"], job["metadata"]["labels"][STAGE_LABEL]) for job in jobs
         )
         for key, number in owners.items():
             self.together[key] = max(self.together[key], number)
@@ -131,7 +132,9 @@ class Scripted:
             self._fate[uid] = way
             self._place[uid] = 0
         way, place = self._fate[uid], self._place[uid]
-        if place >= len(way) or (stage in self.script.held and way[place] == COMPLETE):
+        owner = job["metadata"]["ownerReferences"][0]["name"]
+        held = stage in self.script.held or f"{owner}/{stage}" in self.script.held
+        if place >= len(way) or (held and way[place] == COMPLETE):
             return
         self._place[uid] += 1
         if way[place] == COMPLETE and self.script.done is not None:
@@ -178,8 +181,3 @@ def service_status(service: Json, ready: bool) -> Json:
         **({"serviceStatus": "Running"} if ready else {}),
         "conditions": [condition],
     }
-
-
-def wait_quiet(seconds: float) -> None:
-    """Lets news that should not matter arrive."""
-    time.sleep(seconds)

@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kit19_ray.operate.cluster import Cluster
-from tests.operate import harness
 from tests.operate.control_plane import ControlPlane
-from tests.operate.harness import OperatorProcess, create, kitrun, until
+from tests.operate.harness import OperatorProcess, create, gated, kitrun, phase, until, write_scores
 from tests.operate.kuberay import Script, Scripted
 
 pytestmark = pytest.mark.kube
-
-
-def write_scores(root: Path, score: float) -> Any:
-    """What a stage leaves in the storage when its job completes: its pointer, and the scores."""
-
-    def done(job: dict[str, Any]) -> None:
-        head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-        pointer = next(v["value"] for v in head["env"] if v["name"] == "KIT19_POINTER")
-        stage = job["metadata"]["labels"]["kit19.dev/stage"]
-        uri = f"file://{root}/{stage}-1"
-        target = Path(pointer.removeprefix("file://"))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps({"stage": stage, "uri": uri, "finished": True}))
-        if stage == "evaluate":
-            (root / "evaluate-1").mkdir(exist_ok=True)
-            scores = {"tasks": {"kobest_copa": {"acc": score}}, "held_out": {}}
-            (root / "evaluate-1" / "scores.json").write_text(json.dumps(scores))
-
-    return done
-
-
-def gated(root: Path) -> dict[str, Any]:
-    return {"config": {"root": f"file://{root}", "evaluate": {"gate": [{"task": "kobest_copa", "min": 0.5}]}}}
-
-
-def phase(admin: Cluster, place: str, name: str) -> str:
-    return (admin.run(place, name) or {}).get("status", {}).get("phase", "")
 
 
 def test_a_run_ends_in_serving(
@@ -49,7 +19,11 @@ def test_a_run_ends_in_serving(
 ) -> None:
     with Scripted(admin, place, Script(done=write_scores(tmp_path, 0.75))) as kuberay:
         create(operated_plane, kitrun("demo", place, **gated(tmp_path)))
-        until(lambda: phase(admin, place, "demo") == "Serving", 30, lambda: str((admin.run(place, "demo") or {}).get("status")))
+        until(
+            lambda: phase(admin, place, "demo") == "Serving",
+            30,
+            lambda: str((admin.run(place, "demo") or {}).get("status")),
+        )
     status = (admin.run(place, "demo") or {})["status"]
     assert status["scores"] == {"kobest_copa": {"acc": 0.75}} and status["score"] == "0.750"
     assert {stage: one["uri"] for stage, one in status["stages"].items() if "uri" in one} == {
