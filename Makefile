@@ -4,6 +4,7 @@
 #   make test         the tests                       (TESTS=tests/serve ARGS='-k batch' narrows them)
 #   make lint         ruff, mypy --strict, import-linter
 #   make bench        the benchmarks, each beside its peer
+#   make charts       write again what helm/ and k8s/ have from the package's models
 #   make constraints  resolve every version again and write constraints.txt
 #   make clean        remove VENV and the caches
 
@@ -28,10 +29,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test lint bench constraints install clean
+.PHONY: help demo test lint bench charts constraints install clean
 
 help:
-	@sed -n '3,8s/^#   //p' Makefile
+	@sed -n '3,9s/^#   //p' Makefile
 
 install: $(STAMP)
 
@@ -79,6 +80,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	@echo "make: every benchmark beside its peer (about 10 minutes on 2 cores)" >&2
 	for script in benchmarks/*.py; do "$(BIN)/python" "$$script"; done
+
+charts: $(STAMP)
+	@"$(BIN)/python" -m scripts.charts
 
 constraints: $(STAMP)
 	@echo "make: resolving every version for Python 3.10 to 3.12 (about 2 minutes)" >&2
