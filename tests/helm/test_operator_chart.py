@@ -183,6 +183,7 @@ def test_test_pod_reaches_both_ports_of_the_service(helm: Helm) -> None:
         ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
         ({"replicas": "two"}, "/replicas"),
         ({"replicas": 0}, "/replicas"),
+        ({"env": [{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]}, "/env/0"),
         ({"watchNamespaces": "a"}, "/watchNamespaces"),
         ({"resources": {"limits": {"memory": "a lot"}}}, "/resources/limits/memory"),
         ({"networkPolicy": {"egressPorts": ["https"]}}, "/networkPolicy/egressPorts/0"),

@@ -294,6 +294,7 @@ def test_notes_say_what_to_do_next(helm: Helm) -> None:
         ({"config": CONFIG, "storage": {"endpoint": "minio:9000"}}, "/storage/endpoint"),
         ({"config": CONFIG, "serve": {"ingress": {"hosts": []}}}, "'hosts'"),
         ({"config": CONFIG, "auth": {"mode": "basic"}}, "/auth/mode"),
+        ({"config": CONFIG, "pods": {"env": [{"name": "hf_token", "value": "x"}]}}, "/pods/env/0"),
         ({"config": CONFIG, "serve": {"enabled": True}}, "needs config.serve.model"),
         (
             {"config": CONFIG | {"train": {"workers": 8}}, "pods": {"gpus": 4, "workers": 1}},
