@@ -34,7 +34,7 @@ def head() -> Iterator[Head]:
     head.stop()
 
 
-def start(*words: str, address: str, **options: object) -> subprocess.Popen[str]:
+def start(*words: str, address: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "kit19_ray", *words, "--address", address]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), stdin=subprocess.DEVNULL
@@ -52,6 +52,38 @@ def wait_for(head: Head, name: str, *states: str) -> None:
     while head.status(name) not in states:
         assert time.monotonic() < limit, head.status(name)
         time.sleep(0.2)
+
+
+class Following:
+    """`kit19 status ID --follow` without a terminal, its words read as they come."""
+
+    def __init__(self, name: str, *words: str, address: str) -> None:
+        self.process = start("status", name, "--follow", *words, address=address)
+        self.said = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said += line
+
+    def expect(self, text: str) -> None:
+        """Waits for `text`."""
+        limit = time.monotonic() + 60
+        while text not in self.said:
+            assert self.process.poll() is None and time.monotonic() < limit, self.said
+            time.sleep(0.05)
+
+    def wait(self) -> tuple[int, str]:
+        """The exit code and stdout."""
+        code = self.process.wait(120)
+        self._reader.join(10)
+        assert self.process.stdout is not None and self.process.stderr is not None
+        out = self.process.stdout.read()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code, out
 
 
 def lines_of(err: str) -> list[str]:
@@ -209,13 +241,10 @@ def test_a_second_ctrl_c_leaves_the_job_running(head: Head) -> None:
 def test_ctrl_c_without_a_terminal_leaves_the_job_running(head: Head) -> None:
     head.job(SLEEP, "headless")
     wait_for(head, "headless", "RUNNING")
-    follower = start("status", "headless", "--follow", address=head.address)
-    assert follower.stderr is not None
-    while "asleep" not in follower.stderr.readline():
-        assert follower.poll() is None
-    follower.send_signal(signal.SIGINT)
-    _, said = follower.communicate(timeout=60)
-    assert follower.returncode == 130 and "kit19 status headless --follow" in said
+    follower = Following("headless", address=head.address)
+    follower.expect("asleep")
+    follower.process.send_signal(signal.SIGINT)
+    assert follower.wait() == (130, "") and "kit19 status headless --follow" in follower.said
     assert head.status("headless") == "RUNNING"
     assert kit19("stop", "headless", address=head.address)[0] == 0
 
@@ -224,34 +253,30 @@ def test_ctrl_c_without_a_terminal_leaves_the_job_running(head: Head) -> None:
 def test_a_line_cut_twice_loses_and_doubles_nothing(head: Head, code: int) -> None:
     line = Line(head.port)
     head.job(COUNT.format(code=code), f"counts-{code}")
-    follower = start("status", f"counts-{code}", "--follow", address=line.address)
-    wait_for(head, f"counts-{code}", "RUNNING")
-    time.sleep(3)
+    follower = Following(f"counts-{code}", address=line.address)
+    follower.expect("line 3\n")
     line.cut()
-    time.sleep(3)
+    time.sleep(2)
     line.restore()
-    time.sleep(3)
+    follower.expect("the cluster answers again")
     line.cut()
     wait_for(head, f"counts-{code}", "SUCCEEDED", "FAILED")  # it ends while nobody can see it
     line.restore()
-    _, said = follower.communicate(timeout=90)
+    exit_code, _ = follower.wait()
     line.cut()
-    assert follower.returncode == code, said
-    assert lines_of(said) == [f"line {n}" for n in range(120)]
-    assert "the cluster does not answer" in said and "the cluster answers again" in said
+    assert exit_code == code, follower.said
+    assert lines_of(follower.said) == [f"line {n}" for n in range(120)]
+    assert "the cluster does not answer" in follower.said
 
 
 def test_a_cluster_that_stays_silent_is_not_success(head: Head) -> None:
     line = Line(head.port)
     head.job(SLEEP, "silent")
     wait_for(head, "silent", "RUNNING")
-    follower = start("status", "silent", "--follow", "--patience", "3", address=line.address)
-    assert follower.stderr is not None
-    while "asleep" not in follower.stderr.readline():
-        assert follower.poll() is None
+    follower = Following("silent", "--patience", "3", address=line.address)
+    follower.expect("asleep")
     line.cut()
-    out, said = follower.communicate(timeout=60)
-    assert (follower.returncode, out) == (1, "") and "whether silent goes on is not known" in said
+    assert follower.wait() == (1, "") and "whether silent goes on is not known" in follower.said
     assert kit19("stop", "silent", address=head.address)[0] == 0
 
 
@@ -304,11 +329,9 @@ def test_ray_job_submit_runs_a_stage(head: Head, tmp_path: Path) -> None:
 
 def test_the_dashboard_restarted_while_following(head: Head) -> None:
     head.job(COUNT.format(code=3), "survives")
-    follower = start("status", "survives", "--follow", address=head.address)
-    wait_for(head, "survives", "RUNNING")
-    time.sleep(2)
+    follower = Following("survives", address=head.address)
+    follower.expect("line 3\n")
     head.restart_dashboard(pause=2)
-    _, said = follower.communicate(timeout=120)
-    assert follower.returncode == 1 and "failed with exit code 3" in said, said
-    assert lines_of(said) == [f"line {n}" for n in range(120)]
-    assert "the cluster does not answer" in said and "the cluster answers again" in said
+    assert follower.wait()[0] == 1 and "failed with exit code 3" in follower.said, follower.said
+    assert lines_of(follower.said) == [f"line {n}" for n in range(120)]
+    assert "the cluster does not answer" in follower.said and "the cluster answers again" in follower.said
