@@ -7,12 +7,15 @@ kubelet would write when the Pod has ended. What those Pods would run is tested 
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.helm.rendering import REPO, Helm, Json
 from tests.operate.control_plane import ControlPlane
@@ -119,6 +122,30 @@ def test_operator_chart(cluster_helm: Helm, place: Place) -> None:
     left = place.plane.kubectl("get", "clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/instance=op").stdout
     assert left == ""
     assert "kitruns.kit19.dev" in place.plane.kubectl("get", "crd", "-o", "name").stdout
+
+
+def test_an_upgrade_brings_the_new_crd(cluster_helm: Helm, place: Place, tmp_path: Path) -> None:
+    where = ("--namespace", place.name)
+    newer = tmp_path / "kit19-operator"
+    shutil.copytree(REPO / "helm/kit19-operator", newer)
+    file = newer / "files/crd.yaml"
+    made = yaml.safe_load(file.read_text())
+    columns = made["spec"]["versions"][0]["additionalPrinterColumns"]
+    columns.append({"name": "Seed", "type": "integer", "jsonPath": ".spec.config.seed"})
+    file.write_text(yaml.safe_dump(made, sort_keys=False))
+
+    def names() -> list[str]:
+        found = json.loads(place.plane.kubectl("get", "crd/kitruns.kit19.dev", "-o", "json").stdout)
+        return [column["name"] for column in found["spec"]["versions"][0]["additionalPrinterColumns"]]
+
+    cluster_helm("install", "op", "helm/kit19-operator", *where, *ADOPT)
+    assert "Seed" not in names()
+    cluster_helm("upgrade", "op", str(newer), *where)
+    assert "Seed" in names()
+    cluster_helm("rollback", "op", "1", *where)
+    assert "Seed" not in names()
+    cluster_helm("uninstall", "op", *where)
+    assert place.empty(), place.objects()
 
 
 def test_operator_cluster_wide(cluster_helm: Helm, place: Place) -> None:

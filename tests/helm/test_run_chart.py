@@ -232,6 +232,7 @@ def test_network_policy(helm: Helm) -> None:
         assert "app.kubernetes.io/name" not in template["metadata"]["labels"]  # KubeRay's Services select by its own
     assert [rule.get("ports", [{}])[0].get("port") for rule in policy["ingress"]] == [None, 8265, 8000, 8080]
     assert policy["ingress"][0]["from"] == [{"podSelector": {"matchLabels": selected}}]
+    assert policy["ingress"][2]["from"] == [{"podSelector": {}}, peer]  # KubeRay asks the head's proxy how it is
     assert policy["egress"][2:] == egress and policy["policyTypes"] == ["Ingress", "Egress"]
     closed = only(helm.render(CHART, {"config": CONFIG}), "NetworkPolicy")["spec"]
     assert closed["policyTypes"] == ["Ingress"] and len(closed["ingress"]) == 2
