@@ -106,8 +106,8 @@ class NetworkPolicy(Object):
             }
         )
     ]
-    """NetworkPolicy peers that may reach the dashboard, port 8265, and a server's port. KubeRay's operator must, to send
-    jobs and to see whether the server is well; the default is its pods."""
+    """NetworkPolicy peers that may reach the dashboard, port 8265, and a server's port. KubeRay's operator must, to
+    send jobs and to see whether the server is well; the default is its pods."""
     serve_from: list[Embedded] = [Embedded.model_validate({"podSelector": {}})]
     """Peers that may reach the model. The default is this namespace's pods; add the ingress controller's namespace."""
     metrics_from: list[Embedded] = []

@@ -45,7 +45,7 @@ class Helm:
             command += ["--kubeconfig", self.kubeconfig]
         home = {f"HELM_{name}_HOME": str(self.folder / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder)} | home
-        done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300)
         if check and done.returncode:
             raise AssertionError(f"helm {' '.join(words)}: {done.stderr}")
         return done

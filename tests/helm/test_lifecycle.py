@@ -50,7 +50,7 @@ class Place:
         ours = {name for name in found if "/default-token-" not in name}
         return ours - {"serviceaccount/default", "configmap/kube-root-ca.crt"}
 
-    def empty(self, seconds: float = 60) -> bool:
+    def empty(self, seconds: float = 180) -> bool:
         """Whether the garbage collector clears it in time."""
         limit = time.monotonic() + seconds
         while self.objects() and time.monotonic() < limit:
@@ -105,7 +105,7 @@ def test_operator_chart(cluster_helm: Helm, place: Place) -> None:
     assert pod["status"]["phase"] == "Pending" and pod["spec"]["serviceAccountName"] == "op"
 
     with kubelet_for_tests(place) as seen:
-        said = cluster_helm("test", "op", *where, "--timeout", "60s").stdout
+        said = cluster_helm("test", "op", *where, "--timeout", "180s").stdout
     assert len(seen) == 1 and "Succeeded" in said
 
     cluster_helm("upgrade", "op", chart, *where, "--set", "replicas=2", "--set", "dashboards.enabled=true")
@@ -178,10 +178,10 @@ def test_run_chart(cluster_helm: Helm, place: Place) -> None:
     token = place.get("secret/run-token")["data"]["auth_token"]
 
     with kubelet_for_tests(place) as seen:
-        cluster_helm("test", "run", *where, "--timeout", "60s")
+        cluster_helm("test", "run", *where, "--timeout", "180s")
     assert len(seen) == 1
     with kubelet_for_tests(place, "Failed"):
-        done = cluster_helm("test", "run", *where, "--timeout", "60s", check=False)
+        done = cluster_helm("test", "run", *where, "--timeout", "180s", check=False)
     assert done.returncode != 0
     place.plane.kubectl("delete", "pod", "-n", place.name, "-l", "app.kubernetes.io/component=test")
 
