@@ -43,12 +43,13 @@ def install(plane: ControlPlane) -> None:
 
 def _await_collector(plane: ControlPlane) -> None:
     """Waits for the garbage collector to know the new kinds, which it looks for twice a minute."""
-    meta = {"name": "warm-up", "namespace": "default"}
+    name = f"warm-up-{uuid.uuid4().hex[:8]}"
+    meta = {"name": name, "namespace": "default"}
     job = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": meta, "spec": {"entrypoint": "true"}}
-    run = kitrun("warm-up", "default")
+    run = kitrun(name, "default")
     create(plane, job, run)
     for kind in ("rayjob", "kitrun"):
-        plane.kubectl("delete", kind, "warm-up", "-n", "default", "--cascade=foreground", "--timeout=90s")
+        plane.kubectl("delete", kind, name, "-n", "default", "--cascade=foreground", "--timeout=90s")
 
 
 @contextmanager
