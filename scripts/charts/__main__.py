@@ -1,7 +1,6 @@
 """Makes what is generated of helm/ and k8s/ from the package's models.
 
-python -m scripts.charts            writes it
-python -m scripts.charts --check    exits 1 and names the files that are not up to date
+`python -m scripts.charts` writes it; with `--check` it exits 1 and names the files that are not up to date.
 """
 
 from __future__ import annotations

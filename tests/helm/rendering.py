@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from tests.operate.control_plane import ControlPlane
+
 REPO = Path(__file__).parents[2]
 Json = dict[str, Any]
 CI_VALUES = sorted((REPO / "helm").glob("*/ci/*.yaml"))
@@ -108,3 +110,8 @@ def assert_hardened(objects: list[Json], read_only: bool = False) -> int:
                 assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
                 assert not container["image"].endswith(":latest") and (":" in container["image"])
     return number
+
+
+def budgets(plane: ControlPlane) -> str:
+    """The version the server has PodDisruptionBudgets in: 1.20 has no policy/v1, newer ones no other."""
+    return "policy/v1" if "policy/v1" in plane.kubectl("api-versions").stdout.split() else "policy/v1beta1"

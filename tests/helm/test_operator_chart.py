@@ -10,7 +10,7 @@ import yaml
 
 from kit19_ray.operate import crd, rbac
 from kit19_ray.operate.metrics import Metrics
-from tests.helm.rendering import REPO, Helm, assert_hardened, kinds, only
+from tests.helm.rendering import REPO, Helm, Json, assert_hardened, kinds, only
 
 CHART = "kit19-operator"
 
@@ -209,3 +209,17 @@ def test_chart_version_is_the_packages() -> None:
     for chart in (REPO / "helm").glob("*/Chart.yaml"):
         made = yaml.safe_load(chart.read_text())
         assert made["version"] == made["appVersion"] == __version__
+
+
+def test_notes_say_what_to_do_next(helm: Helm) -> None:
+    def notes(values: Json) -> str:
+        words = ("--dry-run=client", "--namespace", "place", "--values", helm.values(values))
+        return helm("install", "rel", f"helm/{CHART}", *words).stdout.split("NOTES:")[1]
+
+    assert "works in place." in notes({}) and "rollout status deployment/rel" in notes({})
+    teams = notes({"watchNamespaces": ["a", "b"]})
+    assert "works in a, b." in teams and "--namespace a apply" in teams
+    wide = notes({"clusterWide": True, "networkPolicy": {"enabled": False}, "crds": {"enabled": False}})
+    assert "works in every namespace." in wide and "--namespace default apply" in wide
+    assert "every pod of the cluster can reach" in wide and "must come from elsewhere" in wide
+    assert "the CRD goes" in notes({"crds": {"keep": False}})

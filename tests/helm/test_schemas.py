@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.helm.rendering import CI_VALUES, REPO, Helm, Json, assert_hardened
+from tests.helm.rendering import CI_VALUES, REPO, Helm, Json, assert_hardened, budgets
 from tests.operate import control_plane as control_plane_module
 from tests.operate.control_plane import ControlPlane
 
@@ -95,7 +95,7 @@ def test_server_takes_what_is_rendered(control_plane: ControlPlane, helm: Helm, 
         if one["metadata"].get("namespace"):
             one["metadata"]["namespace"] = "default"  # the teams' namespaces are not here
         if one["kind"] == "PodDisruptionBudget":
-            one["apiVersion"] = "policy/v1beta1"  # 1.20 has no policy/v1
+            one["apiVersion"] = budgets(control_plane)
         if one["kind"] == "Pod":
             one["spec"]["serviceAccountName"] = "default"  # a dry run makes no other
         sent.append(one)

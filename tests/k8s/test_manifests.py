@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from kit19_ray.operate import spec
-from tests.helm.rendering import Json, assert_hardened
+from tests.helm.rendering import Json, assert_hardened, budgets
 from tests.operate.control_plane import ControlPlane, wait_for_crds
 
 REPO = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def test_a_real_server_takes_it(control_plane: ControlPlane, path: Path) -> None
         if one["kind"] in ("Cluster", "CustomResourceDefinition"):
             continue  # kind's own file; the CRD is in use by other tests
         if one["kind"] == "PodDisruptionBudget":
-            one["apiVersion"] = "policy/v1beta1"  # 1.20 has no policy/v1
+            one["apiVersion"] = budgets(control_plane)
         if one["metadata"].get("namespace"):
             one["metadata"]["namespace"] = "default"  # a dry run makes no namespace
         words = ("create", "--dry-run=server", "--validate=true", "-f", "-")
