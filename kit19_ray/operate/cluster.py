@@ -87,6 +87,10 @@ class Cluster:
         loaded: Json = json.loads(answer.data)
         return loaded
 
+    def serves(self, group: str, version: str) -> bool:
+        """Whether the API server knows a group in a version."""
+        return self._found(f"/apis/{group}/{version}") is not None
+
     def run(self, namespace: str, name: str) -> Json | None:
         """A KitRun, or None when there is none."""
         return self._found(f"{_RUNS}/namespaces/{namespace}/{PLURAL}/{name}")

@@ -17,7 +17,7 @@ import kubernetes
 from aiohttp import web
 
 from kit19_ray.errors import OperateError
-from kit19_ray.operate import handlers, metrics
+from kit19_ray.operate import crd, handlers, metrics
 from kit19_ray.operate.cluster import ApiError, Cluster
 from kit19_ray.operate.lease import Lease
 from kit19_ray.operate.metrics import Metrics
@@ -51,7 +51,8 @@ def run(
         identity: of the Lease; None means the host's name, which in a pod is the pod's.
 
     Raises:
-        OperateError: the cluster cannot be reached or the rights are missing, a port is taken, or the lease is lost.
+        OperateError: the cluster cannot be reached, a right or a CustomResourceDefinition is missing, a port is taken,
+            or the lease is lost.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kopf").setLevel(logging.WARNING)
@@ -88,6 +89,7 @@ async def _main(
     try:
         if not await _until(stop, lease.acquire()):
             return
+        await asyncio.to_thread(_check_kinds, cluster)
         counted.leader.set(1)
         registry = kopf.OperatorRegistry()
         handlers.register(registry, Reconciler(cluster, counted, handlers.tell))
@@ -116,6 +118,20 @@ async def _main(
     finally:
         for runner in runners:
             await runner.cleanup()
+
+
+def _check_kinds(cluster: Cluster) -> None:
+    """Refuses to work where KitRuns or RayJobs are not known: their watches would never start.
+
+    Raises:
+        OperateError: a CustomResourceDefinition is not installed.
+    """
+    for group, version, hint in (
+        (crd.GROUP, crd.VERSION, "install k8s/crd.yaml, or the kit19-operator chart"),
+        ("ray.io", "v1", "install KubeRay's operator, 1.4 or newer"),
+    ):
+        if not cluster.serves(group, version):
+            raise OperateError(f"the API server does not know {group}/{version}", hint=hint)
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

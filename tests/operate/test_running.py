@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kit19_ray.errors import OperateError
+from kit19_ray.operate import running
+
 
 def operate(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "kit19_ray", "operate", *words]
@@ -71,3 +74,19 @@ def test_it_loads_neither_ray_nor_torch() -> None:
         "print([m for m in ('ray', 'torch', 'transformers', 'datasets') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ((), "the API server does not know kit19.dev/v1alpha1"),
+        (("kit19.dev",), "the API server does not know ray.io/v1"),
+    ],
+)
+def test_a_cluster_without_the_definitions_is_refused(known: tuple[str, ...], said: str) -> None:
+    class Partial:
+        def serves(self, group: str, version: str) -> bool:
+            return group in known
+
+    with pytest.raises(OperateError, match=said):
+        running._check_kinds(Partial())  # type: ignore[arg-type]
