@@ -312,7 +312,7 @@ def test_a_hundred_runs_at_once(drill: Drill) -> None:
         listed = drill.cluster.request("GET", f"/apis/kit19.dev/v1alpha1/namespaces/{drill.place}/kitruns")["items"]
         return sum((one.get("status") or {}).get("phase") == "Serving" for one in listed) == number
 
-    until(serving, 240, "not all serve")
+    until(serving, 400, "not all serve")
     assert [drill.jobs(stage) for stage in STAGES] == [number] * 3 and len(drill.kuberay.services) == number
     drill.ends("100 KitRuns at once", "created by one `kubectl apply`", "all Serving; 300 RayJobs, 100 RayServices")
 
