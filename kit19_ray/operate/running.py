@@ -56,7 +56,7 @@ def run(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what it tries again is told where it fails for good
     try:
         cluster = Cluster.connect()
     except kubernetes.config.ConfigException as error:

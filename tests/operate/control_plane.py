@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 REPO = Path(__file__).parents[2]
@@ -28,6 +28,7 @@ class ControlPlane:
     kubeconfig: Path
     folder: Path | None
     environment: dict[str, str]
+    restarted: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def kubectl(self, *words: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs kubectl as the administrator."""
@@ -55,6 +56,7 @@ class ControlPlane:
         command = (self.folder / "apiserver.command").read_bytes().split(b"\0")[:-1]
         with (self.folder / "apiserver.log").open("ab") as log:
             started = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
+        self.restarted.append(started)
         (self.folder / "apiserver.pid").write_text(str(started.pid))
         wait_for_api(self)
 
@@ -62,6 +64,8 @@ class ControlPlane:
         """Ends everything that `start` started."""
         if self.folder is not None:
             subprocess.run([script(), "stop", str(self.folder)], env=self.environment, check=True, timeout=60)
+        for process in self.restarted:
+            process.wait(timeout=30)
 
 
 def script() -> str:
