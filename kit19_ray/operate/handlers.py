@@ -114,13 +114,16 @@ def register(registry: kopf.OperatorRegistry, reconciler: Reconciler) -> None:
                 wakes.ring(namespace, owner["name"])
 
     @kopf.on.delete(GROUP, VERSION, PLURAL, registry=registry)
-    async def leave(namespace: Any, name: str, uid: str, **_: Any) -> None:
+    async def leave(namespace: Any, name: str, uid: str, **_rest: Any) -> None:
         """Waits until the children are gone, then lets the KitRun go; what they wrote stays."""
-        for _attempt in range(int(_GONE_SECONDS / 0.25)):
+        for _round in range(4):
             if await reconciler.children_gone(namespace, name, uid):
                 wakes.forget(namespace, name, uid)
                 return
-            await asyncio.sleep(0.25)
+            for _ in range(int(_GONE_SECONDS / 4 / 0.1)):
+                await asyncio.sleep(0.1)
+                if reconciler.childless(uid):
+                    break
         raise kopf.TemporaryError("its children are not gone yet; is KubeRay's operator running?", delay=5)
 
 

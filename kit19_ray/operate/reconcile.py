@@ -112,12 +112,21 @@ class Reconciler:
         """Asks for the deletion of every child of a KitRun that is being deleted; True when none is left."""
         run = Run(name, namespace, uid)
         left = await self._call(self._cluster.children, run)
-        for item in left:
-            if "deletionTimestamp" not in item["metadata"]:
-                await self._call(self._cluster.delete, item["kind"], namespace, item["metadata"]["name"])
-        self._memory.pop(uid, None)
-        self._metrics.forget(namespace, name)
-        return not left
+        if not left:
+            self._memory.pop(uid, None)
+            self._metrics.forget(namespace, name)
+            return True
+        known = [observe.child(item) for item in left]
+        self._memory.setdefault(uid, _Memory()).children = {(child.kind, child.name): child for child in known}
+        for child in known:
+            if not child.deleting:
+                await self._call(self._cluster.delete, child.kind, namespace, child.name)
+        return False
+
+    def childless(self, uid: str) -> bool:
+        """Whether, by the news, a KitRun has no child."""
+        memory = self._memory.get(uid)
+        return memory is None or not memory.children
 
     async def _plan(self, body: dict[str, Any], before: Status) -> Plan:
         metadata = body["metadata"]

@@ -201,8 +201,10 @@ def write_scores(root: Path, score: float) -> Any:
         target.write_text(json.dumps({"stage": stage, "uri": uri, "finished": True}))
         if stage == "evaluate":
             (root / "evaluate-1").mkdir(exist_ok=True)
-            scores = {"tasks": {"kobest_copa": {"acc": score}}, "held_out": {}}
-            (root / "evaluate-1" / "scores.json").write_text(json.dumps(scores))
+            text = json.dumps({"tasks": {"kobest_copa": {"acc": score}}, "held_out": {}})
+            file = root / "evaluate-1" / "scores.json"
+            if not file.is_file():
+                file.write_text(text)
 
     return done
 
