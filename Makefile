@@ -4,6 +4,7 @@
 #   make test         the tests                       (TESTS=tests/serve ARGS='-k batch' narrows them)
 #   make lint         ruff, mypy --strict, import-linter
 #   make bench        the benchmarks, each beside its peer
+#   make charts       write again what helm/ and k8s/ have from the package's models
 #   make docs         the documentation as a site, in build/site; a broken link is an error
 #   make constraints  resolve every version again and write constraints.txt
 #   make clean        remove VENV and the caches
@@ -29,10 +30,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test lint bench docs constraints install clean
+.PHONY: help demo test lint bench charts docs constraints install clean
 
 help:
-	@sed -n '3,9s/^#   //p' Makefile
+	@sed -n '3,11s/^#   //p' Makefile
 
 install: $(STAMP)
 
@@ -80,6 +81,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	@echo "make: every benchmark beside its peer (about 10 minutes on 2 cores)" >&2
 	for script in benchmarks/*.py; do "$(BIN)/python" "$$script"; done
+
+charts: $(STAMP)
+	@"$(BIN)/python" -m scripts.charts
 
 docs: $(STAMP)
 	@echo "make: the documentation into build/site (about 10 seconds)" >&2

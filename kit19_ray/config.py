@@ -187,6 +187,17 @@ class TrainConfig(Section):
     """Worker failures after which the run is given up; -1 never gives up."""
 
 
+class GateRule(Section):
+    """A score the model must reach before it is served."""
+
+    task: str = Field(min_length=1)
+    """A task of the harness by its name, or a held-out task."""
+    metric: str = Field("acc", min_length=1)
+    """A metric of that task in scores.json, such as acc or macro_f1."""
+    min: float
+    """The least value that passes, a share of 1."""
+
+
 class EvaluateConfig(Section):
     """Export -> scores."""
 
@@ -206,6 +217,8 @@ class EvaluateConfig(Section):
     """Held-out examples per generation task, which are decoded and so are slow."""
     max_tokens: int = Field(64, ge=1)
     """Tokens decoded per held-out generation example."""
+    gate: list[GateRule] = Field(default_factory=list, json_schema_extra=RUNTIME)
+    """Scores below which the model is not served. Judges scores that are there: a change scores nothing anew."""
     batch_tokens: int = Field(8192, ge=64, json_schema_extra=RUNTIME)
     """Tokens, padding included, per forward pass of one actor."""
     workers: int = Field(1, ge=1, json_schema_extra=RUNTIME)

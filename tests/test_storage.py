@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,15 @@ def test_list_dirs_and_credentials_on_s3(s3_root: str, monkeypatch: pytest.Monke
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     assert not storage.has_credentials()
+
+
+@pytest.mark.s3
+def test_a_block_may_use_other_credentials_than_the_process(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.write_text(f"{s3_root}/a", "x")
+    variables = {name: os.environ[name] for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with storage.using(variables):
+        assert storage.endpoint() == variables["AWS_ENDPOINT_URL"] and storage.read_text(f"{s3_root}/a") == "x"
+    assert storage.endpoint() == "http://127.0.0.1:1"
+    with storage.using({}):
+        assert storage.endpoint() is None

@@ -1,4 +1,4 @@
-"""`kit19 tasks`: what can be built."""
+"""`kit19 tasks` and `kit19 status`: what can be built, what is running."""
 
 from __future__ import annotations
 

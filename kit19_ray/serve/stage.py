@@ -67,7 +67,7 @@ def start(config: Config, train_uri: str) -> Server:
                 "this Ray cluster runs a Ray Serve application already, and its address is not this config's to choose",
                 hint="stop it with `serve shutdown`, or give this server a cluster of its own",
             )
-        target = serve.api.RunTarget(_application(section, train_uri), APP, "/", quiet)
+        target = serve.api.RunTarget(application(section, train_uri), APP, "/", quiet)
         serve.start(http_options={"host": section.host, "port": section.port}, logging_config=quiet)
         stack.callback(_shutdown)
         serve.run_many([target], wait_for_applications_running=False)
@@ -115,7 +115,15 @@ def _shutdown() -> None:
     serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _application(section: ServeConfig, model: str) -> Any:
+def application(section: ServeConfig, model: str, autoscaling: dict[str, Any] | None = None) -> Any:
+    """The Ray Serve application that answers with `model`.
+
+    Args:
+        autoscaling: Ray Serve's autoscaling_config; None keeps `section.replicas` copies.
+
+    Raises:
+        ServeError: a GPU is asked for where there is none.
+    """
     import ray
     from ray import serve
 
@@ -129,7 +137,7 @@ def _application(section: ServeConfig, model: str) -> Any:
     deployment: Any = serve.deployment(
         serve.ingress()(Replica),
         name="Replica",
-        num_replicas=section.replicas,
+        **({"autoscaling_config": autoscaling} if autoscaling else {"num_replicas": section.replicas}),
         # The queue is kept and limited by the replica itself: Serve's own answer to a full one is not OpenAI's.
         max_ongoing_requests=2 * section.max_queue,
         ray_actor_options={"num_cpus": section.cpus_per_replica, "num_gpus": int(use_gpu)},

@@ -237,7 +237,7 @@ def test_a_cluster_that_serves_already_is_left_alone(server: stage.Server, tiny_
 
 def test_a_gpu_must_be_there_to_be_used(ray_cluster: None) -> None:
     with pytest.raises(ServeError, match="serve.use_gpu: true, but the Ray cluster has no GPU"):
-        stage._application(ServeConfig(use_gpu=True), "unused")
+        stage.application(ServeConfig(use_gpu=True), "unused")
 
 
 @pytest.mark.parametrize(("state", "message"), [("DEPLOY_FAILED", "could not be loaded"), ("DEPLOYING", "within 0.01")])

@@ -1,0 +1,97 @@
+{{/* Everything's name. KubeRay allows a RayJob 47 characters, and the stage and a hash follow. */}}
+{{- define "kit19-run.name" -}}
+{{- $name := .Values.nameOverride | default .Release.Name -}}
+{{- if or (gt (len $name) 28) (not (regexMatch "^[a-z][-a-z0-9]*$" $name)) -}}
+{{- fail (printf "release name %q: at most 28 letters, digits and dashes, a letter first; set nameOverride" $name) -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
+{{/* Not app.kubernetes.io/name: on Ray's pods that is KubeRay's, and its Services select by it. */}}
+{{- define "kit19-run.selector" -}}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/part-of: kit19-ray
+{{- end -}}
+
+{{- define "kit19-run.labels" -}}
+app.kubernetes.io/name: kit19-run
+{{ include "kit19-run.pod-labels" . }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "kit19-run.pod-labels" -}}
+{{- with .Values.labels }}
+{{- toYaml . }}
+{{ end -}}
+{{ include "kit19-run.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end -}}
+
+{{/* What KubeRay's and Kueue's controllers read from a RayJob or RayCluster: YAML, empty without a queue. */}}
+{{- define "kit19-run.queue-labels" -}}
+{{- $queue := .Values.queue -}}
+{{- $scheduler := $queue.scheduler | default "" -}}
+{{- $labels := dict "kueue.x-k8s.io/queue-name" $queue.kueue "kueue.x-k8s.io/priority-class" $queue.kueuePriority "ray.io/scheduler-name" $scheduler -}}
+{{- if $scheduler -}}
+{{- $_ := set $labels "ray.io/priority-class-name" $queue.priorityClass -}}
+{{- end -}}
+{{- if eq $scheduler "volcano" -}}
+{{- $_ := set $labels "volcano.sh/queue-name" $queue.schedulerQueue -}}
+{{- else if eq $scheduler "yunikorn" -}}
+{{- $_ := set $labels "ray.io/gang-scheduling-enabled" "true" -}}
+{{- $_ := set $labels "yunikorn.apache.org/app-id" (printf "%s-%s" .Release.Namespace .Release.Name | trunc 63 | trimSuffix "-") -}}
+{{- $_ := set $labels "yunikorn.apache.org/queue" $queue.schedulerQueue -}}
+{{- else if eq $scheduler "kai-scheduler" -}}
+{{- $_ := set $labels "kai.scheduler/queue" $queue.schedulerQueue -}}
+{{- end -}}
+{{- range $key, $value := $labels -}}
+{{- if not $value -}}{{- $_ := unset $labels $key -}}{{- end -}}
+{{- end -}}
+{{- if $labels -}}{{- toYaml $labels -}}{{- end -}}
+{{- end -}}
+
+{{- define "kit19-run.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "kit19-run.name" .) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "kit19-run.authSecret" -}}
+{{- .Values.auth.existingSecret | default (printf "%s-token" (include "kit19-run.name" .)) -}}
+{{- end -}}
+
+{{/* The config as it was given: `kit19 --config` knows the defaults. JSON, because toYaml writes 1000000 as 1e+06. */}}
+{{- define "kit19-run.config" -}}
+{{- $root := required "config.root is not set: s3://bucket/prefix, or file:/// on a shared volume" .Values.config.root -}}
+{{- if not (regexMatch "^(s3://|file:///)." $root) -}}
+{{- fail (printf "config.root=%s must be an s3:// or file:/// URI: a pod has no working directory" $root) -}}
+{{- end -}}
+{{- toPrettyJson .Values.config -}}
+{{- end -}}
+
+{{/* One section of the config, {} when it is not given. */}}
+{{- define "kit19-run.section" -}}
+{{- dig .name dict (.root.Values.config | default dict) | toJson -}}
+{{- end -}}
+
+{{- define "kit19-run.container-security" -}}
+allowPrivilegeEscalation: false
+capabilities:
+  drop: [ALL]
+runAsNonRoot: true
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{/* `ray` and `users` of the rayproject images. */}}
+{{- define "kit19-run.pod-security" -}}
+runAsNonRoot: true
+runAsUser: 1000
+runAsGroup: 100
+fsGroup: 100
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}

@@ -1,0 +1,158 @@
+"""The verbs of a cluster: submit, status, stop, and the operator's own."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from kit19_ray.cli.options import ConfigOption, Json, Overrides, app, load
+from kit19_ray.errors import EXIT_DONE, OperateError
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Ray dashboard, http://host:8265; RAY_API_SERVER_ADDRESS or RAY_ADDRESS if not."),
+]
+RayJobOption = Annotated[bool, typer.Option("--rayjob", help="A RayJob of the kubeconfig's cluster.")]
+KitRunOption = Annotated[bool, typer.Option("--kitrun", help="A KitRun of the kubeconfig's cluster.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Of the RayJob or KitRun.")]
+Patience = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Give up after so long without an answer.")]
+
+
+@app.command()
+def submit(
+    verb: Annotated[str, typer.Argument(metavar="VERB", help="data, train, evaluate, serve, or run without serve.")],
+    config: ConfigOption = None,
+    overrides: Overrides = None,
+    address: AddressOption = None,
+    name: Annotated[str | None, typer.Option(help="Begins the job's id; the config file's name if not.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A variable of this shell that the job gets; repeatable.")
+    ] = None,
+    new: Annotated[bool, typer.Option("--new", help="Start another job even if an equal one is in flight.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id and leave it.")] = False,
+    patience: Patience = 600.0,
+    rayjob: RayJobOption = False,
+    kitrun: KitRunOption = False,
+    namespace: Namespace = None,
+    spec: Annotated[str | None, typer.Option(metavar="FILE", help="The rest of a KitRun's spec, YAML.")] = None,
+    image: Annotated[str | None, typer.Option(help="Container image, instead of --spec's images.train.")] = None,
+    json: Json = False,
+) -> None:
+    """Send a verb to a Ray cluster or to Kubernetes, follow it and exit with the job's status."""
+    kind = _kind(rayjob, kitrun, address)
+    if kind and env:
+        raise OperateError("--env: pods take variables from the cluster: `env` and `envFrom` of a stage in --spec")
+    if not kind and (spec or image or namespace):
+        raise OperateError("--spec, --image and --namespace are for --rayjob and --kitrun")
+    loaded = load(config, overrides)
+    from kit19_ray.operate import jobs
+
+    name = name or jobs.default_name(config)
+    if kind:
+        job = jobs.submit_to_kube(loaded, verb, name, kind, namespace, spec, image, new)
+    else:
+        job = jobs.submit(loaded, verb, name, address, env or [], new)
+    _end(jobs.left(job) if no_wait else jobs.follow(job, patience, _newest), json)
+
+
+@app.command()
+def status(
+    job: Annotated[str | None, typer.Argument(metavar="[ID]", help="A job; all of them when not given.")] = None,
+    address: AddressOption = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow it as `submit` does.")] = False,
+    patience: Patience = 600.0,
+    rayjob: RayJobOption = False,
+    kitrun: KitRunOption = False,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> None:
+    """Show the jobs of a Ray cluster, or one of them with its newest metrics."""
+    from kit19_ray import tables
+    from kit19_ray.operate import jobs
+    from kit19_ray.operate.dashboard import Dashboard
+
+    kind = _kind(rayjob, kitrun, address)
+    if job is None:
+        if follow or kind:
+            raise OperateError(
+                "the id of a job is needed", hint="`kit19 status` or `kubectl get rayjobs,kitruns` list them"
+            )
+        tables.table([jobs.row(one) for one in jobs.told(Dashboard(address).jobs)], as_json=json)
+        return
+    found = jobs.find(job, kind, namespace, address)
+    if follow:
+        _end(jobs.follow(found, patience, _newest), json)
+    tables.record(jobs.describe(found, _newest), as_json=json)
+
+
+@app.command()
+def stop(
+    job: Annotated[str, typer.Argument(metavar="ID", help="The job.")],
+    address: AddressOption = None,
+    rayjob: RayJobOption = False,
+    kitrun: KitRunOption = False,
+    namespace: Namespace = None,
+) -> None:
+    """Stop a job and wait until it has ended: a RayJob is deleted, a KitRun suspended."""
+    from kit19_ray.operate import jobs
+
+    print(jobs.stop(jobs.find(job, _kind(rayjob, kitrun, address), namespace, address)))
+
+
+def _kind(rayjob: bool, kitrun: bool, address: str | None) -> Literal["RayJob", "KitRun"] | None:
+    """What the options ask for; None means a job of a dashboard."""
+    if rayjob + kitrun + (address is not None) > 1:
+        raise OperateError("--address, --rayjob and --kitrun exclude one another")
+    if rayjob:
+        return "RayJob"
+    return "KitRun" if kitrun else None
+
+
+def _newest(train_uri: str) -> str | None:
+    """The newest metrics below a train prefix in words; None where they cannot be read from here."""
+    from kit19_ray.errors import StorageError
+    from kit19_ray.train import metrics, watch
+
+    try:
+        line = metrics.last(train_uri)
+    except StorageError:
+        return None
+    return None if line is None else f"train: step {line['step']}/{line['steps']}, {watch.describe(line)}"
+
+
+def _end(outcome: Any, as_json: bool) -> NoReturn:
+    """Prints how following ended, the output's URI last, and exits with the job's own code."""
+    from kit19_ray.operate import jobs
+
+    if as_json:
+        import json
+
+        print(json.dumps(jobs.result(outcome), ensure_ascii=False, indent=1))
+    elif outcome.code == EXIT_DONE:
+        print(outcome.uri or outcome.id)
+    sys.exit(outcome.code)
+
+
+@app.command()
+def operate(
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--namespace", "-n", help="Work here; may be given again. Its own namespace, or WATCH_NAMESPACES, when not."
+        ),
+    ] = None,
+    all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Work in the whole cluster.")] = False,
+    metrics_port: Annotated[int | None, typer.Option(help="Port of /metrics.")] = None,
+    health_port: Annotated[int | None, typer.Option(help="Port of /healthz.")] = None,
+    lease_namespace: Annotated[str | None, typer.Option(help="Namespace of the Lease; its own when not given.")] = None,
+    identity: Annotated[str | None, typer.Option(help="Holder of the Lease; the host's name when not given.")] = None,
+) -> None:
+    """Run the Kubernetes operator that carries out KitRuns, until SIGTERM."""
+    from kit19_ray.operate import running
+
+    if namespace and all_namespaces:
+        raise OperateError("--namespace and --all-namespaces exclude one another")
+    places = namespace or running.default_namespaces()
+    running.run(places, all_namespaces, metrics_port, health_port, lease_namespace, identity)

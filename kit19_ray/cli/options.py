@@ -1,0 +1,73 @@
+"""What the verbs share: the application, the options they have in common, the config they load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from kit19_ray import __version__
+from kit19_ray.config import Config
+
+app = typer.Typer(
+    name="kit19",
+    help="Build KIT-19, fine-tune on it, measure it and serve it, on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file, local or a file:// or s3:// URI.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Overrides, such as train.epochs=1.")
+]
+Ablation = Annotated[
+    str | None,
+    typer.Option(
+        metavar="with-test", help="Train on test splits too and do not decontaminate, to see what a leak is worth."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def load(config: str | None, overrides: list[str] | None, needs_root: bool = True) -> Config:
+    """The config of a file and overrides.
+
+    Args:
+        needs_root: False where nothing is read or written below the root.
+    """
+    from kit19_ray import settings
+
+    return settings.load(config, overrides or [], needs_root=needs_root)
+
+
+def show(found: Any, as_json: bool, printed: Callable[[Any], None]) -> None:
+    """What was found, on stdout: as JSON, or as `printed` does it for a reader."""
+    if as_json:
+        import json
+
+        print(json.dumps(found, ensure_ascii=False, indent=1))
+    else:
+        printed(found)
+
+
+def ablated(overrides: list[str] | None, ablation: str | None) -> list[str]:
+    """The overrides with the one that `--ablation` stands for."""
+    return [*(overrides or []), *([f"data.ablation={ablation}"] if ablation else [])]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"kit19-ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    del version

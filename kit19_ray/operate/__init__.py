@@ -1,0 +1,1 @@
+"""KitRun -> RayJob data -> RayJob train -> RayJob evaluate -> gate -> RayService."""

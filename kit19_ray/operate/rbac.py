@@ -1,0 +1,76 @@
+"""What the operator may do, each right with its reason: the source of the chart's Roles and of k8s/.
+
+`RULES` belong to a Role in each namespace it works in, or to one ClusterRole; `LEASE_RULES` to a Role in its own
+namespace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of a Role and why the operator needs it."""
+
+    group: str
+    resources: tuple[str, ...]
+    verbs: tuple[str, ...]
+    reason: str
+
+    def manifest(self) -> dict[str, Any]:
+        """As Kubernetes has it."""
+        return {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
+
+
+RULES = (
+    Rule(
+        "kit19.dev",
+        ("kitruns",),
+        ("get", "list", "watch", "patch", "delete"),
+        "watch the runs; patch their finalizer; delete them when ttlSecondsAfterFinished is over",
+    ),
+    Rule("kit19.dev", ("kitruns/status",), ("get", "patch"), "write what is known of a run"),
+    Rule(
+        "kit19.dev",
+        ("kitruns/finalizers",),
+        ("update",),
+        "own children with blockOwnerDeletion where OwnerReferencesPermissionEnforcement is on",
+    ),
+    Rule(
+        "ray.io",
+        ("rayjobs", "rayservices"),
+        ("get", "list", "watch", "create", "patch", "delete"),
+        "the children of a run; server-side apply is a patch",
+    ),
+    Rule("", ("configmaps",), ("get", "list", "create", "patch", "delete"), "the config file of each stage"),
+    Rule(
+        "networking.k8s.io",
+        ("ingresses",),
+        ("get", "list", "watch", "create", "patch", "delete"),
+        "the way in that serve.ingress asks for",
+    ),
+    Rule(
+        "",
+        ("secrets",),
+        ("get",),
+        "read storage.credentialsSecret: progress and scores are read with the run's own credentials, and a missing "
+        "Secret is told before a cluster is asked for; no list and no watch",
+    ),
+    Rule("", ("events",), ("create", "patch"), "an Event for each transition"),
+)
+
+LEASE_RULES = (
+    Rule(
+        "coordination.k8s.io",
+        ("leases",),
+        ("get", "create", "update"),
+        "one operator works at a time; the others wait for its lease to end",
+    ),
+)
+
+
+def manifests(rules: tuple[Rule, ...]) -> list[dict[str, Any]]:
+    """`rules` of a Role or ClusterRole."""
+    return [rule.manifest() for rule in rules]

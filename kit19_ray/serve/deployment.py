@@ -1,0 +1,53 @@
+"""The server as an application of a Ray Serve config file: `import_path: kit19_ray.serve.deployment:build`.
+
+KubeRay's RayService and `serve deploy` start it so, on a cluster that runs already, with the args below.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from kit19_ray.config import Section, ServeConfig
+from kit19_ray.errors import ServeError
+
+
+class Autoscaling(Section):
+    """Ray Serve's autoscaling."""
+
+    min_replicas: int = Field(1, ge=0)
+    """Fewest replicas."""
+    max_replicas: int = Field(2, ge=1)
+    """Most replicas."""
+    target_ongoing_requests: float = Field(8, gt=0)
+    """Requests each replica should be working on."""
+
+
+class Arguments(Section):
+    """The application's `args`."""
+
+    serve: ServeConfig = ServeConfig()
+    """The config's serve section; host and port are the proxy's and have no effect here."""
+    autoscaling: Autoscaling | None = None
+    """None keeps `serve.replicas` copies."""
+
+
+def build(args: dict[str, Any]) -> Any:
+    """The application, to be run by Ray Serve.
+
+    Raises:
+        ConfigError: an argument is wrong.
+        ServeError: no model is given.
+        UserError: there is no such model.
+    """
+    from kit19_ray import models, settings
+    from kit19_ray.serve import stage
+
+    arguments = settings.validate(Arguments, dict(args), "args")
+    model = arguments.serve.model
+    if model is None:
+        raise ServeError("args: serve.model is not set, so there is nothing to serve")
+    models.resolve(model)
+    scaling = arguments.autoscaling
+    return stage.application(arguments.serve, model, scaling.model_dump() if scaling else None)

@@ -1,0 +1,39 @@
+"""What the values of both charts share, and how a values model becomes files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from kit19_ray import __version__
+from kit19_ray.operate.spec import Name, Object
+
+GLOBAL = Field({}, alias="global", json_schema_extra={"hidden": True})
+IMAGE_RULE: dict[str, Any] = {"not": {"pattern": ":latest$"}}
+IMAGE_PATTERN = r"^[^:@\s]+(:[0-9]+/[^:@\s]+)?(:[\w.-]+|@sha256:[0-9a-f]{64}|:[\w.-]+@sha256:[0-9a-f]{64})$"
+
+
+def image(name: str) -> Any:
+    """An image's default, `kit19-ray/<name>:<version>`, and the rule that it is pinned."""
+    return Field(f"kit19-ray/{name}:{__version__}", pattern=IMAGE_PATTERN, json_schema_extra=IMAGE_RULE)
+
+
+class ServiceAccount(Object):
+    """The pods' ServiceAccount."""
+
+    create: bool = True
+    """Make one. False uses `name`, or the namespace's default."""
+    name: str = ""
+    """Its name. Empty means the release's."""
+    annotations: dict[str, str] = {}
+    """Its annotations: workload identity, such as `eks.amazonaws.com/role-arn`."""
+
+
+class PullImage(Object):
+    """How images are pulled."""
+
+    pull_policy: str = Field("IfNotPresent", pattern="^(Always|IfNotPresent|Never)$")
+    """When nodes pull the image: Always, IfNotPresent or Never."""
+    pull_secrets: list[Name] = []
+    """Secrets for a registry that asks who pulls."""

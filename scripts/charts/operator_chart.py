@@ -1,0 +1,158 @@
+"""The values of helm/kit19-operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from kit19_ray.operate.spec import Embedded, EnvVar, Name, Object, Quantity
+from scripts.charts.common import GLOBAL, PullImage, ServiceAccount, image
+
+
+class Image(PullImage):
+    """The operator's image."""
+
+    name: str = image("operate")
+    """Image with the `operate` extra, by tag or digest; `latest` is refused."""
+
+
+class Crds(Object):
+    """The KitRun CustomResourceDefinition."""
+
+    enabled: bool = True
+    """Install and upgrade it with this release. False where someone else does."""
+    keep: bool = True
+    """Leave it, and so every KitRun, in place on uninstall."""
+
+
+class Rbac(Object):
+    """The operator's rights."""
+
+    create: bool = True
+    """Make the Roles and their bindings. False where an administrator does."""
+
+
+class Amount(Object):
+    """CPU and memory."""
+
+    cpu: Quantity
+    """CPUs."""
+    memory: Quantity
+    """Bytes."""
+
+
+class Resources(Object):
+    """The operator's resources."""
+
+    requests: Amount = Amount(cpu="100m", memory="256Mi")
+    """What the scheduler sets aside."""
+    limits: Amount = Amount(cpu="1", memory="512Mi")
+    """What it may not go beyond."""
+
+
+class NetworkPolicy(Object):
+    """Who the operator talks to."""
+
+    enabled: bool = True
+    """Make it. It needs a network plugin that enforces policies."""
+    metrics_from: list[Embedded] = []
+    """NetworkPolicy peers that may scrape port 8080, beside the pods of this namespace."""
+    egress_ports: list[int] = [443, 6443]
+    """TCP ports it may reach beside DNS: the API server's and the object store's (9000 for MinIO)."""
+
+
+class DisruptionBudget(Object):
+    """Voluntary evictions."""
+
+    enabled: bool = True
+    """Make it."""
+    max_unavailable: int = Field(1, ge=0)
+    """Pods that may be away at once; 0 makes a drain wait for you."""
+
+
+class ServiceMonitor(Object):
+    """For the Prometheus operator."""
+
+    enabled: bool = False
+    """Make it. Needs the monitoring.coreos.com CRDs."""
+    interval: str = Field("30s", pattern="^[0-9]+(ms|s|m)$")
+    """Time between scrapes."""
+    labels: dict[str, str] = {}
+    """Labels by which Prometheus finds it."""
+
+
+class Metrics(Object):
+    """Prometheus metrics, on port 8080."""
+
+    service_monitor: ServiceMonitor = ServiceMonitor()
+    """For the Prometheus operator."""
+
+
+class Dashboards(Object):
+    """Grafana dashboards as a ConfigMap for Grafana's sidecar."""
+
+    enabled: bool = False
+    """Make it."""
+    labels: dict[str, str] = {"grafana_dashboard": "1"}
+    """Labels by which the sidecar finds it."""
+    annotations: dict[str, str] = {}
+    """Its annotations, such as the folder's."""
+
+
+class Pod(Object):
+    """Where and how the pod runs."""
+
+    labels: dict[str, str] = {}
+    """Labels of the pod."""
+    annotations: dict[str, str] = {}
+    """Annotations of the pod."""
+    node_selector: dict[str, str] = {}
+    """Labels a node must have."""
+    tolerations: list[Embedded] = []
+    """Taints the pod puts up with."""
+    affinity: dict[str, Any] = {}
+    """Affinity of the pod."""
+    priority_class: str = ""
+    """PriorityClass of the pod."""
+    termination_grace_seconds: int = Field(30, ge=1)
+    """Time to give the lease back after SIGTERM."""
+
+
+class OperatorValues(Object):
+    """Values of the kit19-operator chart."""
+
+    name_override: str = Field("", pattern=r"^([a-z]([-a-z0-9]{0,50}[a-z0-9])?)?$")
+    """Name of everything, instead of the release's."""
+    image: Image = Image()
+    """The operator's image."""
+    replicas: int = Field(1, ge=1, le=5)
+    """Operators; one works, the others wait for its lease."""
+    watch_namespaces: list[Name] = []
+    """Namespaces it works in. Empty means the release's own."""
+    cluster_wide: bool = False
+    """Work in every namespace, by a ClusterRole; excludes `watchNamespaces`."""
+    crds: Crds = Crds()
+    """The KitRun CustomResourceDefinition."""
+    rbac: Rbac = Rbac()
+    """The operator's rights."""
+    service_account: ServiceAccount = ServiceAccount()
+    """Whose rights these are."""
+    resources: Resources = Resources()
+    """The operator's resources."""
+    env: list[EnvVar] = []
+    """Variables. A secret one has `valueFrom`, never `value`."""
+    env_from: list[Embedded] = []
+    """Secrets and ConfigMaps whose keys become variables."""
+    network_policy: NetworkPolicy = NetworkPolicy()
+    """Who it talks to."""
+    pod_disruption_budget: DisruptionBudget = DisruptionBudget()
+    """Voluntary evictions."""
+    metrics: Metrics = Metrics()
+    """Prometheus metrics."""
+    dashboards: Dashboards = Dashboards()
+    """Grafana dashboards."""
+    pod: Pod = Pod()
+    """Where and how the pod runs."""
+    helm_global: dict[str, Any] = GLOBAL
+    """What a parent chart hands down; not read."""

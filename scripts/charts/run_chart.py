@@ -1,0 +1,154 @@
+"""The values of helm/kit19-run: as far as they go the keys of a KitRun, so that a release can become one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from kit19_ray.config import Config
+from kit19_ray.operate.spec import RAY_VERSION, Autoscaling, Embedded, Ingress, Name, Object, Queue, Stage, StagePods
+from scripts.charts.common import GLOBAL, PullImage, ServiceAccount, image
+
+EMPTY: dict[str, Any] = {"empty": True}
+
+
+class Pods(StagePods):
+    """The Ray cluster of the jobs or of the server."""
+
+    service_account: Name | None = None
+    """ServiceAccount of the pods. null means the release's."""
+
+
+class Images(PullImage):
+    """Container images with kit19-ray and everything it needs inside."""
+
+    train: str = image("train")
+    """Image of data, train and evaluate, by tag or digest; `latest` is refused."""
+    serve: str = image("serve")
+    """Image of the server."""
+
+
+class Job(Object):
+    """The RayJobs."""
+
+    stages: list[Stage] = []
+    """One RayJob for each of these stages. Empty means one RayJob that runs data, train and evaluate in order. Helm
+    starts all at once, so list only stages whose inputs are there."""
+    same_cluster_retries: int = Field(1, ge=0, le=20)
+    """Times the command is started again on the same Ray cluster, where it goes on from its checkpoint."""
+    backoff_limit: int = Field(2, ge=0, le=20)
+    """After those, times KubeRay tries again on a new cluster."""
+    deadline_seconds: int | None = Field(604_800, ge=1)
+    """Seconds from creation after which KubeRay gives the job up. null never does."""
+    ttl_seconds: int = Field(0, ge=0)
+    """Seconds the Ray cluster outlives its job."""
+    suspend: bool = False
+    """Free every pod; when this is false again the job starts anew and goes on from its checkpoint."""
+
+
+class StageOverrides(Object):
+    """What a stage's own RayJob has other than `pods`; for stages in `job.stages`."""
+
+    data: Pods = Field(Pods(), json_schema_extra=EMPTY)
+    """Keys of `pods` for the data stage."""
+    train: Pods = Field(Pods(), json_schema_extra=EMPTY)
+    """Keys of `pods` for the train stage."""
+    evaluate: Pods = Field(Pods(), json_schema_extra=EMPTY)
+    """Keys of `pods` for the evaluate stage."""
+
+
+class Serve(Object):
+    """The RayService; `config.serve` has what the server itself needs."""
+
+    enabled: bool = False
+    """Serve `config.serve.model`."""
+    pods: Pods = Pods()
+    """Its Ray cluster; one worker pod holds `gpus` or `cpu` worth of replicas."""
+    autoscaling: Autoscaling | None = None
+    """`minReplicas`, `maxReplicas`, `targetOngoingRequests`. null keeps `config.serve.replicas` copies."""
+    ingress: Ingress | None = None
+    """`host`, `path`, `className`, `tlsSecret`, `annotations`. null: reachable inside the cluster only."""
+
+
+class Storage(Object):
+    """How pods reach the root."""
+
+    credentials_secret: str = ""
+    """Secret whose keys are the usual AWS variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY. Empty means workload
+    identity (`serviceAccount.annotations`), or no credentials."""
+    endpoint: str | None = Field(None, pattern=r"^https?://")
+    """S3 endpoint, for a store that is not AWS. Becomes AWS_ENDPOINT_URL."""
+    region: str = ""
+    """Becomes AWS_REGION."""
+
+
+class Auth(Object):
+    """Ray's own authentication: dashboard, jobs and client ask for a token."""
+
+    mode: Literal["token", "none"] = "token"
+    """token needs KubeRay 1.6 and Ray 2.52 or newer; an older KubeRay needs none."""
+    existing_secret: str = ""
+    """Secret with the key `auth_token`. Empty makes one and keeps its token on upgrade; what renders without the
+    cluster (`helm template`, Argo CD) cannot, and needs this."""
+
+
+class NetworkPolicy(Object):
+    """Who may reach the pods. The release's own pods reach one another on every port."""
+
+    enabled: bool = True
+    """Make it. It needs a network plugin that enforces policies."""
+    dashboard_from: list[Embedded] = [
+        Embedded.model_validate(
+            {
+                "namespaceSelector": {},
+                "podSelector": {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}},
+            }
+        )
+    ]
+    """NetworkPolicy peers that may reach the dashboard, port 8265, and a server's port. KubeRay's operator must, to
+    send jobs and to see whether the server is well; the default is its pods."""
+    serve_from: list[Embedded] = [Embedded.model_validate({"podSelector": {}})]
+    """Peers that may reach the model. The default is this namespace's pods; add the ingress controller's namespace."""
+    metrics_from: list[Embedded] = []
+    """Peers that may scrape Ray's metrics, port 8080."""
+    egress: list[Embedded] | None = None
+    """Egress rules beside DNS and the release's own pods. null leaves egress open: object store and hub."""
+
+
+class RunValues(Object):
+    """Values of the kit19-run chart."""
+
+    name_override: str = Field("", pattern=r"^([a-z]([-a-z0-9]{0,26}[a-z0-9])?)?$")
+    """Name of everything, instead of the release's; 28 characters at most."""
+    mode: Literal["job", "cluster", "none"] = "job"
+    """job: RayJobs. cluster: a RayCluster that stays, for `kit19 submit` and `ray job submit`. none: only what `serve`
+    asks for."""
+    config: Config = Config()
+    """The config tree, as in configs/*.yaml: differences from the defaults only. `root` is required."""
+    images: Images = Images()
+    """Container images."""
+    ray_version: str = Field(RAY_VERSION, pattern=r"^[0-9]+\.[0-9]+\.[0-9]+")
+    """Ray's version in the images."""
+    job: Job = Job()
+    """The RayJobs."""
+    pods: Pods = Pods()
+    """The Ray cluster of the jobs, or the RayCluster."""
+    stage_pods: StageOverrides = StageOverrides()
+    """What single stages have other than `pods`."""
+    serve: Serve = Serve()
+    """The server."""
+    storage: Storage = Storage()
+    """How pods reach the root."""
+    queue: Queue = Queue()
+    """Queueing and gang scheduling."""
+    auth: Auth = Auth()
+    """Ray's own authentication."""
+    service_account: ServiceAccount = ServiceAccount()
+    """The pods' identity."""
+    network_policy: NetworkPolicy = NetworkPolicy()
+    """Who may reach the pods."""
+    labels: dict[str, Name] = {}
+    """Labels of everything."""
+    helm_global: dict[str, Any] = GLOBAL
+    """What a parent chart hands down; not read."""

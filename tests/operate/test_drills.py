@@ -1,0 +1,354 @@
+"""What may go wrong while runs are under way. `KIT19_DRILLS=docs/drills.md pytest tests/operate/test_drills.py` writes
+the table of outcomes from the run itself."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit19_ray.operate.cluster import ApiError, Cluster
+from kit19_ray.operate.spec import STAGES
+from tests.operate.control_plane import ControlPlane
+from tests.operate.harness import OperatorProcess, create, gated, kitrun, phase, until, write_scores
+from tests.operate.kuberay import COMPLETE, INITIALIZING, LOST, RUNNING, Script, Scripted
+from tests.operate.proxy import Proxy
+
+pytestmark = [
+    pytest.mark.kube,
+    # The test's own connections, when the API server is killed under them.
+    pytest.mark.filterwarnings("ignore:Exception ignored in.*SSLSocket:pytest.PytestUnraisableExceptionWarning"),
+]
+
+TABLE: list[tuple[str, str, str, float]] = []
+HEAD = """# Drills
+
+What was done to a run under way, and how it ended. Each row is a test of `tests/operate/test_drills.py` against a real
+API server, the operator in a process of its own; KubeRay is a stand-in that writes statuses. In every one: never two
+RayJobs of one stage at once, and after the KitRun's deletion nothing left but what the stages wrote to the storage.
+
+Written by `KIT19_DRILLS=docs/drills.md pytest tests/operate/test_drills.py`, times on 2 cores.
+
+| drill | what is done | outcome | seconds |
+| --- | --- | --- | ---: |
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table() -> Iterator[None]:
+    yield
+    target = os.environ.get("KIT19_DRILLS")
+    if target:
+        file = Path(target)
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        rows = {
+            line.split(" | ")[0]: line for line in lines if line.startswith("| ") and not line.startswith("| drill")
+        }
+        # A drill that was run alone takes the place of its row.
+        rows |= {f"| {drill}": f"| {drill} | {done} | {outcome} | {took:.0f} |" for drill, done, outcome, took in TABLE}
+        rows = {name: row for name, row in rows.items() if "---" not in name}
+        file.write_text(HEAD + "".join(row + "\n" for row in rows.values()), encoding="utf-8")
+
+
+class Drill:
+    """A namespace with KubeRay's stand-in, and what a drill may ask of them."""
+
+    def __init__(self, plane: ControlPlane, cluster: Cluster, place: str, root: Path, kuberay: Scripted) -> None:
+        self.plane, self.cluster, self.place, self.root, self.kuberay = plane, cluster, place, root, kuberay
+        self.script = kuberay.script
+        self.begun = time.monotonic()
+
+    def create(self, name: str = "demo", **more: Any) -> None:
+        create(self.plane, kitrun(name, self.place, **(gated(self.root) | more)))
+
+    def status(self, name: str = "demo") -> dict[str, Any]:
+        return dict((self.cluster.run(self.place, name) or {}).get("status") or {})
+
+    def reaches(self, wanted: str, name: str = "demo", seconds: float = 40) -> dict[str, Any]:
+        until(
+            lambda: phase(self.cluster, self.place, name) == wanted, seconds, lambda: f"{wanted}? {self.status(name)}"
+        )
+        return self.status(name)
+
+    def runs(self, stage: str, name: str = "demo") -> None:
+        """Waits until the stage's job runs."""
+        until(
+            lambda: self.status(name).get("stages", {}).get(stage, {}).get("state") == "Running",
+            40,
+            lambda: f"{stage} runs? {self.status(name)}",
+        )
+
+    def jobs(self, stage: str) -> int:
+        """How many RayJobs the stage ever had."""
+        return sum(1 for found, _ in self.kuberay.seen.values() if found == stage)
+
+    def ends(self, drill: str, done: str, outcome: str) -> None:
+        """The run is deleted and nothing is left; the outcome goes into the table."""
+        seconds = time.monotonic() - self.begun
+        assert max(self.kuberay.together.values(), default=0) <= 1, self.kuberay.together
+        self.plane.kubectl("delete", "kitruns", "--all", "-n", self.place, "--wait=false")
+        until(lambda: not self.left(), 240, lambda: f"left behind: {self.left()}")
+        TABLE.append((drill, done, outcome, seconds))
+
+    def left(self) -> list[str]:
+        kinds = "kitruns,rayjobs,rayservices,ingresses,configmaps"
+        found = self.plane.kubectl("get", kinds, "-n", self.place, "-o", "name").stdout.split()
+        return [one for one in found if "kube-root-ca" not in one]
+
+
+@pytest.fixture
+def drill(operated_plane: ControlPlane, admin: Cluster, place: str, tmp_path: Path) -> Iterator[Drill]:
+    with Scripted(admin, place, Script(done=write_scores(tmp_path, 0.75))) as kuberay:
+        yield Drill(operated_plane, admin, place, tmp_path, kuberay)
+
+
+def test_the_operator_is_killed_at_every_phase(drill: Drill, operator: OperatorProcess) -> None:
+    drill.script.held = set(STAGES)
+    drill.script.ready = False
+    drill.create()
+    operator.kill()  # before or after it saw the run
+    for stage in STAGES:
+        operator.start()
+        drill.runs(stage)
+        operator.kill()
+        drill.script.held.discard(stage)  # the stage ends while nobody looks
+        until(lambda s=stage: any(j["status"].get("jobStatus") == "SUCCEEDED" for j in stage_jobs(drill, s)), 20, stage)
+    operator.start()
+    drill.reaches("Deploying")
+    operator.kill()
+    drill.script.ready = True
+    operator.start()
+    drill.reaches("Serving")
+    operator.kill()
+    operator.start()
+    assert [drill.jobs(stage) for stage in STAGES] == [1, 1, 1] and len(drill.kuberay.services) == 1
+    drill.ends(
+        "operator killed",
+        "SIGKILL before the first look, in Data, Training, Evaluating, Deploying and Serving; each stage ends while no "
+        "operator runs",
+        "Serving; one RayJob a stage, one RayService",
+    )
+
+
+def stage_jobs(drill: Drill, stage: str) -> list[dict[str, Any]]:
+    return [j for j in drill.kuberay.items("rayjobs") if j["metadata"]["labels"]["kit19.dev/stage"] == stage]
+
+
+def test_the_api_server_restarts(drill: Drill, operator: OperatorProcess) -> None:
+    if drill.plane.folder is None:
+        pytest.skip("the API server of KIT19_TEST_KUBECONFIG is not ours to stop")
+    drill.script.held = {"train"}
+    drill.create()
+    drill.runs("train")
+    drill.plane.stop_api_server()
+    time.sleep(3)
+    drill.plane.start_api_server()
+    assert operator.process is not None
+    if operator.process.poll() is not None:  # away for longer than the lease: the kubelet starts it again
+        operator.start()
+    drill.script.held.clear()
+    drill.reaches("Serving", seconds=90)
+    assert [drill.jobs(stage) for stage in STAGES] == [1, 1, 1]
+    drill.ends("API server restarted", "SIGKILL in Training, back after 3 s", "Serving; one RayJob a stage")
+
+
+def test_the_watch_is_cut(operated_plane: ControlPlane, drill: Drill, tmp_path: Path) -> None:
+    server = operated_plane.kubectl("config", "view", "-o", "jsonpath={.clusters[0].cluster.server}").stdout
+    proxy = Proxy(int(server.rsplit(":", 1)[1]))
+    operator = OperatorProcess(operated_plane, drill.place, tmp_path, server=f"https://127.0.0.1:{proxy.port}").start()
+    try:
+        drill.script.held = {"train"}
+        drill.create()
+        drill.runs("train")
+        proxy.cut()
+        drill.script.held.clear()  # the news comes while nobody can hear it
+        until(lambda: any(j["status"].get("jobStatus") == "SUCCEEDED" for j in stage_jobs(drill, "train")), 20, "train")
+        time.sleep(1)
+        proxy.mend()
+        drill.reaches("Serving", seconds=60)
+        assert [drill.jobs(stage) for stage in STAGES] == [1, 1, 1]
+        drill.ends(
+            "watch cut", "every connection cut in Training; the job ends meanwhile", "Serving; the news is found"
+        )
+    finally:
+        operator.kill()
+        proxy.close()
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_job_fails_once(drill: Drill) -> None:
+    drill.script.broken["train"] = 1
+    drill.create()
+    status = drill.reaches("Serving")
+    assert drill.jobs("train") == 2 and status["stages"]["train"]["failures"] == 1
+    drill.ends("RayJob fails once", "the first train job ends in FAILED", "Serving after a second RayJob")
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_job_fails_for_ever(drill: Drill) -> None:
+    drill.script.broken["train"] = 99
+    drill.create()
+    status = drill.reaches("Failed")
+    assert drill.jobs("train") == 2 and drill.jobs("evaluate") == 0 and not drill.kuberay.services
+    assert status["message"] == "the driver died"
+    drill.ends("RayJob fails for ever", "every train job ends in FAILED", "Failed after retries.rebuilds + 1 RayJobs")
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_job_is_stuck_initializing(drill: Drill) -> None:
+    drill.script.way["data"] = (INITIALIZING,)
+    drill.create(deadlines={"start": 2})
+    status = drill.reaches("Failed")
+    assert drill.jobs("data") == 2 and "did not run within 2 seconds (Initializing)" in status["message"]
+    drill.ends("RayJob stuck", "the data job stays Initializing", "Failed by deadlines.start, after a second RayJob")
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_head_is_lost(drill: Drill) -> None:
+    drill.script.way["evaluate"] = (INITIALIZING, RUNNING, LOST)
+    drill.create()
+    until(lambda: drill.status().get("stages", {}).get("evaluate", {}).get("failures"), 40, lambda: str(drill.status()))
+    drill.script.way["evaluate"] = (INITIALIZING, RUNNING, COMPLETE)
+    drill.reaches("Serving")
+    assert drill.jobs("evaluate") == 2
+    drill.ends(
+        "head lost", "KubeRay gives the job up: Failed, jobStatus still RUNNING", "Serving after a second RayJob"
+    )
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_status_is_fought_over(drill: Drill) -> None:
+    stop = threading.Event()
+
+    def disturb() -> None:
+        number = 0
+        path = f"/apis/kit19.dev/v1alpha1/namespaces/{drill.place}/kitruns/demo"
+        while not stop.wait(0.01):
+            number += 1
+            patch = {"metadata": {"annotations": {"disturbed": str(number)}}}
+            try:
+                drill.cluster.request("PATCH", path, patch, "application/merge-patch+json")
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    try:
+        drill.create()
+        drill.reaches("Serving", seconds=60)
+    finally:
+        stop.set()
+        disturber.join()
+    assert [drill.jobs(stage) for stage in STAGES] == [1, 1, 1]
+    drill.ends("status conflict", "another writer changes the KitRun 100 times a second", "Serving; one RayJob a stage")
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_run_is_deleted_at_every_phase(drill: Drill) -> None:
+    for stage in STAGES:
+        drill.script.held.add(f"at-{stage}/{stage}")
+        drill.create(f"at-{stage}")
+    drill.create("at-queue", queue={"kueue": "team"}, suspend=True)
+    drill.create("at-serving")
+    for stage in STAGES:
+        drill.runs(stage, f"at-{stage}")
+    drill.reaches("Serving", "at-serving")
+    drill.reaches("Suspended", "at-queue")
+    assert (drill.root / "evaluate-1" / "scores.json").is_file()
+    drill.ends(
+        "KitRun deleted",
+        "in Suspended, Data, Training, Evaluating and Serving",
+        "gone with every child; the scores stay",
+    )
+    assert (drill.root / "evaluate-1" / "scores.json").is_file()
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_spec_changes_in_mid_run(drill: Drill) -> None:
+    drill.script.held = {"train"}
+    drill.create()
+    drill.runs("train")
+    first = stage_jobs(drill, "train")[0]["metadata"]["name"]
+    config = gated(drill.root)["config"]
+    drill.create(config=config | {"train": {"epochs": 1}})
+    until(lambda: [j["metadata"]["name"] for j in stage_jobs(drill, "train")] not in ([first], []), 40, "no new job")
+    drill.script.held.clear()
+    drill.reaches("Serving")
+    assert [drill.jobs(stage) for stage in STAGES] == [1, 2, 1]
+    drill.create(config=config | {"train": {"epochs": 1}, "evaluate": config["evaluate"] | {"num_fewshot": 5}})
+    until(lambda: drill.jobs("evaluate") == 2, 40, lambda: str(drill.status()))
+    drill.reaches("Serving")
+    assert [drill.jobs(stage) for stage in STAGES] == [1, 2, 2] and len(drill.kuberay.services) == 1
+    drill.ends(
+        "spec changed",
+        "train.epochs in Training, then evaluate.num_fewshot in Serving",
+        "only train, then only evaluate runs again; the served model answers on",
+    )
+
+
+@pytest.mark.usefixtures("operator")
+def test_suspended_and_resumed(drill: Drill) -> None:
+    drill.script.held = {"train"}
+    drill.create()
+    drill.runs("train")
+    drill.create(suspend=True)
+    drill.reaches("Suspended")
+    until(lambda: stage_jobs(drill, "train") == [], 30, "the train job is not gone")
+    drill.script.held.clear()
+    drill.create()
+    drill.reaches("Serving")
+    assert [drill.jobs(stage) for stage in STAGES] == [1, 2, 1]
+    drill.ends("suspended", "spec.suspend in Training, later taken back", "no pod meanwhile, then Serving")
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_failed_gate(drill: Drill) -> None:
+    drill.script.done = write_scores(drill.root, 0.25)
+    drill.create()
+    status = drill.reaches("GateFailed")
+    assert status["message"] == "kobest_copa acc is 0.2500, the gate asks for 0.5" and not drill.kuberay.services
+    drill.ends("gate not passed", "the scores are below the gate", "GateFailed; no RayService ever")
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_hundred_runs_at_once(drill: Drill) -> None:
+    number = 100
+    create(drill.plane, *(kitrun(f"run-{n:03}", drill.place, **gated(drill.root)) for n in range(number)))
+
+    def serving() -> bool:
+        listed = drill.cluster.request("GET", f"/apis/kit19.dev/v1alpha1/namespaces/{drill.place}/kitruns")["items"]
+        return sum((one.get("status") or {}).get("phase") == "Serving" for one in listed) == number
+
+    until(serving, 400, "not all serve")
+    assert [drill.jobs(stage) for stage in STAGES] == [number] * 3 and len(drill.kuberay.services) == number
+    drill.ends("100 KitRuns at once", "created by one `kubectl apply`", "all Serving; 300 RayJobs, 100 RayServices")
+
+
+def test_another_operator_takes_over(operated_plane: ControlPlane, drill: Drill, tmp_path: Path) -> None:
+    first = OperatorProcess(operated_plane, drill.place, tmp_path, identity="first").start()
+    second = OperatorProcess(operated_plane, drill.place, tmp_path, identity="second")
+    try:
+        until(first.leads, 20, "the first does not lead")
+        second.start()
+        until(second.healthy, 20, "the second does not stand by")
+        drill.script.held = {"data"}
+        drill.create()
+        drill.runs("data")
+        assert not second.leads()
+        assert first.stop() == 0
+        until(second.leads, 10, "the second does not lead")
+        drill.script.held.clear()
+        drill.reaches("Serving")
+        assert [drill.jobs(stage) for stage in STAGES] == [1, 1, 1]
+        drill.ends(
+            "handover", "SIGTERM to the operator in Data, another stands by", "the other goes on at once: Serving"
+        )
+    finally:
+        first.kill()
+        second.kill()

@@ -1,0 +1,46 @@
+"""Children as the API server has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kit19_ray.operate import observe
+
+
+def service(**status: Any) -> dict[str, Any]:
+    metadata = {"name": "demo-serve-1", "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 2, "labels": {}}
+    return {"kind": "RayService", "metadata": metadata, "status": status}
+
+
+READY = [{"type": "Ready", "status": "True", "message": "serving"}]
+
+
+def test_a_service_is_ready_in_the_version_last_applied_and_not_before() -> None:
+    assert observe.child(service(observedGeneration=2, conditions=READY)).ready
+    assert not observe.child(service(observedGeneration=1, conditions=READY)).ready
+    upgrading = [*READY, {"type": "UpgradeInProgress", "status": "True", "message": ""}]
+    assert not observe.child(service(observedGeneration=2, conditions=upgrading)).ready
+    assert not observe.child(service()).ready
+
+
+def test_a_service_that_is_not_ready_says_what_ray_serve_says() -> None:
+    applications = {"kit19": {"status": "DEPLOY_FAILED", "message": "no such model"}}
+    told = observe.child(service(activeServiceStatus={"applicationStatuses": applications}))
+    assert told.message == "DEPLOY_FAILED: no such model"
+    waiting = [{"type": "Ready", "status": "False", "message": "no endpoint"}]
+    assert observe.child(service(conditions=waiting)).message == "no endpoint"
+
+
+def test_a_child_without_our_marks_is_read_all_the_same() -> None:
+    body = service()
+    body["kind"] = "RayJob"
+    body["metadata"]["annotations"] = {"kit19.dev/attempt": "x"}
+    found = observe.child(body)
+    assert (found.stage, found.attempt, found.hash, found.deleting) == ("", 0, "", False)
+    body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:01Z"
+    body["spec"] = {"suspend": True}
+    assert observe.child(body).deleting and observe.child(body).suspended
+
+
+def test_a_point_in_time_makes_the_round_trip() -> None:
+    assert observe.stamp(observe.instant("2026-03-04T05:06:07Z")) == "2026-03-04T05:06:07Z"
