@@ -160,7 +160,7 @@ BAD = [
     ({"json": {"model": "kit19", "prompt": PROMPT, "max_tokens": 65}}, 400, "the most is 64"),
     ({"json": {"model": "kit19", "prompt": 3}}, 400, "prompt must be"),
     ({"json": {"model": "kit19", "prompt": PROMPT, "temprature": 0}}, 400, "did you mean 'temperature'?"),
-    ({"json": {"model": "kit19", "prompt": PROMPT, "stream": True}}, 400, "stream is not supported"),
+    ({"json": {"model": "kit19", "prompt": PROMPT, "best_of": 2}}, 400, "best_of is not supported"),
     ({"json": {"model": "kit19", "prompt": "a" * (1 << 20)}}, 400, "1048576 characters, the most is 500"),
     ({"json": {"model": "kit19", "prompt": "뷁" * 120}}, 400, "exceed the context of 128"),
     ({"json": {"model": "kit19", "prompt": [5, 4000]}}, 400, "token id 4000 is not in"),
