@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from environment import describe
+from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
 
 CONCURRENCY = {1: 8, 8: 32, 32: 64}  # requests sent at each
 SIZES = {"hidden_size": 256, "layers": 6, "heads": 8, "intermediate_size": None, "seq_len": 512}
@@ -55,8 +57,6 @@ def peer(folder: str, port: int) -> None:
 
     import torch
     import uvicorn
-    from fastapi import FastAPI, Request
-    from fastapi.responses import StreamingResponse
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.generation.streamers import BaseStreamer
 
