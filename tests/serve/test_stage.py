@@ -235,6 +235,12 @@ def test_a_model_that_is_not_there_is_told_before_anything_starts(tmp_path: Path
         stage.start(Config(root="file:///unused", serve=ServeConfig(port=free_port())), str(tmp_path))
 
 
+def test_a_wrong_prompt_wrapper_is_told_before_anything_starts(free_port: Callable[[], int]) -> None:
+    section = ServeConfig(port=free_port(), prompt="kulm")
+    with pytest.raises(UserError, match="serve.prompt: 'kulm' .*did you mean 'kullm'"):
+        stage.start(Config(root="file:///unused", serve=section), "unused")
+
+
 def test_the_command_serves_until_it_is_interrupted(
     tiny_model: Path, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
