@@ -27,7 +27,7 @@ from environment import describe
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-CONCURRENCY = {1: 8, 8: 32, 32: 64}  # requests sent at each
+CONCURRENCY = {1: 4, 8: 16, 32: 32}  # requests sent at each
 SIZES = {"hidden_size": 256, "layers": 6, "heads": 8, "intermediate_size": None, "seq_len": 512}
 TEXTS = [
     "다음 문장의 감정을 긍정 또는 부정으로 분류하세요. 이 영화는 정말 재미있다.",
