@@ -237,6 +237,8 @@ class ServeConfig(Section):
     """Train prefix, hub id, local path or s3:// prefix to serve. None means the train stage's export."""
     served_name: str = "kit19"
     """Name that /v1/models gives and requests must use."""
+    prompt: str | None = None
+    """Prompt wrapper of /v1/chat/completions. None is the train prefix's own, else the tokenizer's chat template."""
     host: str = "127.0.0.1"
     """Address the proxy listens on; 0.0.0.0 inside a pod."""
     port: int = Field(8000, ge=1, le=65535)

@@ -56,6 +56,7 @@ class Decoder:
         limits: Sequence[int],
         seeds: Sequence[int | None],
         wanted: Sequence[Callable[[], bool]] | None = None,
+        heard: Sequence[Callable[[Completion], None]] | None = None,
     ) -> list[Completion]:
         """Completions of the prompts, each of at most its limit of tokens."""
         out = [Completion() for _ in prompts]
@@ -81,10 +82,13 @@ class Decoder:
             logits, cache = self._step(ids, mask, positions, cache)
             chosen, logprobs, tops = self._choose(logits, [sources[n] for n in rows] if sources else [])
             for row, n in enumerate(rows):
-                if n in alive and self._ended(
-                    out[n], chosen[row], logprobs[row], tops[row] if tops else None, limits[n]
-                ):
+                if n not in alive:
+                    continue
+                before = len(out[n].token_ids)
+                if self._ended(out[n], chosen[row], logprobs[row], tops[row] if tops else None, limits[n]):
                     alive.discard(n)
+                if heard is not None and len(out[n].token_ids) > before:
+                    heard[n](out[n])
             kept = [row for row, n in enumerate(rows) if n in alive]
             ids = torch.tensor(chosen, dtype=torch.long, device=self.generator.device)[:, None]
             positions = positions[:, -1:] + 1

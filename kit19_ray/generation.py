@@ -14,7 +14,7 @@ import inspect
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -220,6 +220,7 @@ class Generator:
         seed: int | Sequence[int | None] | None = None,
         top_logprobs: int = 0,
         wanted: Callable[[int], bool] | None = None,
+        heard: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
         """Completes each prompt.
 
@@ -232,6 +233,7 @@ class Generator:
             seed: of the sampling: one a prompt, or a number from which they follow. None is random.
             top_logprobs: how many of the likeliest tokens to list beside each.
             wanted: asked before each step about each prompt's number; False ends its completion.
+            heard: told each prompt's number and its completion so far, after each of its tokens.
 
         Raises:
             ValueError: a prompt is empty, or `max_tokens` leaves no room for a prompt.
@@ -255,6 +257,7 @@ class Generator:
                 [limits[n] for n in numbers],
                 [seeds[n] for n in numbers],
                 None if wanted is None else [lambda n=n: wanted(n) for n in numbers],  # type: ignore[misc]
+                None if heard is None else [partial(heard, n) for n in numbers],
             )
             for n, completion in zip(numbers, done, strict=True):
                 out[n] = completion

@@ -54,14 +54,17 @@ PROMPTS: dict[str, PromptFormat] = {
 }
 
 
-def prompt_format(name: str) -> PromptFormat:
+def prompt_format(name: str, key: str = "data.prompt") -> PromptFormat:
     """The wrapper called `name`.
+
+    Args:
+        key: the config key that names it, for the message.
 
     Raises:
         ConfigError: there is none.
     """
     if name not in PROMPTS:
-        raise ConfigError(f"data.prompt: {name!r} is not one of {', '.join(PROMPTS)}{nearest(name, PROMPTS)}")
+        raise ConfigError(f"{key}: {name!r} is not one of {', '.join(PROMPTS)}{nearest(name, PROMPTS)}")
     return PROMPTS[name]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -13,7 +14,8 @@ from starlette.exceptions import HTTPException
 
 from kit19_ray import __version__
 from kit19_ray.config import ServeConfig
-from kit19_ray.serve import metrics, protocol
+from kit19_ray.serve import chat, events, metrics, page, protocol
+from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.limits import BodyLimit
 from kit19_ray.serve.protocol import ApiError, CompletionRequest, Json
 
@@ -30,8 +32,14 @@ class Service(Protocol):
     context: int
     """Most tokens of prompt and completion together."""
 
-    async def complete(self, request: CompletionRequest) -> Json:
+    async def complete(self, request: CompletionRequest | ChatRequest) -> Json:
         """The response body; raises ApiError."""
+
+    def stream(self, request: CompletionRequest | ChatRequest) -> AsyncIterator[Json]:
+        """The response's chunks; raises ApiError at once for a prompt that does not fit."""
+
+    def prompt(self, request: ChatRequest) -> Json:
+        """The prompt that messages become; raises ApiError."""
 
 
 def build(service: Service) -> FastAPI:
@@ -61,39 +69,71 @@ def build(service: Service) -> FastAPI:
         entry: Json = protocol.models(name, service.created, service.context)["data"][0]
         return entry
 
-    body = {"required": True, "content": {"application/json": {"schema": CompletionRequest.model_json_schema()}}}
+    @app.get("/", include_in_schema=False)
+    async def playground() -> Response:
+        return page.response()
 
-    @app.post("/v1/completions", openapi_extra={"requestBody": body})
-    async def completions(request: Request) -> JSONResponse:
-        start = time.monotonic()
-        try:
-            answer = await _answer(service, await request.body())
-        except ApiError as error:
-            service.metrics.answered(error.status)
-            raise
-        service.metrics.answered(200)
-        service.metrics.seconds.observe(time.monotonic() - start)
-        return JSONResponse(answer)
+    @app.post("/v1/completions", openapi_extra=_schema(CompletionRequest))
+    async def completions(request: Request) -> Response:
+        return await _answer(service, await request.body(), protocol.parse)
+
+    @app.post("/v1/chat/completions", openapi_extra=_schema(ChatRequest))
+    async def chat_completions(request: Request) -> Response:
+        return await _answer(service, await request.body(), chat.parse)
+
+    @app.post("/v1/chat/completions/render", openapi_extra=_schema(ChatRequest))
+    async def render(request: Request) -> Json:
+        """The prompt the same body is answered with: not OpenAI's, for those who want to see what the model reads."""
+        return service.prompt(chat.parse(await request.body(), service.limits))
 
     return app
 
 
-async def _answer(service: Service, body: bytes) -> Json:
-    limits = service.limits
-    if service.metrics.in_progress >= limits.max_queue:
-        raise ApiError(429, f"{limits.max_queue} requests are waiting already; try again later")
-    request = protocol.parse(body, limits)
-    timeout = limits.request_timeout_seconds
+def _schema(kind: type[CompletionRequest] | type[ChatRequest]) -> Json:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": kind.model_json_schema()}}}}
+
+
+async def _answer(
+    service: Service, body: bytes, parse: Callable[[bytes, ServeConfig], CompletionRequest | ChatRequest]
+) -> Response:
+    start = time.monotonic()
+    try:
+        request = _admitted(service, body, parse)
+        if request.stream:
+            chunks = service.stream(request)
+            return events.response(chunks, service.metrics, service.limits.request_timeout_seconds)
+        answer = await _whole(service, request)
+    except ApiError as error:
+        service.metrics.answered(error.status)
+        raise
+    except asyncio.CancelledError:
+        service.metrics.disconnects.inc()
+        raise
+    service.metrics.answered(200)
+    service.metrics.seconds.observe(time.monotonic() - start)
+    return JSONResponse(answer)
+
+
+def _admitted(
+    service: Service, body: bytes, parse: Callable[[bytes, ServeConfig], CompletionRequest | ChatRequest]
+) -> CompletionRequest | ChatRequest:
+    if service.metrics.in_progress >= service.limits.max_queue:
+        raise ApiError(429, f"{service.limits.max_queue} requests are waiting already; try again later")
+    return parse(body, service.limits)
+
+
+async def _whole(service: Service, request: CompletionRequest | ChatRequest) -> Json:
+    timeout = service.limits.request_timeout_seconds
     with service.metrics.one_in_progress():
         try:
             return await asyncio.wait_for(service.complete(request), timeout)
         except asyncio.TimeoutError:
-            raise ApiError(504, f"no answer within {timeout:g} seconds", code="timeout") from None
+            raise events.too_late(timeout) from None
         except ApiError:
             raise
-        except Exception:  # the one place where a fault of ours becomes a response
+        except Exception:  # a fault of ours becomes a response here, and in events.py
             log.exception("a completion failed")
-            raise ApiError(500, "the server failed on this request; its log says why") from None
+            raise events.fault() from None
 
 
 async def _api_error(request: Request, error: Exception) -> JSONResponse:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -24,6 +25,10 @@ class Job:
     """The most likely tokens listed beside each."""
     gone: threading.Event = field(default_factory=threading.Event, compare=False)
     """Set when nobody waits for the answer any more: the client left, or its time is over."""
+    heard: Callable[[int, float, dict[int, float]], None] | None = field(default=None, compare=False)
+    """Told each token as it is decoded, with its log-probability and the likeliest ones; in the model's thread."""
+    asked: float = field(default_factory=time.monotonic, compare=False)
+    """When it was asked for, on the monotonic clock."""
 
 
 def together(jobs: Sequence[Job]) -> list[list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from kit19_ray.serve.batches import Job, together
 
 if TYPE_CHECKING:
+    from kit19_ray.decoding import Completion
     from kit19_ray.generation import Generator
     from kit19_ray.serve.metrics import Metrics
 
@@ -48,7 +50,7 @@ def answer(generator: Generator, jobs: Sequence[Job], metrics: Metrics) -> list[
             continue
         metrics.batches.inc()
         try:
-            for place, part in zip(places, work(generator, [jobs[p] for p in places]), strict=True):
+            for place, part in zip(places, work(generator, [jobs[p] for p in places], metrics), strict=True):
                 so_far = out[place]
                 if isinstance(so_far, Answer):
                     out[place] = _joined(so_far, part)
@@ -69,7 +71,7 @@ def _joined(prompt: Answer, completion: Answer) -> Answer:
     return completion
 
 
-def _score(generator: Generator, jobs: Sequence[Job]) -> list[Answer]:
+def _score(generator: Generator, jobs: Sequence[Job], metrics: Metrics) -> list[Answer]:
     most = max(job.top_logprobs for job in jobs)
     scores = generator.score([job.prompt for job in jobs], top_logprobs=most)
     return [
@@ -83,7 +85,20 @@ def _score(generator: Generator, jobs: Sequence[Job]) -> list[Answer]:
     ]
 
 
-def _decode(generator: Generator, jobs: Sequence[Job]) -> list[Answer]:
+def _decode(generator: Generator, jobs: Sequence[Job], metrics: Metrics) -> list[Answer]:
+    last: dict[int, float] = {}
+
+    def heard(number: int, done: Completion) -> None:
+        job, now = jobs[number], time.monotonic()
+        if number in last:
+            metrics.inter_token.observe(now - last[number])
+        else:
+            metrics.first_token.observe(now - job.asked)
+        last[number] = now
+        if job.heard is not None and not job.gone.is_set():
+            tops = _likeliest(done.top_logprobs[-1], job.top_logprobs) if done.top_logprobs else {}
+            job.heard(done.token_ids[-1], done.logprobs[-1], tops)
+
     most = max(job.top_logprobs for job in jobs)
     completions = generator.generate(
         [job.prompt for job in jobs],
@@ -94,6 +109,7 @@ def _decode(generator: Generator, jobs: Sequence[Job]) -> list[Answer]:
         seed=[job.seed for job in jobs],
         top_logprobs=most,
         wanted=lambda number: not jobs[number].gone.is_set(),
+        heard=heard,
     )
     return [
         Answer(

@@ -27,6 +27,21 @@ class Metrics:
         self.new_tokens = Counter("kit19_completion_tokens", "Tokens generated.", **label).labels(replica)
         self._gauge = Gauge("kit19_requests_in_progress", "Requests not yet answered.", **label).labels(replica)
         self.in_progress = 0
+        self.disconnects = Counter(
+            "kit19_disconnects", "Requests whose client left before the answer was whole.", **label
+        ).labels(replica)
+        self.first_token = Histogram(
+            "kit19_time_to_first_token_seconds",
+            "Time from a prompt's arrival to its first token, waiting included.",
+            buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
+            **label,
+        ).labels(replica)
+        self.inter_token = Histogram(
+            "kit19_inter_token_seconds",
+            "Time between two tokens of a completion.",
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5),
+            **label,
+        ).labels(replica)
         self.seconds = Histogram(
             "kit19_request_seconds",
             "Time from request to response.",

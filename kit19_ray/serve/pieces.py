@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 # What a decoder gives for the bytes of a character that is not complete yet.
-_INCOMPLETE = "\ufffd"
+INCOMPLETE = "\ufffd"
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
@@ -20,7 +20,7 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     for end in range(1, len(ids) + 1):
         known = decode(tokenizer, ids[start:done])
         text = decode(tokenizer, ids[start:end])
-        if end < len(ids) and text.endswith(_INCOMPLETE):
+        if end < len(ids) and text.endswith(INCOMPLETE):
             texts.append("")
             continue
         texts.append(text[len(known) :])
@@ -51,5 +51,5 @@ def named(tokenizer: Any, logprobs: Mapping[int, float]) -> dict[str, float]:
     out: dict[str, float] = {}
     for token, value in sorted(logprobs.items(), key=lambda pair: (-pair[1], pair[0])):
         text = decode(tokenizer, [token])
-        out[f"token_id:{token}" if _INCOMPLETE in text or text in out else text] = value
+        out[f"token_id:{token}" if INCOMPLETE in text or text in out else text] = value
     return out

@@ -1,4 +1,4 @@
-"""OpenAI's /v1/completions as plain data: the request and what is wrong with it, the response, the error shape.
+"""OpenAI's /v1/completions as plain data: the request and what is wrong with it, the error shape.
 
 Imports neither Ray nor torch nor a web framework.
 """
@@ -6,21 +6,21 @@ Imports neither Ray nor torch nor a web framework.
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kit19_ray.config import ServeConfig
 from kit19_ray.errors import nearest
 
 Json = dict[str, Any]
+T = TypeVar("T", bound=BaseModel)
 
 MAX_STOPS = 16
 MAX_LOGPROBS = 5
 # Parameters of OpenAI's that this server does not have, with the values that ask for nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "stream": (False,),
-    "stream_options": (),
     "suffix": ("",),
     "best_of": (1,),
     "presence_penalty": (0,),
@@ -51,6 +51,15 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
+class StreamOptions(BaseModel):
+    """How a stream is sent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    include_usage: bool = False
+    """A last chunk without choices counts the tokens."""
+
+
 class CompletionRequest(BaseModel):
     """The body of POST /v1/completions. A null is the same as leaving the field out."""
 
@@ -73,22 +82,11 @@ class CompletionRequest(BaseModel):
     """Put the prompt before the completion."""
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     """Log-probability of each token and of this many most likely ones."""
+    stream: bool = False
+    """Send the text as it is decoded, as server-sent events."""
+    stream_options: StreamOptions | None = None
     user: str | None = None
     """Accepted and not used."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls_and_neutral_values(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        kept = {name: value for name, value in data.items() if value is not None}
-        for name, neutral in NEUTRAL.items():
-            if name not in kept:
-                continue
-            value = kept.pop(name)
-            if not any(type(value) in (type(one), int, float) and value == one for one in neutral):
-                raise ValueError(f"{name} is not supported by this server; leave it out")
-        return kept
 
     @field_validator("prompt", mode="before")
     @classmethod
@@ -105,18 +103,7 @@ class CompletionRequest(BaseModel):
     @field_validator("stop", mode="before")
     @classmethod
     def _usable_stops(cls, value: Any) -> Any:
-        stops = [value] if isinstance(value, str) else value
-        if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
-            raise ValueError("stop must be a non-empty string or a list of non-empty strings")
-        if len(stops) > MAX_STOPS:
-            raise ValueError(f"stop has {len(stops)} entries, the most is {MAX_STOPS}")
-        return stops
-
-    @model_validator(mode="after")
-    def _asks_for_something(self) -> CompletionRequest:
-        if self.max_tokens == 0 and not self.echo:
-            raise ValueError("max_tokens=0 needs echo=true: without it there is nothing to return")
-        return self
+        return stops(value)
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
@@ -132,11 +119,40 @@ def _is_ids(value: list[Any]) -> bool:
     return all(isinstance(part, int) and not isinstance(part, bool) for part in value)
 
 
+def stops(value: Any) -> list[str]:
+    """A request's `stop` as a list.
+
+    Raises:
+        ValueError: it is neither a text nor a list of some.
+    """
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list) or not all(isinstance(stop, str) and stop for stop in given):
+        raise ValueError("stop must be a non-empty string or a list of non-empty strings")
+    if len(given) > MAX_STOPS:
+        raise ValueError(f"stop has {len(given)} entries, the most is {MAX_STOPS}")
+    return given
+
+
 def parse(body: bytes, limits: ServeConfig) -> CompletionRequest:
     """The request in `body`, within the server's limits.
 
     Raises:
         ApiError: 400 when it is not JSON, has unknown or wrong fields or asks for too much; 404 for another model.
+    """
+    request = read(body, CompletionRequest, NEUTRAL)
+    check_common(request.model, request.stop, request.stream, request.stream_options, limits)
+    _check(request, limits)
+    return request
+
+
+def read(body: bytes, kind: type[T], neutral: Mapping[str, tuple[Any, ...]]) -> T:
+    """The JSON object in `body` as a request of that kind.
+
+    Args:
+        neutral: parameters that are not supported, with the values that ask for nothing and so pass.
+
+    Raises:
+        ApiError: 400 as in `parse`.
     """
     try:
         data = json.loads(body, parse_constant=_no_constant)
@@ -144,19 +160,41 @@ def parse(body: bytes, limits: ServeConfig) -> CompletionRequest:
         raise ApiError(400, "the body is not valid JSON in UTF-8") from None
     if not isinstance(data, dict):
         raise ApiError(400, f"the body must be a JSON object, got {_json_type(data)}")
+    kept = {name: value for name, value in data.items() if value is not None}
+    for name, nothing in neutral.items():
+        if name not in kept:
+            continue
+        value = kept.pop(name)
+        if not any(type(value) in (type(one), int, float) and value == one for one in nothing):
+            raise ApiError(400, f"{name} is not supported by this server; leave it out", name)
     try:
-        request = CompletionRequest.model_validate(data)
+        return kind.model_validate(kept)
     except ValidationError as problems:
-        raise _told(problems) from None
-    _check(request, limits)
-    return request
+        raise _told(problems, kind) from None
+
+
+def check_common(
+    model: str, stop: str | list[str], stream: bool, options: StreamOptions | None, limits: ServeConfig
+) -> None:
+    """What both endpoints check alike.
+
+    Raises:
+        ApiError: another model (404), options of a stream where there is none, stops that are no Unicode text.
+    """
+    if model != limits.served_name:
+        near = nearest(model, [limits.served_name])
+        raise ApiError(404, f"there is no model {model[:100]!r} here{near}; see /v1/models", "model", "model_not_found")
+    if options is not None and not stream:
+        raise ApiError(400, "stream_options needs stream=true", "stream_options")
+    if not all(is_unicode(one) for one in stop):
+        raise ApiError(400, "stop holds a lone surrogate, which is no Unicode text", "stop")
 
 
 def _check(request: CompletionRequest, limits: ServeConfig) -> None:
-    if request.model != limits.served_name:
-        near = nearest(request.model, [limits.served_name])
-        shown = request.model[:100]
-        raise ApiError(404, f"there is no model {shown!r} here{near}; see /v1/models", "model", "model_not_found")
+    if request.max_tokens == 0 and not request.echo:
+        raise ApiError(400, "max_tokens=0 needs echo=true: without it there is nothing to return", "max_tokens")
+    if request.stream and request.echo and request.logprobs is not None:
+        raise ApiError(400, "echo with logprobs cannot be streamed; leave stream out", "stream")
     if request.max_tokens > limits.max_tokens:
         raise ApiError(400, f"max_tokens is {request.max_tokens}, the most is {limits.max_tokens}", "max_tokens")
     count = len(request.prompts) * request.n
@@ -173,13 +211,12 @@ def _check(request: CompletionRequest, limits: ServeConfig) -> None:
                 "prompt",
                 "context_length_exceeded",
             )
-        if isinstance(prompt, str) and not _is_unicode(prompt):
+        if isinstance(prompt, str) and not is_unicode(prompt):
             raise ApiError(400, "prompt holds a lone surrogate, which is no Unicode text", "prompt")
-    if not all(_is_unicode(stop) for stop in request.stop):
-        raise ApiError(400, "stop holds a lone surrogate, which is no Unicode text", "stop")
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether the text can be encoded: it holds no lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -196,7 +233,7 @@ def _json_type(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-def _told(problems: ValidationError) -> ApiError:
+def _told(problems: ValidationError, kind: type[BaseModel]) -> ApiError:
     """Every mistake in one message; the first one's field is `param`."""
     lines: list[str] = []
     params: list[str] = []
@@ -207,25 +244,9 @@ def _told(problems: ValidationError) -> ApiError:
         params.append(name)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = f"unknown field{nearest(name, CompletionRequest.model_fields)}"
+            message = f"unknown field{nearest(name, kind.model_fields)}"
         lines.append(message if not name or message.startswith(name) else f"{name}: {message}")
     return ApiError(400, "; ".join(lines), next((p for p in params if p), None))
-
-
-def completion(id: str, created: int, model: str, choices: list[Json], prompt_tokens: int, new_tokens: int) -> Json:
-    """The response body of /v1/completions."""
-    return {
-        "id": id,
-        "object": "text_completion",
-        "created": created,
-        "model": model,
-        "choices": choices,
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": new_tokens,
-            "total_tokens": prompt_tokens + new_tokens,
-        },
-    }
 
 
 def models(name: str, created: int, context: int) -> Json:

@@ -1,12 +1,13 @@
-"""One copy of the model behind HTTP: prompts to tokens, through @serve.batch to the model, answers to choices."""
+"""One copy of the model behind HTTP: prompts to tokens, through @serve.batch to the model, answers to responses."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-import uuid
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,11 +15,15 @@ from ray import serve
 
 from kit19_ray.config import ServeConfig
 from kit19_ray.generation import Generator
-from kit19_ray.serve import app, engine, pieces, protocol
+from kit19_ray.serve import app, conversation, engine
 from kit19_ray.serve.batches import Job
+from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.engine import Answer
+from kit19_ray.serve.increments import Increments
 from kit19_ray.serve.metrics import Metrics
-from kit19_ray.serve.protocol import ApiError, CompletionRequest, Json
+from kit19_ray.serve.protocol import CompletionRequest, Json
+from kit19_ray.serve.responses import Token
+from kit19_ray.serve.work import Reader, Work
 
 
 class Replica:
@@ -37,6 +42,9 @@ class Replica:
         self.context = self.generator.max_length
         self.created = int(time.time())
         self.metrics = Metrics(serve.get_replica_context().replica_id.unique_id)
+        wrapper = conversation.wrapper(model, limits.prompt)
+        talk = conversation.Conversation(self.generator.tokenizer, self.generator.encode, wrapper)
+        self._reader = Reader(self.generator, limits, talk)
         # One thread: torch has its own, and the event loop stays free for /healthz and for what waits.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
         decode: Any = self._decode  # Ray's type for it does not show the setters
@@ -52,26 +60,76 @@ class Replica:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, engine.answer, self.generator, jobs, self.metrics)
 
-    async def complete(self, request: CompletionRequest) -> Json:
+    def prompt(self, request: ChatRequest) -> Json:
+        """See `Reader.prompt`."""
+        return self._reader.prompt(request)
+
+    async def complete(self, request: CompletionRequest | ChatRequest) -> Json:
         """The response body of a completion.
 
         Raises:
             ApiError: the prompt does not fit the model.
         """
-        prompts = [self._tokens(prompt, request.max_tokens) for prompt in request.prompts]
-        gone = threading.Event()
-        jobs = [self._job(request, prompt, copy, gone) for prompt in prompts for copy in range(request.n)]
+        work = self._reader.work(request)
+        jobs = work.jobs()
         try:
             answers = await asyncio.gather(*(self._answer(job) for job in jobs))
         finally:
-            gone.set()  # a client that left, or a time that is over, cancels this: the model need not go on
-        choices = [
-            self._choice(index, request, request.prompts[index // request.n], job.prompt, answer)
-            for index, (job, answer) in enumerate(zip(jobs, answers))
-        ]
-        prompt_tokens, new_tokens = sum(len(ids) for ids in prompts), sum(len(answer.ids) for answer in answers)
-        name = f"cmpl-{uuid.uuid4().hex}"
-        return protocol.completion(name, int(time.time()), request.model, choices, prompt_tokens, new_tokens)
+            work.gone.set()  # a client that left, or a time that is over, cancels this: the model need not go on
+        choices = []
+        for index, (job, answer) in enumerate(zip(jobs, answers)):
+            head = work.heads[index // work.n]
+            tokens = work.tokens(self.generator.tokenizer, job, head, answer)
+            choices.append(work.shape.choice(index, head + answer.text, tokens, answer.finish_reason))
+        return work.shape.whole(choices, work.usage(sum(len(answer.ids) for answer in answers)))
+
+    def stream(self, request: CompletionRequest | ChatRequest) -> AsyncIterator[Json]:
+        """The response's chunks, as the model decodes them; put together they are what `complete` gives.
+
+        Raises:
+            ApiError: at once, when the prompt does not fit the model.
+        """
+        return self._chunks(self._reader.work(request))
+
+    async def _chunks(self, work: Work) -> AsyncIterator[Json]:
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
+
+        def hear(index: int, token: int, logprob: float, top: dict[int, float]) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, (index, (token, logprob, top)))
+
+        jobs = [replace(job, heard=partial(hear, index)) for index, job in enumerate(work.jobs())]
+        counted = work.options is not None and work.options.include_usage
+        parts = [_Part(work, self.generator.tokenizer, index, job) for index, job in enumerate(jobs)]
+
+        def finish(index: int, task: asyncio.Task[Answer]) -> None:
+            if not task.cancelled():
+                task.exception()  # looked at: several may fail, and only the first is told
+                events.put_nowait((index, task))
+
+        tasks = [asyncio.ensure_future(self._answer(job)) for job in jobs]
+        for index, task in enumerate(tasks):
+            task.add_done_callback(partial(finish, index))
+        try:
+            for part in parts:
+                for choice in part.opening():
+                    yield work.shape.chunk([choice], with_usage=counted)
+            new_tokens, waiting = 0, len(jobs)
+            while waiting:
+                index, event = await events.get()
+                if isinstance(event, asyncio.Task):
+                    answer = event.result()
+                    waiting -= 1
+                    new_tokens += len(answer.ids)
+                    yield work.shape.chunk([parts[index].last(answer)], with_usage=counted)
+                elif (delta := parts[index].add(*event)) is not None:
+                    yield work.shape.chunk([delta], with_usage=counted)
+            if counted:
+                yield work.shape.chunk([], work.usage(new_tokens), with_usage=counted)
+        finally:
+            work.gone.set()
+            for task in tasks:
+                task.cancel()
 
     async def _answer(self, job: Job) -> Answer:
         answer = await self._decode(job)
@@ -79,75 +137,43 @@ class Replica:
             raise answer
         return answer
 
-    def _job(self, request: CompletionRequest, prompt: tuple[int, ...], copy: int, gone: threading.Event) -> Job:
-        return Job(
-            prompt=prompt,
-            max_tokens=request.max_tokens,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            # The n completions of a seeded prompt differ from one another, and are the same next time.
-            seed=None if request.seed is None else (request.seed + copy) % 2**63,
-            stop=(request.stop,) if isinstance(request.stop, str) else tuple(request.stop),
-            score_prompt=request.echo and request.logprobs is not None,
-            top_logprobs=request.logprobs or 0,
-            gone=gone,
-        )
 
-    def _tokens(self, prompt: str | list[int], max_tokens: int) -> tuple[int, ...]:
-        ids = self.generator.encode(prompt) if isinstance(prompt, str) else prompt
-        if not ids:
-            raise ApiError(400, "prompt has no tokens", "prompt")
-        wrong = next((token for token in ids if not 0 <= token < self.generator.vocab_size), None)
-        if wrong is not None:
-            raise ApiError(400, f"prompt: token id {wrong} is not in 0..{self.generator.vocab_size - 1}", "prompt")
-        if len(ids) + max_tokens > self.context:
-            message = f"prompt ({len(ids)} tokens) and max_tokens ({max_tokens}) exceed the context of {self.context}"
-            raise ApiError(400, message, "prompt", "context_length_exceeded")
-        return tuple(ids)
+class _Part:
+    """One choice of a stream."""
 
-    def _choice(
-        self, index: int, request: CompletionRequest, given: str | list[int], prompt: tuple[int, ...], answer: Answer
-    ) -> Json:
-        head = ""
-        if request.echo:
-            head = given if isinstance(given, str) else self.generator.decode(prompt)
-        choice: dict[str, Any] = {
-            "index": index,
-            "text": head + answer.text,
-            "logprobs": None,
-            "finish_reason": answer.finish_reason,
-        }
-        if request.logprobs is not None:
-            choice["logprobs"] = self._logprobs(request.echo, prompt, len(head), answer)
-        return choice
+    def __init__(self, work: Work, tokenizer: Any, index: int, job: Job) -> None:
+        self._work, self._tokenizer, self._index, self._job = work, tokenizer, index, job
+        self._head = work.heads[index // work.n]
+        self._increments = Increments(tokenizer, job.stop)
+        self._so_far = Answer()
+        self._sent = 0
 
-    def _logprobs(self, echo: bool, prompt: tuple[int, ...], start: int, answer: Answer) -> Json:
-        """OpenAI's four lists, over the prompt (with `echo`) and the completion up to where its text was cut."""
-        tokenizer = self.generator.tokenizer
-        ids = [*(prompt if echo else ()), *answer.ids]
-        texts: list[str] = []
-        values: list[float | None] = []
-        tops: list[dict[int, float] | None] = []
-        places: list[int] = []
-        if echo:
-            texts = pieces.token_texts(tokenizer, prompt)
-            places = pieces.offsets(texts)
-            values, tops = list(answer.prompt_logprobs), list(answer.prompt_top)
-        new = pieces.token_texts(tokenizer, answer.ids)
-        for text, place, value, top in zip(new, pieces.offsets(new), answer.logprobs, answer.top, strict=True):
-            if place >= len(answer.text) and text:
-                break  # the stop sequence begins here
-            texts.append(text)
-            places.append(start + place)
-            values.append(value)
-            tops.append(top)
-        return {
-            "tokens": texts,
-            "token_logprobs": values,
-            "top_logprobs": [
-                # As OpenAI has it, the token itself is listed too when it is not among the likeliest.
-                None if value is None else pieces.named(tokenizer, {**(top or {}), token: value})
-                for token, value, top in zip(ids, values, tops)
-            ],
-            "text_offset": places,
-        }
+    def opening(self) -> list[Json]:
+        shape = self._work.shape
+        said = [shape.opening(self._index)]
+        if self._head:
+            said.append(shape.delta(self._index, self._head, None, None))
+        return [one for one in said if one is not None]
+
+    def add(self, token: int, logprob: float, top: dict[int, float]) -> Json | None:
+        self._so_far.ids.append(token)
+        self._so_far.logprobs.append(logprob)
+        self._so_far.top.append(top)
+        text = self._increments.add(token)
+        if not text:
+            return None
+        self._so_far.text += text
+        return self._work.shape.delta(self._index, text, self._fresh(self._so_far), None)
+
+    def last(self, answer: Answer) -> Json:
+        text = answer.text[len(self._so_far.text) :]
+        return self._work.shape.delta(self._index, text, self._fresh(answer), answer.finish_reason)
+
+    def _fresh(self, answer: Answer) -> list[Token] | None:
+        """The tokens whose text was sent now for the first time."""
+        tokens = self._work.tokens(self._tokenizer, self._job, self._head, answer)
+        if tokens is None:
+            return None
+        fresh = tokens[self._sent :]
+        self._sent = len(tokens)
+        return fresh

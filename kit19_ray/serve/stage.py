@@ -14,6 +14,7 @@ from kit19_ray import models, runtime
 from kit19_ray.config import Config, ServeConfig
 from kit19_ray.errors import ServeError
 from kit19_ray.progress import say
+from kit19_ray.prompt import prompt_format
 
 APP = "kit19"
 _POLL_SECONDS = 0.2
@@ -55,6 +56,8 @@ def start(config: Config, train_uri: str) -> Server:
     """
     section = config.serve
     check_port(section)
+    if section.prompt is not None:
+        prompt_format(section.prompt, "serve.prompt")
     models.resolve(train_uri)
     with ExitStack() as stack:
         stack.enter_context(runtime.connected(config.data.cpus))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from kit19_ray import models
+from kit19_ray.config import Config, ServeConfig
 from kit19_ray.data.tokenizer import train_bpe
+from kit19_ray.generation import Generator
+from kit19_ray.serve import stage
 
 TEXTS = [
     "이 영화는 정말 재미있다. 배우의 연기가 훌륭하다.",
@@ -43,3 +49,40 @@ def tiny_model(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) ->
     model.save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Gives a port nobody listens on."""
+    return _free_port
+
+
+@pytest.fixture(scope="module")
+def server(ray_cluster: None, tiny_model: Path) -> Iterator[stage.Server]:
+    section = ServeConfig(
+        port=_free_port(),
+        prompt="koalpaca",
+        max_tokens=64,
+        max_prompt_chars=500,
+        batch_wait_seconds=0.1,
+        max_body_bytes=2 << 20,
+    )
+    with stage.start(Config(root="file:///unused", serve=section), str(tiny_model)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def http(server: stage.Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_model: Path) -> Generator:
+    return Generator.load(str(tiny_model))

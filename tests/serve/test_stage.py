@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,32 +33,6 @@ PROMPTS = [
     "가장 큰 항구는 부산이다. 다음 문장의 감정을",
     "답변: ",
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def server(ray_cluster: None, tiny_model: Path) -> Iterator[stage.Server]:
-    section = ServeConfig(
-        port=free_port(), max_tokens=64, max_prompt_chars=500, batch_wait_seconds=0.1, max_body_bytes=2 << 20
-    )
-    with stage.start(Config(root="file:///unused", serve=section), str(tiny_model)) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def http(server: stage.Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def generator(tiny_model: Path) -> Generator:
-    return Generator.load(str(tiny_model))
 
 
 def complete(http: httpx.Client, prompt: Any = PROMPT, **fields: Any) -> dict[str, Any]:
@@ -160,7 +133,7 @@ BAD = [
     ({"json": {"model": "kit19", "prompt": PROMPT, "max_tokens": 65}}, 400, "the most is 64"),
     ({"json": {"model": "kit19", "prompt": 3}}, 400, "prompt must be"),
     ({"json": {"model": "kit19", "prompt": PROMPT, "temprature": 0}}, 400, "did you mean 'temperature'?"),
-    ({"json": {"model": "kit19", "prompt": PROMPT, "stream": True}}, 400, "stream is not supported"),
+    ({"json": {"model": "kit19", "prompt": PROMPT, "best_of": 2}}, 400, "best_of is not supported"),
     ({"json": {"model": "kit19", "prompt": "a" * (1 << 20)}}, 400, "1048576 characters, the most is 500"),
     ({"json": {"model": "kit19", "prompt": "뷁" * 120}}, 400, "exceed the context of 128"),
     ({"json": {"model": "kit19", "prompt": [5, 4000]}}, 400, "token id 4000 is not in"),
@@ -185,7 +158,9 @@ def test_an_unknown_path_has_the_shape_too(http: httpx.Client) -> None:
     assert response.status_code == 404 and response.json()["error"]["type"] == "invalid_request_error"
 
 
-def test_the_client_asks_and_tells_what_the_server_said(server: stage.Server, http: httpx.Client) -> None:
+def test_the_client_asks_and_tells_what_the_server_said(
+    server: stage.Server, http: httpx.Client, free_port: Callable[[], int]
+) -> None:
     text = client.ask(server.url, "kit19", PROMPT, max_tokens=6)
     assert text == complete(http, max_tokens=6)["choices"][0]["text"]
     with pytest.raises(ServeError, match="404, there is no model 'other'"):
@@ -229,7 +204,9 @@ def test_a_taken_port_is_the_users_to_change(server: stage.Server, tiny_model: P
         stage.start(Config(root="file:///unused", serve=ServeConfig(port=port)), str(tiny_model))
 
 
-def test_a_cluster_that_serves_already_is_left_alone(server: stage.Server, tiny_model: Path) -> None:
+def test_a_cluster_that_serves_already_is_left_alone(
+    server: stage.Server, tiny_model: Path, free_port: Callable[[], int]
+) -> None:
     with pytest.raises(ServeError, match="runs a Ray Serve application already"):
         stage.start(Config(root="file:///unused", serve=ServeConfig(port=free_port())), str(tiny_model))
     assert client.ask(server.url, "kit19", PROMPT, max_tokens=1) is not None
@@ -253,12 +230,20 @@ def test_a_server_that_does_not_come_up_is_told_with_what_serve_says(
         stage._await_running(ServeConfig(start_timeout_seconds=0.01))
 
 
-def test_a_model_that_is_not_there_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_told_before_anything_starts(tmp_path: Path, free_port: Callable[[], int]) -> None:
     with pytest.raises(UserError, match="config.json"):
         stage.start(Config(root="file:///unused", serve=ServeConfig(port=free_port())), str(tmp_path))
 
 
-def test_the_command_serves_until_it_is_interrupted(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_wrong_prompt_wrapper_is_told_before_anything_starts(free_port: Callable[[], int]) -> None:
+    section = ServeConfig(port=free_port(), prompt="kulm")
+    with pytest.raises(UserError, match="serve.prompt: 'kulm' .*did you mean 'kullm'"):
+        stage.start(Config(root="file:///unused", serve=section), "unused")
+
+
+def test_the_command_serves_until_it_is_interrupted(
+    tiny_model: Path, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
     words = [f"serve.model={tiny_model}", f"serve.port={free_port()}", f"root=file://{tmp_path}", "data.cpus=1"]
     command = [sys.executable, "-m", "kit19_ray", "serve", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -1,0 +1,129 @@
+"""Messages to prompts, and everything that can be wrong with a chat request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit19_ray import manifest
+from kit19_ray.config import ServeConfig
+from kit19_ray.errors import ConfigError
+from kit19_ray.prompt import prompt_format, render_prompt
+from kit19_ray.serve import chat, conversation
+from kit19_ray.serve.chat import Message
+from kit19_ray.serve.conversation import Conversation
+from kit19_ray.serve.protocol import ApiError
+
+LIMITS = ServeConfig(max_tokens=32, max_prompt_chars=100, max_prompts=4)
+TURNS = [{"role": "user", "content": "안녕"}]
+
+
+def parse(**fields: Any) -> chat.ChatRequest:
+    return chat.parse(json.dumps({"model": "kit19", "messages": TURNS, **fields}).encode(), LIMITS)
+
+
+def turns(*said: tuple[str, str]) -> list[Message]:
+    return [Message.model_validate({"role": role, "content": content}) for role, content in said]
+
+
+@pytest.fixture(scope="module")
+def encode(tiny_tokenizer: Any) -> Any:
+    return lambda text: tiny_tokenizer.encode(text, add_special_tokens=False)
+
+
+@pytest.mark.parametrize("name", ["kullm", "koalpaca", "plain"])
+def test_one_message_is_the_prompt_of_training(tiny_tokenizer: Any, encode: Any, name: str) -> None:
+    talk = Conversation(tiny_tokenizer, encode, prompt_format(name))
+    assert talk.tokens(turns(("user", "요약해 줘"))) == encode(render_prompt(name, "요약해 줘"))
+    both = turns(("system", "분류해 줘"), ("user", "정말 재미있다"))
+    assert talk.tokens(both) == encode(render_prompt(name, "분류해 줘", "정말 재미있다"))
+    assert talk.stop == prompt_format(name).stop
+
+
+def test_earlier_turns_are_whole_training_examples(tiny_tokenizer: Any, encode: Any) -> None:
+    talk = Conversation(tiny_tokenizer, encode, prompt_format("kullm"))
+    ids = talk.tokens(turns(("user", "가"), ("assistant", "나"), ("user", "다")))
+    first = [*encode(render_prompt("kullm", "가")), *encode("나"), tiny_tokenizer.eos_token_id]
+    assert ids == [*first, *encode(render_prompt("kullm", "다"))]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ([("assistant", "가")], "turn 1 is assistant's, expected user's"),
+        ([("user", "가"), ("user", "나")], "turn 2 is user's, expected assistant's"),
+        ([("user", "가"), ("assistant", "나")], "must end with one of the user's"),
+        ([("system", "가")], "must end with one of the user's"),
+        ([("user", "")], "turn 1 is empty"),
+    ],
+)
+def test_turns_the_wrapper_does_not_know_are_refused(
+    tiny_tokenizer: Any, encode: Any, said: list[tuple[str, str]], message: str
+) -> None:
+    with pytest.raises(ApiError, match=message) as caught:
+        Conversation(tiny_tokenizer, encode, prompt_format("kullm")).tokens(turns(*said))
+    assert (caught.value.status, caught.value.param) == (400, "messages")
+
+
+def test_a_model_without_wrapper_and_template_says_so(tiny_tokenizer: Any, encode: Any) -> None:
+    with pytest.raises(ApiError, match="set serve.prompt"):
+        Conversation(tiny_tokenizer, encode, None).tokens(turns(("user", "가")))
+
+
+def test_a_chat_template_is_used_and_may_refuse(tiny_tokenizer: Any, encode: Any, monkeypatch: Any) -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
+        "<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", template)
+    talk = Conversation(tiny_tokenizer, encode, None)
+    assert talk.tokens(turns(("user", "가"))) == encode("<user>가<assistant>")
+    with pytest.raises(ApiError, match="chat template says: no system turns"):
+        talk.tokens(turns(("developer", "나"), ("user", "가")))
+
+
+def test_the_wrapper_is_the_named_one_else_the_train_prefixs(tmp_path: Path) -> None:
+    assert conversation.wrapper("someone/model", None) is None
+    manifest.commit(tmp_path.as_uri(), {"stage": "train", "prompt": "koalpaca"})
+    assert conversation.wrapper(str(tmp_path), None) == prompt_format("koalpaca")
+    assert conversation.wrapper(str(tmp_path), "kullm") == prompt_format("kullm")
+    with pytest.raises(ConfigError, match="serve.prompt: 'kulm' is not one of .*did you mean 'kullm'"):
+        conversation.wrapper(str(tmp_path), "kulm")
+
+
+def test_text_parts_are_joined_and_neutral_parameters_pass() -> None:
+    parts = [{"type": "text", "text": "안"}, {"type": "text", "text": "녕"}]
+    request = parse(messages=[{"role": "user", "content": parts}], tools=[], response_format={"type": "text"}, stop="a")
+    assert request.messages[0].content == "안녕" and request.stop == ["a"] and request.limit is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        ({"messages": []}, "messages", "at least 1 item"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "messages", "'system'"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages", "list of text parts"),
+        ({"messages": [{"role": "user", "content": "가" * 101}]}, "messages", "101 characters, the most is 100"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages", "lone surrogate"),
+        ({"max_tokens": 33}, "max_tokens", "the most is 32"),
+        ({"max_completion_tokens": 33}, "max_completion_tokens", "the most is 32"),
+        ({"max_tokens": 3, "max_completion_tokens": 3}, "max_tokens", "not both"),
+        ({"n": 5}, "n", "the most is 4"),
+        ({"top_logprobs": 2}, "top_logprobs", "needs logprobs=true"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
+        ({"stop": [""]}, "stop", "non-empty"),
+        ({"stream_options": {}}, "stream_options", "needs stream=true"),
+        ({"tools": [{"type": "function"}]}, "tools", "tools is not supported"),
+        ({"functions": [{}]}, "functions", "functions is not supported"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "is not supported"),
+        ({"temprature": 0}, "temprature", "did you mean 'temperature'?"),
+    ],
+)
+def test_a_wrong_field_is_a_400_that_names_it(fields: dict[str, Any], param: str, message: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        parse(**fields)
+    assert (caught.value.status, caught.value.param) == (400, param), caught.value.message
+    assert message in caught.value.message

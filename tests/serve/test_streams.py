@@ -1,0 +1,111 @@
+"""Chunks of text that never have to be taken back, and the events they are sent as."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kit19_ray.serve import events
+from kit19_ray.serve.increments import Increments
+from kit19_ray.serve.metrics import Metrics
+from kit19_ray.serve.protocol import ApiError, Json
+
+
+@given(st.text(max_size=30), st.lists(st.text("#가나 \n", min_size=1, max_size=4), max_size=2))
+def test_what_is_let_go_is_a_beginning_of_the_text_and_holds_no_stop(
+    tiny_tokenizer: Any, text: str, stop: list[str]
+) -> None:
+    cut = min((place for s in stop if (place := text.find(s)) >= 0), default=len(text))
+    increments, sent = Increments(tiny_tokenizer, stop), ""
+    for token in tiny_tokenizer.encode(text, add_special_tokens=False):
+        sent += increments.add(token)
+        assert text[:cut].startswith(sent)
+    if not stop and "\ufffd" not in text:
+        assert sent == text
+
+
+def test_a_character_of_several_tokens_is_let_go_whole(tiny_tokenizer: Any) -> None:
+    increments = Increments(tiny_tokenizer, ())
+    ids = tiny_tokenizer.encode("뷁", add_special_tokens=False)
+    assert [increments.add(token) for token in ids] == ["", "", "뷁"]
+
+
+def test_what_may_begin_a_stop_waits_until_it_does_not(tiny_tokenizer: Any) -> None:
+    increments = Increments(tiny_tokenizer, ("##!",))
+    ids = [tiny_tokenizer.encode(c, add_special_tokens=False)[0] for c in "a##b"]
+    assert [increments.add(token) for token in ids] == ["a", "", "", "##b"]
+
+
+def sent(chunks: AsyncIterator[Json], metrics: Metrics, timeout: float = 5) -> str:
+    async def go() -> str:
+        body = events.response(chunks, metrics, timeout).body_iterator
+        return b"".join([part async for part in body]).decode()  # type: ignore[misc]
+
+    return asyncio.run(go())
+
+
+async def chunks(*items: Json | Exception | float) -> AsyncIterator[Json]:
+    for item in items:
+        if isinstance(item, Exception):
+            raise item
+        if isinstance(item, float):
+            await asyncio.sleep(item)
+        else:
+            yield item
+
+
+def test_a_stream_ends_with_done_and_is_counted() -> None:
+    metrics = Metrics("r")
+    assert sent(chunks({"a": "가"}, {"b": 2}), metrics) == 'data: {"a":"가"}\n\ndata: {"b":2}\n\ndata: [DONE]\n\n'
+    assert 'kit19_requests_total{replica="r",status="200"} 1.0' in metrics.text().decode()
+    assert metrics.in_progress == 0
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "message"),
+    [
+        (RuntimeError("secret path"), 500, "the server failed"),
+        (ApiError(429, "later"), 429, "later"),
+        (9.0, 504, "no answer within 0.1 seconds"),
+    ],
+)
+def test_an_error_within_a_stream_is_an_event(failure: Exception | float, status: int, message: str) -> None:
+    metrics = Metrics("r")
+    text = sent(chunks({"a": 1}, failure), metrics, 0.1)
+    first, error, rest = text.split("\n\n")
+    assert first == 'data: {"a":1}' and rest == "", "no [DONE] follows"
+    kind, data = error.split("\n")
+    assert kind == "event: error" and message in json.loads(data.removeprefix("data: "))["error"]["message"]
+    assert "secret" not in text
+    assert f'status="{status}"}} 1.0' in metrics.text().decode()
+
+
+def test_a_client_that_leaves_is_counted_and_ends_the_work() -> None:
+    metrics, ended = Metrics("r"), []
+
+    async def endless() -> AsyncIterator[Json]:
+        try:
+            while True:
+                yield {}
+                await asyncio.sleep(0)
+        finally:
+            ended.append(True)
+
+    async def go() -> None:
+        body: Any = events.response(endless(), metrics, 5).body_iterator
+        await anext_of(body)
+        await body.aclose()
+
+    asyncio.run(go())
+    assert ended and 'kit19_disconnects_total{replica="r"} 1.0' in metrics.text().decode()
+    assert metrics.in_progress == 0
+
+
+async def anext_of(body: Any) -> Any:
+    return await body.__anext__()
