@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kit19_ray import manifest, storage
+from kit19_ray import manifest, pipeline, settings, storage
+from kit19_ray.errors import ServeError
 
 pytestmark = pytest.mark.ray
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
@@ -49,10 +50,15 @@ def test_the_whole_run_answers_a_question_and_is_a_no_op_the_second_time(tmp_pat
         assert said in again.stderr
 
 
-def test_a_run_below_its_gate_serves_nothing(tmp_path: Path) -> None:
-    done = run(str(tmp_path), "--ask", "?", "evaluate.gate=[{task: kobest_copa, min: 1.01}]")
-    assert done.returncode == 2 and "kobest_copa acc is" in done.stderr and "the gate asks for 1.01" in done.stderr
-    assert "answer" not in done.stderr and "Traceback" not in done.stderr
+def test_a_model_below_its_gate_is_not_served(tmp_path: Path) -> None:
+    scored = f"file://{tmp_path}/evaluate-1"
+    storage.write_text(f"{scored}/scores.json", json.dumps({"tasks": {"kobest_copa": {"acc": 0.5}}, "held_out": {}}))
+    words = [f"root=file://{tmp_path}", "evaluate.gate=[{task: kobest_copa, min: 0.6}]"]
+    with pytest.raises(
+        ServeError, match=r"kobest_copa acc is 0\.5000, the gate asks for 0\.6; the model is not served"
+    ):
+        pipeline._pass_gate(settings.load(None, words), scored)
+    pipeline._pass_gate(settings.load(None, words[:1]), scored)
 
 
 @pytest.mark.s3
