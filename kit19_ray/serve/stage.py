@@ -18,7 +18,6 @@ from kit19_ray.prompt import prompt_format
 
 APP = "kit19"
 _POLL_SECONDS = 0.2
-_STOP_SECONDS = 30
 
 
 class Server:
@@ -157,22 +156,6 @@ def _controller() -> Any:
         return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
     except ValueError:
         return None
-
-
-def _shut_down() -> None:
-    """What `serve.shutdown` does, without the call that is cut off by it and that Ray then reports on the terminal."""
-    import ray
-    from ray import serve
-
-    controller = _controller()
-    if controller is not None:
-        begun: ray.ObjectRef[None] = controller.graceful_shutdown.remote(wait=False)
-        ray.get(begun)
-    limit = time.monotonic() + _STOP_SECONDS
-    while _controller() is not None and time.monotonic() < limit:
-        time.sleep(_POLL_SECONDS)
-    # Drops this process's own connection; stops Serve when it is still there.
-    serve.shutdown()  # type: ignore[no-untyped-call]  # Ray does not type it
 
 
 def check_port(section: ServeConfig) -> None:
