@@ -56,8 +56,9 @@ def rejects(uri: str, task: str) -> list[dict[str, Any]]:
 
 
 def append(path: Path, *rows: str) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(row + "\n" for row in rows))
+    text = path.read_text(encoding="utf-8")
+    gap = "" if text.endswith("\n") else "\n"  # some files end without one
+    path.write_text(text + gap + "".join(row + "\n" for row in rows), encoding="utf-8")
 
 
 def sentences(source: str, path: Path, field: str) -> list[str]:
