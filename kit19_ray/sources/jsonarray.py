@@ -65,13 +65,13 @@ def read_squad(
         for article in document["data"]:
             for paragraph in article["paragraphs"]:
                 for asked in paragraph["qas"]:
-                    number += 1
                     texts = {
                         "title": article["title"],
                         "context": paragraph["context"],
                         "question": asked["question"],
                         "answer": asked["answers"][0]["text"] if asked["answers"] else "",
                     }
+                    number += 1
                     if not all(isinstance(text, str) for text in texts.values()):
                         yield Reject.of(number, "not_text", str(texts))
                     elif any(map(has_surrogate, texts.values())):

@@ -49,4 +49,5 @@ def physical_lines(stream: BinaryIO, max_line: int = MAX_LINE) -> Iterator[bytes
         piece = b"".join(pending)
         if first:
             piece = piece.removeprefix(codecs.BOM_UTF8)
-        yield piece[:-1] if piece.endswith(b"\r") else piece
+        if piece:  # a file may hold nothing but the mark
+            yield piece[:-1] if piece.endswith(b"\r") else piece

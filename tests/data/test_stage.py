@@ -22,6 +22,7 @@ from kit19_ray.data import stage
 from kit19_ray.errors import SourceError, TaskError, UserError
 from kit19_ray.rows import IGNORE
 from kit19_ray.shards import PackedSplit
+from kit19_ray.tasks import load_tasks
 
 pytestmark = pytest.mark.ray
 GATES = (
@@ -91,13 +92,12 @@ def test_the_data_card_loads_with_datasets(built: str) -> None:
     assert "CC BY-NC-ND" in card and "| nsmc |" in card
 
 
-def test_packed_rows_hold_every_examples_tokens_with_only_answers_learned(built: str) -> None:
+def unpacked(uri: str, split: str) -> tuple[Counter[str], Counter[str]]:
+    """Learned texts and texts before them, read from the split's shards alone."""
     from transformers import AutoTokenizer
 
-    from kit19_ray.prompt import render_prompt
-
-    tokenizer = AutoTokenizer.from_pretrained(str(storage.local_dir(storage.join(built, "tokenizer"))))
-    packed = PackedSplit.open(built, "validation")
+    tokenizer = AutoTokenizer.from_pretrained(str(storage.local_dir(storage.join(uri, "tokenizer"))))
+    packed = PackedSplit.open(uri, split)
     rows = packed.rows(range(len(packed)))
     assert ((rows["labels"] != IGNORE).sum(axis=1) == packed.num_labels).all()
     answers, prompts = Counter(), Counter()
@@ -106,15 +106,22 @@ def test_packed_rows_hold_every_examples_tokens_with_only_answers_learned(built:
         for start, end in itertools.pairwise(starts):
             learned = labels[start:end] != IGNORE
             if learned.any():
-                answers[tokenizer.decode(ids[start:end][learned])] += 1
+                answers[tokenizer.decode(ids[start:end][learned]).removesuffix(tokenizer.eos_token)] += 1
                 prompts[tokenizer.decode(ids[start:end][~learned])] += 1
+    return answers, prompts
+
+
+def test_packed_rows_hold_every_examples_tokens_with_only_answers_learned(built: str) -> None:
+    from kit19_ray.prompt import render_prompt
+
+    answers, prompts = unpacked(built, "validation")
     examples = [
         row
         for file in storage.list_files(storage.join(built, "examples"))
         if file.path.startswith("validation-")
         for row in pq.read_table(storage.filesystem(storage.join(built, "examples", file.path))[1]).to_pylist()
     ]
-    assert answers == Counter(r["output"] + tokenizer.eos_token for r in examples)
+    assert answers == Counter(r["output"] for r in examples)
     whole = Counter(render_prompt("koalpaca", r["instruction"], r["input"]) for r in examples)
     cut = prompts - whole
     assert (
@@ -229,7 +236,7 @@ def test_a_file_in_another_format_is_one_message(sources: Path, tmp_path: Path) 
 TASK = """
 category: sentiment_analysis
 description: 스물한 번째 과제
-source: nsmc
+source: {source}
 splits: [train]
 fields: [text, label]
 answer: label
@@ -247,18 +254,46 @@ metrics: [accuracy]
         ({"field": "{{ txt }}", "second": "other"}, r"txt.*did you mean 'text'"),
         ({"field": "{{ text }}", "second": "ask"}, "duplicate template names: ask"),
         ({"field": "{{ text", "second": "other"}, "stranger.yaml"),
+        ({"field": "{{ text }}", "second": "other", "source": "nsmcc"}, "did you mean 'nsmc'"),
     ],
 )
 def test_a_wrong_task_file_is_named(tmp_path: Path, filled: dict[str, str], said: str) -> None:
-    (tmp_path / "stranger.yaml").write_text(TASK.format(**filled), encoding="utf-8")
+    (tmp_path / "stranger.yaml").write_text(TASK.format(**{"source": "nsmc"} | filled), encoding="utf-8")
     with pytest.raises(TaskError, match="(?s)stranger.yaml.*" + said if said != "stranger.yaml" else said):
         stage.run(config(tmp_path, f"data.tasks_dir={tmp_path}", "data.tasks=[stranger]"))
 
 
-def test_a_21st_task_is_one_file(tmp_path: Path, ray_cluster: None) -> None:
-    (tmp_path / "stranger.yaml").write_text(TASK.format(field="{{ text }}", second="other"), encoding="utf-8")
-    uri = stage.run(config(tmp_path, f"data.tasks_dir={tmp_path}", "data.tasks=[stranger]"))
-    assert manifest.require(uri, "data")["tasks"]["stranger"]["examples"]["train"] == 40
+OWN_SOURCE = """
+  title: A stranger's reviews
+  homepage: https://example.org
+  licence: {name: CC0, commercial: true, derivatives: true}
+  citation: Nobody
+  reader: delimited
+  options: {rename: {평: text, 별: label}, labels: {label: {"5": positive, "1": negative}}, drop_empty: [text]}
+  files: [{path: reviews.tsv, split: train}]"""
+
+
+@pytest.mark.parametrize("source", ["nsmc", OWN_SOURCE], ids=["of-the-catalogue", "of-its-own"])
+def test_a_21st_task_is_one_file(source: str, sources: Path, tmp_path: Path, ray_cluster: None) -> None:
+    """Beside the data, nothing but the task's file is written, and the shards hold what it says."""
+    rows = (sources / "nsmc" / "ratings_train.txt").read_text(encoding="utf-8").splitlines()[1:]
+    (sources / "stranger").mkdir()
+    table = "".join(f"{text}\t{5 if label == '1' else 1}\n" for _, text, label in (row.split("\t") for row in rows))
+    (sources / "stranger" / "reviews.tsv").write_text("평\t별\n" + table, encoding="utf-8")
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "stranger.yaml").write_text(
+        TASK.format(field="{{ text }}", second="other", source=source), encoding="utf-8"
+    )
+    assert len(load_tasks(None, str(folder))) == 21
+
+    uri = stage.run(spoilt(tmp_path / "root", sources, f"data.tasks_dir={folder}", "data.tasks=[nsmc,stranger]"))
+    found = manifest.require(uri, "data")["tasks"]
+    assert found["nsmc"]["examples"] and found["stranger"]["examples"]["train"] == 40
+    answers, prompts = unpacked(uri, "train")
+    assert answers["좋음"] + answers["나쁨"] == 40 and min(answers["좋음"], answers["나쁨"]) >= 10
+    assert sum(n for prompt, n in prompts.items() if "평가하세요." in prompt or "어떤가요?" in prompt) == 40
+    assert [f.name for f in folder.iterdir()] == ["stranger.yaml"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ from kit19_ray.sources.lines import physical_lines
         (b"a\r\r\nb\r", [b"a\r", b"b"]),
         (b"\xef\xbb\xbfa\n\xef\xbb\xbfb", [b"a", b"\xef\xbb\xbfb"]),
         (b"\n\n", [b"", b""]),
+        (b"\xef\xbb\xbf", []),
+        (b"\xef\xbb\xbf\n", [b""]),
+        (b"\r", [b""]),
         ("가\u001c나\u0085다\u2028라".encode(), ["가\u001c나\u0085다\u2028라".encode()]),
     ],
 )

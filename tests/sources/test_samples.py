@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from kit19_ray.data.records import Record, to_record
 from kit19_ray.sources.catalog import SAMPLES, load_catalog, locate
 from kit19_ray.sources.formats import Raw, Reject
 from kit19_ray.sources.readers import read
+from kit19_ray.tasks import load_tasks
 
 KOBEST = ["kobest_boolq", "kobest_copa", "kobest_hellaswag", "kobest_sentineg", "kobest_wic"]
 CASES = [(name, "train", 32) for name in load_catalog()] + [(name, "test", 24) for name in KOBEST]
@@ -34,6 +36,25 @@ def test_enough_varied_and_balanced(name: str, split: str, least: int) -> None:
     labels = Counter(r.fields.get("label") for r in raws)
     assert max(labels.values()) <= 1.2 * min(labels.values())
     assert all(v for r in raws for k, v in r.fields.items() if k != "targets")
+
+
+@pytest.mark.parametrize("name", sorted(load_tasks()))
+def test_every_task_has_enough_balanced_records(name: str) -> None:
+    task = load_tasks([name])[name]
+    raws = [r for split in task.spec.splits for r in records(task.source_id, split) if isinstance(r, Raw)]
+    held = [record for record in (to_record(task, "file", raw) for raw in raws) if isinstance(record, Record)]
+    assert len(held) == len(raws) >= 32
+    assert len({record.id for record in held}) == len(held)
+    if task.spec.answer:
+        labels = Counter(record.fields[task.spec.answer] for record in held)
+        assert set(labels) == set(task.labels)
+        assert max(labels.values()) <= 1.5 * min(labels.values())
+
+
+def test_the_samples_are_said_to_be_ours() -> None:
+    text = " ".join((SAMPLES / "README.md").read_text(encoding="utf-8").split())
+    assert "Every record was written for this project" in text and "none is taken from a dataset" in text
+    assert "Apache-2.0" in text
 
 
 def test_the_originals_bytes() -> None:

@@ -9,6 +9,8 @@ from kit19_ray.data.examples import Planned, render
 from kit19_ray.rendering import undeclared
 from kit19_ray.tasks import load_tasks
 
+from .conftest import left_behind
+
 TASKS = load_tasks()
 
 
@@ -27,6 +29,8 @@ def test_every_template_renders_on_every_sample(name: str) -> None:
             row = render(task, Planned(record, template, 0), "train", 19)
             prompt = f"{row['instruction']}\n{row['input']}"
             assert row["output"].strip()
+            for text in (row["instruction"], row["input"], row["output"], *row["candidates"]):
+                assert left_behind(text, record.fields.values()) is None, f"{template.name}: {text}"
             assert prompt not in prompts, f"{template.name} renders as another template does: {prompt}"
             prompts.add(prompt)
             assert len(set(row["candidates"])) == len(row["candidates"]), template.name

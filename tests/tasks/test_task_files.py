@@ -17,7 +17,10 @@ import yaml
 from kit19_ray.errors import TaskError
 from kit19_ray.particles import PAIRS
 from kit19_ray.rendering import render, undeclared
+from kit19_ray.sources.hate import GROUPS
 from kit19_ray.tasks import TASKS_DIR, Task, Template, load_task
+
+from .conftest import left_behind
 
 PAIR = {"sentence1": "할머니가 마당에서 고추를 말린다.", "sentence2": "바람이 불어 창문이 덜컹거렸다."}
 RECORDS: dict[str, dict[str, str]] = {
@@ -83,10 +86,6 @@ RECORDS: dict[str, dict[str, str]] = {
 # After a filled-in word, a particle that agrees with it comes from the filter, never from the template's own text.
 _FORMS = sorted({form for pair in PAIRS for form in pair.split("/")} | {"는"}, key=len, reverse=True)
 _HARD_PARTICLE = re.compile(r"}}['\"”’]*(" + "|".join(_FORMS) + r")(?=[\s.,!?'\"]|$)")
-_DOUBLE_PARTICLE = re.compile(
-    r"은는|는은|을를|를을|으로로|\(으\)로|\(이\)|[은을이과]\([는를가와]\)|[은는이가을를와과]/[은는이가을를와과]|입니다입니다|이다다"
-)
-_UNFILLED = re.compile(r"\{\{|\}\}|\{%|%\}|\{#")
 
 
 def problems(path: Path, record: dict[str, str]) -> list[str]:
@@ -161,8 +160,8 @@ def _template(task: Task, template: Template, record: dict[str, str]) -> Iterato
         if len(set(answers)) < len(answers):
             yield f"two phrasings are the same: {answers}"
     for text in (prompt.strip(), *(a for answers in rendered for a in answers)):
-        if bad := _UNFILLED.search(text) or _DOUBLE_PARTICLE.search(text):
-            yield f"{bad[0]!r} in {text!r}"
+        if bad := left_behind(text):
+            yield f"{bad!r} in {text!r}"
         if not text or text != text.strip() or "  " in text.replace("(      )", ""):
             yield f"stray space in {text!r}"
 
@@ -203,6 +202,15 @@ def test_there_are_twenty_tasks_and_two_hundred_templates() -> None:
     paths = sorted(TASKS_DIR.glob("*.yaml"))
     assert [p.stem for p in paths] == sorted(RECORDS)
     assert sum(len(load_task(p).spec.templates) for p in paths) == 200
+
+
+@pytest.mark.parametrize("name", ["hatescore", "unsmile"])
+def test_a_closed_question_for_the_hated_groups_lists_them_all(name: str) -> None:
+    """Several groups may be right, so they are no `choices`, and the template has to name what the reader gives."""
+    (template,) = [
+        t for t in load_task(TASKS_DIR / f"{name}.yaml").spec.templates if t.generation and t.kind == "closed"
+    ]
+    assert ", ".join(GROUPS) in " ".join(template.instruction.split())
 
 
 def test_no_two_tasks_ask_with_the_same_words() -> None:
