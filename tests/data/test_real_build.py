@@ -25,8 +25,70 @@ WORDS = [
     "data.examples_per_shard=1000",
 ]
 # task: rows read, records, unique, examples that use a record again
-COUNTS = {}
-DROPPED: dict[str, dict[str, int]] = {}
+COUNTS = {
+    "apeach": (3770, 3770, 3760, 0),
+    "hatescore": (11108, 11108, 11002, 0),
+    "kobest_boolq": (3665, 3665, 3662, 0),
+    "kobest_copa": (3076, 3076, 3067, 0),
+    "kobest_hellaswag": (2029, 2029, 1883, 0),
+    "kobest_wic": (3318, 3318, 3318, 0),
+    "kornli": (2490, 2490, 2488, 0),
+    "korsts": (5749, 5749, 5697, 0),
+    "kowiki_generation": (284, 232, 232, 175),
+    "kowiki_qa": (284, 250, 250, 159),
+    "lbox_summarization": (1, 1, 1, 9),
+    "math_korean": (2820, 2820, 2788, 0),
+    "nsmc": (50000, 49997, 48953, 0),
+    "parakqc": (10000, 10000, 9979, 0),
+    "pawsx": (2000, 1965, 1958, 0),
+    "petitions": (3691, 3668, 3628, 0),
+    "question_pair": (6888, 6888, 6885, 0),
+    "sae4k": (30837, 30837, 28566, 0),
+    "stylekqc": (24000, 24000, 24000, 0),
+    "unsmile": (15005, 15003, 14991, 0),
+}
+DROPPED: dict[str, dict[str, int]] = {
+    "apeach": {"contaminated_kmhas": 8, "near_duplicate": 2},
+    "hatescore": {"contaminated_kmhas": 2, "exact_duplicate": 1, "near_duplicate": 103},
+    "kobest_boolq": {"contaminated_kmhas": 1, "contaminated_kobest_boolq": 2},
+    "kobest_copa": {"contaminated_kobest_copa": 8, "near_duplicate": 1},
+    "kobest_hellaswag": {"contaminated_kobest_hellaswag": 9, "exact_duplicate": 137, "too_long": 1},
+    "kornli": {"contradictory": 2},
+    "korsts": {"exact_duplicate": 49, "near_duplicate": 3},
+    "kowiki_generation": {"empty_body": 34, "empty_continuation": 18, "too_long": 353},
+    "kowiki_qa": {"empty_body": 34, "too_long": 45},
+    "lbox_summarization": {"too_long": 1},
+    "math_korean": {"exact_duplicate": 5, "near_duplicate": 27},
+    "nsmc": {
+        "contaminated_klue_nli": 28,
+        "contaminated_kmhas": 34,
+        "contaminated_kobest_sentineg": 1,
+        "contaminated_korean_hate_speech": 3,
+        "contradictory": 288,
+        "empty_field": 3,
+        "exact_duplicate": 678,
+        "near_duplicate": 12,
+    },
+    "parakqc": {"contaminated_klue_sts": 21},
+    "pawsx": {"exact_duplicate": 1, "near_duplicate": 6, "placeholder": 35},
+    "petitions": {
+        "contaminated_kmhas": 2,
+        "empty_field": 23,
+        "exact_duplicate": 24,
+        "near_duplicate": 14,
+        "too_long": 45,
+    },
+    "question_pair": {"contaminated_kmhas": 1, "exact_duplicate": 1, "near_duplicate": 1},
+    "sae4k": {"contradictory": 210, "exact_duplicate": 2055, "near_duplicate": 6},
+    "unsmile": {
+        "contaminated_kmhas": 5,
+        "contaminated_korean_hate_speech": 2,
+        "contradictory": 2,
+        "exact_duplicate": 1,
+        "near_duplicate": 2,
+        "no_label": 2,
+    },
+}
 
 
 @pytest.fixture(scope="module")
