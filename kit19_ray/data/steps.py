@@ -58,7 +58,7 @@ class Build:
         removed = self._near(pools)
         examples = self._examples(pools, removed)
         info, tokenizer_uri = self._tokenizer(self._shares(pools, removed, examples))
-        tokens = self._tokens(examples, info, tokenizer_uri)
+        tokens = self.tokens(examples, info, tokenizer_uri)
         shares = self._shares(pools, removed, examples, tokens)
         exported = self._each_task(partial(build.export, shares=shares, out=self._out), shares)
         counted = {row["task"]: json.loads(row["stats"]) for row in exported}
@@ -176,7 +176,8 @@ class Build:
         info = {"eos_token_id": loaded.eos_token_id, "pad_token_id": pad, "vocab_size": len(loaded)}
         return info, storage.join(self._out, "tokenizer", "tokenizer.json")
 
-    def _tokens(self, examples: Mapping[str, str], info: Row, tokenizer_uri: str) -> dict[str, str]:
+    def tokens(self, examples: Mapping[str, str], info: Row, tokenizer_uri: str) -> dict[str, str]:
+        """Each task's tokens prefix, those that were not there made now."""
         data = self._data
         sha256 = hashlib.sha256(storage.read_bytes(tokenizer_uri)).hexdigest()
         jobs: dict[str, TokensJob] = {}
