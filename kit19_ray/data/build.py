@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -119,12 +120,12 @@ def _near_lines(share: Share) -> Iterator[str]:
 
 def _tokens(share: Share, split: str, quota: int) -> dict[str, tuple[int, int, bool]]:
     """Id -> tokens, learned tokens, whether the input was cut."""
-    columns = ["id", "num_prompt", "cut", "input_ids"]
-    return {
-        row["id"]: (len(row["input_ids"]), len(row["input_ids"]) - row["num_prompt"], row["cut"])
-        for batch in prepare.read(share.tokens, split, columns, quota)
-        for row in batch
-    }
+    with storage.open_input(storage.join(share.tokens, f"{split}.parquet")) as file:
+        columns, chosen = ["id", "num_prompt", "cut", "input_ids"], [("rank", "<", quota)]
+        table = pq.read_table(file, columns=columns, filters=chosen)
+    lengths = pc.list_value_length(table["input_ids"]).to_pylist()
+    rows = zip(*(table[name].to_pylist() for name in ("id", "num_prompt", "cut")), lengths, strict=True)
+    return {id_: (length, length - num_prompt, cut) for id_, num_prompt, cut, length in rows}
 
 
 def export_toolkit(out: str, tasks: Iterable[str], rows: int) -> str:
@@ -165,13 +166,18 @@ def _shard_rows(job: ShardJob, split: str, number: int) -> list[TokenRow]:
     """The tokens with `order` in the shard's range, by ascending `order`; what is too long is not among them."""
     low, high = (-(-(n << 63) // job.shards[split]) for n in (number, number + 1))
     columns = ["id", "order", "num_prompt", "input_ids"]
-    found: list[Row] = []
+    tables = []
     for share in job.shares:
         chosen = [("order", ">=", low), ("order", "<=", high - 1), ("rank", "<", share.quotas[split])]
         with storage.open_input(storage.join(share.tokens, f"{split}.parquet")) as file:
-            found += pq.read_table(file, columns=columns, filters=chosen).to_pylist()
-    found.sort(key=lambda row: (row["order"], row["id"]))
-    return [TokenRow(np.asarray(r["input_ids"], np.int32), r["num_prompt"]) for r in found if r["input_ids"]]
+            tables.append(pq.read_table(file, columns=columns, filters=chosen))
+    table = pa.concat_tables(tables).sort_by([("order", "ascending"), ("id", "ascending")]).combine_chunks()
+    if not len(table):
+        return []
+    ids = table["input_ids"].chunk(0)
+    values, offsets = ids.flatten().to_numpy(), np.asarray(ids.offsets) - ids.offsets[0].as_py()
+    starts = zip(offsets[:-1], offsets[1:], table["num_prompt"].to_pylist(), strict=True)
+    return [TokenRow(values[start:end], num_prompt) for start, end, num_prompt in starts if end > start]
 
 
 def split_totals(packed: list[Row], seq_len: int) -> dict[str, Row]:

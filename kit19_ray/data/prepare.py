@@ -141,7 +141,7 @@ def render(row: Row, jobs: dict[str, ExamplesJob]) -> Row:
             for rank, p in enumerate(planned)
         ]
         rows.sort(key=lambda r: (r["order"], r["id"]))
-        _write(job.out, split, rows, _RANKED)
+        _write(job.out, split, pa.Table.from_pylist(rows, _RANKED))
         counts[split] = {"records": len(records[split]), "examples": len(rows)}
     manifest.commit(job.out, {"stage": "examples", "task": job.task.name, "splits": counts})
     return {"task": job.task.name}
@@ -153,24 +153,34 @@ def tokenize(row: Row, jobs: dict[str, TokensJob]) -> Row:
     storage.delete(job.out)
     encoder = _encoder(job.tokenizer, job.prompt, job.eos_id, job.seq_len)
     for split in SPLITS:
-        rows: list[Row] = []
-        for batch in read(job.examples, split, ["id", "task", "instruction", "input", "output", "order", "rank"]):
-            for example, (tokens, cut) in zip(batch, encoder.encode(batch), strict=True):
-                rows.append(
-                    {key: example[key] for key in ("id", "task", "order", "rank")}
-                    | {
-                        "num_prompt": tokens.num_prompt if tokens else 0,
-                        "cut": cut,
-                        "input_ids": tokens.input_ids if tokens else np.zeros(0, np.int32),
-                    }
-                )
-        _write(job.out, split, rows, _TOKENS)
+        batches = [_encoded(encoder, batch) for batch in _batches(job.examples, split)]
+        _write(job.out, split, pa.Table.from_batches(batches, _TOKENS))
     manifest.commit(job.out, {"stage": "tokens", "examples": job.examples.rpartition("/")[2]})
     return {"task": row["task"]}
 
 
-def _write(out: str, split: str, rows: list[Row], schema: pa.Schema) -> None:
-    table = pa.Table.from_pylist(rows, schema)
+def _batches(uri: str, split: str) -> Iterator[pa.RecordBatch]:
+    """What is needed of a task's examples to tokenize them."""
+    with storage.open_input(storage.join(uri, f"{split}.parquet")) as file:
+        columns = ["id", "task", "instruction", "input", "output", "order", "rank"]
+        yield from pq.ParquetFile(file).iter_batches(batch_size=_BATCH, columns=columns)
+
+
+def _encoded(encoder: Encoder, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch of examples as `_TOKENS`; ids go from numpy to Arrow without becoming Python numbers."""
+    encoded = encoder.encode(batch.select(["instruction", "input", "output"]).to_pylist())
+    ids = [tokens.input_ids if tokens else np.zeros(0, np.int32) for tokens, _ in encoded]
+    offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int32)
+    made = {
+        "num_prompt": pa.array([tokens.num_prompt if tokens else 0 for tokens, _ in encoded], pa.int32()),
+        "cut": pa.array([cut for _, cut in encoded], pa.bool_()),
+        "input_ids": pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(ids) if ids else np.zeros(0, np.int32))),
+    }
+    kept = {name: batch.column(name) for name in ("id", "task", "order", "rank")}
+    return pa.RecordBatch.from_arrays([(kept | made)[name] for name in _TOKENS.names], schema=_TOKENS)
+
+
+def _write(out: str, split: str, table: pa.Table) -> None:
     with storage.open_output(storage.join(out, f"{split}.parquet")) as file:
         pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
 

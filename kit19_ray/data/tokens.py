@@ -39,10 +39,8 @@ class Encoder:
     def _row(self, row: dict[str, Any], prompt: Encoding, output: Encoding) -> tuple[TokenRow | None, bool]:
         answer = [*output.ids, self.eos_id]
         room = self.seq_len - len(answer)
-        ids: list[int] | None = prompt.ids
-        cut = len(prompt.ids) > room
-        if cut:
-            ids = self._cut(row, prompt, room)
+        cut = len(prompt) > room  # `Encoding.ids` makes a new list each time
+        ids: list[int] | None = self._cut(row, prompt, room) if cut else prompt.ids
         if ids is None or not ids:
             return None, cut
         return TokenRow(np.asarray(ids + answer, np.int32), len(ids)), cut
