@@ -136,7 +136,7 @@ class Build:
         """A command as the image's shell would run it; returns its stdout."""
         path = f"{self.environment}/bin:/usr/bin:/bin"
         kept = {key: value for key, value in os.environ.items() if key.startswith("PIP_") or key.endswith("_proxy")}
-        environment = kept | {"PATH": path, "HOME": str(self.folder), "TORCH_INDEX": "", "PIP_NO_COMPILE": "1"} | more
+        environment = kept | {"PATH": path, "HOME": str(self.folder), "INSTALL_ARGS": "", "PIP_NO_COMPILE": "1"} | more
         if cache := os.environ.get("HOME"):
             environment["PIP_CACHE_DIR"] = f"{cache}/.cache/pip"
         done = subprocess.run(
