@@ -69,25 +69,33 @@ def join(uri: str, *parts: str) -> str:
 
 
 _variables: ContextVar[Mapping[str, str] | None] = ContextVar("kit19_storage", default=None)
+_attempts: ContextVar[int] = ContextVar("kit19_storage_attempts", default=_ATTEMPTS)
 
 
 @contextmanager
-def using(variables: Mapping[str, str]) -> Iterator[None]:
-    """Reaches S3 with these AWS variables for the block and what it calls; without a key in them with the process's."""
-    token = _variables.set(variables)
+def using(variables: Mapping[str, str], attempts: int = _ATTEMPTS) -> Iterator[None]:
+    """Reaches S3 with these AWS variables for the block and what it calls; without a key in them with the process's.
+
+    Args:
+        attempts: of each request; fewer for who asks again of itself and has others waiting.
+    """
+    tokens = _variables.set(variables), _attempts.set(attempts)
     try:
         yield
     finally:
-        _variables.reset(token)
+        _variables.reset(tokens[0])
+        _attempts.reset(tokens[1])
 
 
 @lru_cache(maxsize=32)
-def _s3(endpoint: str | None, key: str | None, secret: str | None, token: str | None, region: str) -> fs.S3FileSystem:
+def _s3(
+    attempts: int, endpoint: str | None, key: str | None, secret: str | None, token: str | None, region: str
+) -> fs.S3FileSystem:
     options: dict[str, Any] = {
         "region": region,
         "connect_timeout": 10,
         "request_timeout": 60,
-        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=attempts),
         "allow_bucket_creation": False,
     }
     if key:
@@ -123,13 +131,14 @@ def has_credentials() -> bool:
 
 
 @lru_cache(maxsize=8)
-def _uploader(endpoint: str | None, key: str | None) -> Any:
+def _uploader(attempts: int, endpoint: str | None, key: str | None, given: tuple[str | None, ...]) -> Any:
+    """A boto3 client: of the credentials `given` (key, secret, token), else of the chain's, which renew themselves."""
     import boto3
     from botocore import UNSIGNED
     from botocore.config import Config
 
     options: dict[str, Any] = {
-        "retries": {"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        "retries": {"mode": "standard", "total_max_attempts": attempts},
         "connect_timeout": 10,
         "read_timeout": 60,
         "request_checksum_calculation": "when_required",  # not every S3 server knows the others
@@ -139,7 +148,7 @@ def _uploader(endpoint: str | None, key: str | None) -> Any:
     if key is None:
         options["signature_version"] = UNSIGNED
     url = endpoint if endpoint is None or "://" in endpoint else f"https://{endpoint}"
-    return boto3.Session().client("s3", endpoint_url=url, config=Config(**options))
+    return boto3.Session(*given).client("s3", endpoint_url=url, config=Config(**options))
 
 
 def _upload(buffer: BinaryIO, path: str) -> None:
@@ -149,7 +158,9 @@ def _upload(buffer: BinaryIO, path: str) -> None:
 
     bucket, _, key = path.partition("/")
     try:
-        _uploader(endpoint(), _credentials()[0]).upload_fileobj(buffer, bucket, key)
+        *secrets, _ = _credentials()
+        given = tuple(secrets) if _variables.get() is not None else ()
+        _uploader(_attempts.get(), endpoint(), secrets[0], given).upload_fileobj(buffer, bucket, key)
     except (Boto3Error, BotoCoreError, ClientError) as error:
         raise OSError(str(error)) from error
 
@@ -166,7 +177,7 @@ def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     parts = urlsplit(normalise(uri))
     if parts.scheme == "file":
         return fs.LocalFileSystem(), unquote(parts.path)
-    return _s3(endpoint(), *_credentials()), parts.netloc + parts.path
+    return _s3(_attempts.get(), endpoint(), *_credentials()), parts.netloc + parts.path
 
 
 @contextmanager
@@ -247,7 +258,7 @@ def _unread(error: BaseException) -> bool:
 def _reading(read: Callable[[], bytes]) -> bytes:
     return Retrying(
         retry=retry_if_exception(_unread),
-        stop=stop_after_attempt(_ATTEMPTS),
+        stop=stop_after_attempt(_attempts.get()),
         wait=wait_random_exponential(multiplier=0.5, max=8),
         reraise=True,
     )(read)

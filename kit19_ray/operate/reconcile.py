@@ -290,7 +290,7 @@ def _same(planned: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def _read(variables: Mapping[str, str], run: Run, spec: KitRunSpec, stage: Stage) -> Report:
-    with storage.using(variables):
+    with storage.using(variables, attempts=2):  # the next round asks again
         return progress.read(run, spec, stage)
 
 
