@@ -52,6 +52,7 @@ class _Memory:
     refused: dict[str, str] = field(default_factory=dict)
     generation: int = 0
     children: dict[tuple[str, str], Child] = field(default_factory=dict)
+    news: set[tuple[str, str]] = field(default_factory=set)  # children heard of since the last list was asked for
     listed_at: float = -_FRESH_SECONDS
 
 
@@ -85,8 +86,9 @@ class Reconciler:
 
     def heard(self, uid: str, item: Mapping[str, Any], gone: bool) -> bool:
         """Takes in news of a child of the KitRun with this uid; False when nothing in it matters."""
-        known = self._memory.setdefault(uid, _Memory()).children
-        key = (item["kind"], item["metadata"]["name"])
+        memory = self._memory.setdefault(uid, _Memory())
+        known, key = memory.children, (item["kind"], item["metadata"]["name"])
+        memory.news.add(key)
         if gone:
             return known.pop(key, None) is not None
         if key[0] not in OBSERVED:
@@ -143,8 +145,12 @@ class Reconciler:
         fresh = time.monotonic() - memory.listed_at >= _FRESH_SECONDS
         while True:
             if fresh:
+                memory.news.clear()
                 found = [observe.child(item) for item in await self._call(self._cluster.children, run)]
-                memory.children = {(child.kind, child.name): child for child in found}
+                listed = {(child.kind, child.name): child for child in found}
+                # News that came while the list was on its way is newer than the list.
+                told = {key: memory.children[key] for key in memory.news if key in memory.children}
+                memory.children = {k: v for k, v in listed.items() if k not in memory.news} | told
                 memory.listed_at = time.monotonic()
             children = tuple(memory.children.values())
             reports = await self._reports(run, spec, before, children, memory)
@@ -231,7 +237,7 @@ class Reconciler:
             self._tell(body, notice)
 
     async def _carry_out(self, body: dict[str, Any], made: Plan) -> float | None:
-        metadata = body["metadata"]
+        metadata, again = body["metadata"], False
         for action in made.actions:
             if isinstance(action, Delete):
                 await self._call(self._cluster.delete, action.kind, metadata["namespace"], action.name)
@@ -239,9 +245,17 @@ class Reconciler:
                 if child := known.get((action.kind, action.name)):
                     known[action.kind, action.name] = replace(child, deleting=True)
             elif isinstance(action, Apply):
+                known = self._memory[metadata["uid"]].children
+                key = (action.manifest["kind"], action.manifest["metadata"]["name"])
+                before = known.get(key)
                 try:
                     made_object = await self._call(self._cluster.apply, action.manifest)
-                    self.heard(metadata["uid"], made_object, gone=False)
+                    if self._memory[metadata["uid"]].children.get(key) is before:
+                        self.heard(metadata["uid"], made_object, gone=False)
+                        # One that was there before may be all it shall be: no news of it will come.
+                        again = again or before is not None
+                    else:
+                        again = True  # news came meanwhile, and is newer than the answer
                 except ApiError as error:
                     if error.status not in _REFUSALS:
                         raise
@@ -252,7 +266,7 @@ class Reconciler:
                     return 0.0
             else:
                 await self._call(self._cluster.delete_run, metadata["namespace"], metadata["name"])
-        return made.after
+        return 0.0 if again else made.after
 
     async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
         """A blocking call in a thread."""
