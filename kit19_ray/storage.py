@@ -1,8 +1,7 @@
 """One door to `file://` and `s3://`: read, write whole objects atomically, list, copy folders.
 
-Credentials come from the usual AWS chain (boto3 resolves it, refreshing ones included) and AWS_ENDPOINT_URL is
-honoured; `using` puts others in their place. A local write goes to a temporary name and is renamed; an S3 object
-appears whole or not at all.
+A local write goes to a temporary name and is renamed; an S3 object appears whole or not at all. `kit19_ray.s3` has
+the connection and the credentials.
 """
 
 from __future__ import annotations
@@ -12,26 +11,21 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from kit19_ray import s3
 from kit19_ray.errors import StorageError, nearest
 
 SCHEMES = ("file", "s3")
 _COPY_CHUNK = 8 << 20  # bytes
-# Of each S3 request: the SDKs ask again on 503 SlowDown, on 500 and on a broken connection, after 1, 2, 4, ... seconds
-# at most, about 15 in all. Fewer fail under throttling; more keep a user with a wrong endpoint waiting.
-_ATTEMPTS = 6
 
 
 @dataclass(frozen=True)
@@ -68,116 +62,12 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([normalise(uri), *(p.strip("/") for p in parts if p)])
 
 
-_variables: ContextVar[Mapping[str, str] | None] = ContextVar("kit19_storage", default=None)
-_attempts: ContextVar[int] = ContextVar("kit19_storage_attempts", default=_ATTEMPTS)
-
-
-@contextmanager
-def using(variables: Mapping[str, str], attempts: int = _ATTEMPTS) -> Iterator[None]:
-    """Reaches S3 with these AWS variables for the block and what it calls; without a key in them with the process's.
-
-    Args:
-        attempts: of each request; fewer for who asks again of itself and has others waiting.
-    """
-    tokens = _variables.set(variables), _attempts.set(attempts)
-    try:
-        yield
-    finally:
-        _variables.reset(tokens[0])
-        _attempts.reset(tokens[1])
-
-
-@lru_cache(maxsize=32)
-def _s3(
-    attempts: int, endpoint: str | None, key: str | None, secret: str | None, token: str | None, region: str
-) -> fs.S3FileSystem:
-    options: dict[str, Any] = {
-        "region": region,
-        "connect_timeout": 10,
-        "request_timeout": 60,
-        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=attempts),
-        "allow_bucket_creation": False,
-    }
-    if key:
-        options |= {"access_key": key, "secret_key": secret, "session_token": token}
-    else:
-        options["anonymous"] = True
-    if endpoint:
-        parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
-        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme}
-    return fs.S3FileSystem(**options)
-
-
-def _credentials() -> tuple[str | None, str | None, str | None, str]:
-    given = _variables.get()
-    asked = given and (given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION"))
-    if given and given.get("AWS_ACCESS_KEY_ID"):
-        key, secret = given["AWS_ACCESS_KEY_ID"], given.get("AWS_SECRET_ACCESS_KEY")
-        return key, secret, given.get("AWS_SESSION_TOKEN"), asked or "us-east-1"
-    import boto3
-
-    session = boto3.Session()
-    region = asked or session.region_name or "us-east-1"
-    found = session.get_credentials()
-    if found is None:
-        return None, None, None, region
-    frozen = found.get_frozen_credentials()
-    return frozen.access_key, frozen.secret_key, frozen.token, region
-
-
-def has_credentials() -> bool:
-    """Whether the usual AWS chain finds credentials; without them S3 is read anonymously."""
-    return _credentials()[0] is not None
-
-
-@lru_cache(maxsize=8)
-def _uploader(attempts: int, endpoint: str | None, key: str | None, given: tuple[str | None, ...]) -> Any:
-    """A boto3 client: of the credentials `given` (key, secret, token), else of the chain's, which renew themselves."""
-    import boto3
-    from botocore import UNSIGNED
-    from botocore.config import Config
-
-    options: dict[str, Any] = {
-        "retries": {"mode": "standard", "total_max_attempts": attempts},
-        "connect_timeout": 10,
-        "read_timeout": 60,
-        "request_checksum_calculation": "when_required",  # not every S3 server knows the others
-    }
-    if endpoint:
-        options["s3"] = {"addressing_style": "path"}  # bucket.host resolves only where someone set that up
-    if key is None:
-        options["signature_version"] = UNSIGNED
-    url = endpoint if endpoint is None or "://" in endpoint else f"https://{endpoint}"
-    return boto3.Session(*given).client("s3", endpoint_url=url, config=Config(**options))
-
-
-def _upload(buffer: BinaryIO, path: str) -> None:
-    """Uploads with boto3, which sends a part again when it must and leaves no half upload behind."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    bucket, _, key = path.partition("/")
-    try:
-        *secrets, _ = _credentials()
-        given = tuple(secrets) if _variables.get() is not None else ()
-        _uploader(_attempts.get(), endpoint(), secrets[0], given).upload_fileobj(buffer, bucket, key)
-    except (Boto3Error, BotoCoreError, ClientError) as error:
-        raise OSError(str(error)) from error
-
-
-def endpoint() -> str | None:
-    """The S3 endpoint the environment names, or None for AWS itself."""
-    given = _variables.get()
-    found = os.environ if given is None else given
-    return found.get("AWS_ENDPOINT_URL_S3") or found.get("AWS_ENDPOINT_URL") or None
-
-
 def filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """The pyarrow file system of `uri` and the path in it."""
     parts = urlsplit(normalise(uri))
     if parts.scheme == "file":
         return fs.LocalFileSystem(), unquote(parts.path)
-    return _s3(_attempts.get(), endpoint(), *_credentials()), parts.netloc + parts.path
+    return s3.filesystem(), parts.netloc + parts.path
 
 
 @contextmanager
@@ -188,7 +78,7 @@ def _told(uri: str) -> Iterator[None]:
     except FileNotFoundError:
         raise StorageError(f"{uri} does not exist") from None
     except (OSError, pa.ArrowException) as error:
-        where = f" at {endpoint()}" if uri.startswith("s3://") and endpoint() else ""
+        where = f" at {s3.endpoint()}" if uri.startswith("s3://") and s3.endpoint() else ""
         said = str(error).splitlines()[0]
         raise StorageError(
             f"{uri}{where}: {said}",
@@ -258,7 +148,7 @@ def _unread(error: BaseException) -> bool:
 def _reading(read: Callable[[], bytes]) -> bytes:
     return Retrying(
         retry=retry_if_exception(_unread),
-        stop=stop_after_attempt(_attempts.get()),
+        stop=stop_after_attempt(s3.attempts()),
         wait=wait_random_exponential(multiplier=0.5, max=8),
         reraise=True,
     )(read)
@@ -301,7 +191,7 @@ def open_output(uri: str) -> Iterator[pa.NativeFile]:
         yield file
         file.flush()
         buffer.seek(0)
-        _upload(buffer, path)
+        s3.upload(buffer, path)
 
 
 def local_path(uri: str) -> Path | None:
@@ -366,7 +256,7 @@ def local_dir(uri: str) -> Path:
     files = sorted((f.path, f.size, f.mtime_ns or 0) for f in found if f.type == fs.FileType.File)
     if not files:
         raise StorageError(f"{uri} is empty or does not exist")
-    target = cache_dir() / hashlib.sha256(repr((endpoint(), files)).encode()).hexdigest()[:24]
+    target = cache_dir() / hashlib.sha256(repr((s3.endpoint(), files)).encode()).hexdigest()[:24]
     if not target.is_dir():
         partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
         download_dir(uri, partial)

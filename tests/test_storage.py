@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kit19_ray import manifest, storage
+from kit19_ray import manifest, s3, storage
 from kit19_ray.errors import StorageError
 
 
@@ -98,11 +98,11 @@ def test_list_dirs_and_credentials_on_s3(s3_root: str, monkeypatch: pytest.Monke
     storage.write_text(f"{s3_root}/file", "")
     assert storage.list_dirs(s3_root) == ["b"]
     assert storage.list_dirs(f"{s3_root}/none") == []
-    assert storage.has_credentials()
+    assert s3.has_credentials()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    assert not storage.has_credentials()
+    assert not s3.has_credentials()
 
 
 @pytest.mark.s3
@@ -110,8 +110,8 @@ def test_a_block_may_use_other_credentials_than_the_process(s3_root: str, monkey
     storage.write_text(f"{s3_root}/a", "x")
     variables = {name: os.environ[name] for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with storage.using(variables):
-        assert storage.endpoint() == variables["AWS_ENDPOINT_URL"] and storage.read_text(f"{s3_root}/a") == "x"
-    assert storage.endpoint() == "http://127.0.0.1:1"
-    with storage.using({}):
-        assert storage.endpoint() is None
+    with s3.using(variables):
+        assert s3.endpoint() == variables["AWS_ENDPOINT_URL"] and storage.read_text(f"{s3_root}/a") == "x"
+    assert s3.endpoint() == "http://127.0.0.1:1"
+    with s3.using({}):
+        assert s3.endpoint() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections import Counter
@@ -12,7 +13,7 @@ import pytest
 from werkzeug.serving import make_server
 from werkzeug.wsgi import get_input_stream
 
-from kit19_ray import storage
+from kit19_ray import s3, storage
 from kit19_ray.errors import StorageError
 
 pytestmark = pytest.mark.s3
@@ -71,11 +72,9 @@ def test_writes_reads_listings_and_deletes_are_asked_again(server: Misbehaving, 
     assert {method.split()[0] for method, tries in server.tries.items() if tries > 2} >= {"GET", "HEAD", "PUT", "POST"}
 
 
-def test_a_server_that_never_recovers_is_given_up_and_named(
-    server: Misbehaving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(storage, "_ATTEMPTS", 2)
+def test_a_server_that_never_recovers_is_given_up_and_named(server: Misbehaving) -> None:
     server.how, server.times = "SlowDown", 1000
-    with pytest.raises(StorageError, match=r"s3://kit19/x at http://127.0.0.1:\d+: .*SLOW_DOWN"):
+    told = pytest.raises(StorageError, match=r"s3://kit19/x at http://127.0.0.1:\d+: .*SLOW_DOWN")
+    with s3.using(os.environ, attempts=2), told:
         storage.list_files("s3://kit19/x")
     assert max(server.tries.values()) == 2

@@ -83,8 +83,12 @@ def pointer_uri(run: Run, spec: KitRunSpec, stage: Stage) -> str:
 
 def labels(run: Run, stage: str) -> dict[str, str]:
     """Labels of every child."""
+    return {"app.kubernetes.io/name": "kit19"} | pod_labels(run, stage)
+
+
+def pod_labels(run: Run, stage: str) -> dict[str, str]:
+    """Labels of a stage's pods. Not app.kubernetes.io/name: that is KubeRay's there, and its Services select by it."""
     return {
-        "app.kubernetes.io/name": "kit19",
         "app.kubernetes.io/component": stage,
         "app.kubernetes.io/managed-by": MANAGER,
         RUN_LABEL: run.label,

@@ -135,7 +135,7 @@ def _template(
     }
     if not scheduled:
         optional = {key: optional[key] for key in ("serviceAccountName", "imagePullSecrets")}
-    metadata: Json = {"labels": {**pods.labels, **naming.labels(run, stage)}}
+    metadata: Json = {"labels": {**pods.labels, **naming.pod_labels(run, stage)}}
     if pods.annotations:
         metadata["annotations"] = dict(pods.annotations)
     return {"metadata": metadata, "spec": pod | {key: value for key, value in optional.items() if value}}

@@ -19,17 +19,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
-from kit19_ray import storage
+from kit19_ray import s3
 from kit19_ray.errors import OperateError
 from kit19_ray.operate import naming, observe, progress
 from kit19_ray.operate.cluster import OBSERVED, ApiError, Cluster
 from kit19_ray.operate.metrics import Metrics
 from kit19_ray.operate.naming import Run
 from kit19_ray.operate.observe import Child, Observed, Report
-from kit19_ray.operate.plan import WATCH_SECONDS, Apply, Delete, Plan, invalid, plan
+from kit19_ray.operate.plan import Plan, invalid, plan
 from kit19_ray.operate.spec import STAGES, KitRunSpec, Stage, parse
 from kit19_ray.operate.state import StageStatus, Status
 from kit19_ray.operate.summary import Notice, notices
+from kit19_ray.operate.work import WATCH_SECONDS, Apply, Delete
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -304,7 +305,7 @@ def _same(planned: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def _read(variables: Mapping[str, str], run: Run, spec: KitRunSpec, stage: Stage) -> Report:
-    with storage.using(variables, attempts=2):  # the next round asks again
+    with s3.using(variables, attempts=2):  # the next round asks again
         return progress.read(run, spec, stage)
 
 

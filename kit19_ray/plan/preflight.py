@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit19_ray import storage
+from kit19_ray import s3, storage
 from kit19_ray.config import Config
 from kit19_ray.errors import StorageError, UserError
 from kit19_ray.plan.findings import Findings
@@ -72,7 +72,7 @@ def _root(config: Config) -> Findings:
     if config.root.startswith("file://"):
         found.check(lambda: _writable(config.root))
         return found
-    if not storage.has_credentials():
+    if not s3.has_credentials():
         found.missing.append(
             StorageError(
                 f"{config.root}: no AWS credentials were found",
@@ -96,7 +96,7 @@ def _writable(root: str) -> None:
 def _bucket(root: str) -> None:
     bucket = "s3://" + root.removeprefix("s3://").partition("/")[0]
     if not storage.exists(bucket):
-        at = f" at {storage.endpoint()}" if storage.endpoint() else ""
+        at = f" at {s3.endpoint()}" if s3.endpoint() else ""
         raise StorageError(
             f"{root}: there is no bucket {bucket}{at}", hint="create it, or check AWS_ENDPOINT_URL and the credentials"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -86,10 +86,10 @@ def columns(options: FieldOptions, table: Table) -> list[tuple[str, int]]:
     return list(places.items())
 
 
-def read_delimited(
-    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+def read_cells(
+    source: Source, file: LocatedFile, stream: BinaryIO, clean: Callable[[str, str], str]
 ) -> Iterator[Raw | Reject]:
-    """Records of a delimited file; see `DelimitedOptions`."""
+    """Records of a delimited file; `clean` makes a field of its name and its cell."""
     options = DelimitedOptions.model_validate({**source.options, **file.options})
     table = open_table(options, file, stream)
     places = columns(options, table)
@@ -97,5 +97,11 @@ def read_delimited(
         if isinstance(row, Reject):
             yield row
         else:
-            cells = row.cells
-            yield finish(options, row.line, {name: normalise(cells[i]) for name, i in places})
+            yield finish(options, row.line, {name: clean(name, row.cells[i]) for name, i in places})
+
+
+def read_delimited(
+    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+) -> Iterator[Raw | Reject]:
+    """Records of a delimited file; see `DelimitedOptions`."""
+    return read_cells(source, file, stream, lambda _, cell: normalise(cell))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
-from kit19_ray.sources.delimited import DelimitedOptions, columns, finish, open_table
+from kit19_ray.sources.delimited import read_cells
 from kit19_ray.sources.formats import LocatedFile, Opener, Raw, Reject
 from kit19_ray.sources.text import normalise
 
@@ -26,12 +26,4 @@ def read_nsmc(
     source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
     """text and label of a review; the options are those of `delimited`, with the text in the field `text`."""
-    options = DelimitedOptions.model_validate({**source.options, **file.options})
-    table = open_table(options, file, stream)
-    places = columns(options, table)
-    for row in table:
-        if isinstance(row, Reject):
-            yield row
-        else:
-            fields = {n: normalise(unnest(row.cells[i]) if n == "text" else row.cells[i]) for n, i in places}
-            yield finish(options, row.line, fields)
+    return read_cells(source, file, stream, lambda name, cell: normalise(unnest(cell) if name == "text" else cell))

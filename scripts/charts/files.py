@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from kit19_ray.operate import spec
-from kit19_ray.operate.spec import Embedded, Object
+from kit19_ray.operate.objects import Embedded, Object
 
 Json = dict[str, Any]
 BEGIN, END = "<!-- values: made by `make charts` -->\n", "<!-- end of values -->\n"

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kit19_ray.config import Config
-from kit19_ray.operate.spec import RAY_VERSION, Autoscaling, Embedded, Ingress, Name, Object, Queue, Stage, StagePods
+from kit19_ray.operate.objects import Embedded, Name, Object
+from kit19_ray.operate.spec import RAY_VERSION, Autoscaling, Ingress, Queue, Stage, StagePods
 from scripts.charts.common import GLOBAL, PullImage, ServiceAccount, image
 
 EMPTY: dict[str, Any] = {"empty": True}

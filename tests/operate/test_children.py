@@ -137,6 +137,16 @@ def test_a_stage_alone_runs_on_the_head_and_gpus_are_packed_into_pods() -> None:
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
 
 
+def test_pods_keep_kuberay_s_own_name_label_by_which_its_services_select() -> None:
+    spec_ = spec(**FULL)
+    jobs = [children.ray_job(RUN, spec_, stage, 0)["spec"]["rayClusterSpec"] for stage in STAGES]
+    service = children.ray_service(RUN, spec_, {"train": "s3://b/train"})["spec"]["rayClusterConfig"]
+    for cluster in [*jobs, service]:
+        for group in [cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])]:
+            labels = group["template"]["metadata"]["labels"]
+            assert "app.kubernetes.io/name" not in labels and labels["kit19.dev/run"] == "demo"
+
+
 def test_queue_labels_are_those_kuberay_and_kueue_read() -> None:
     labels = children.ray_job(RUN, spec(**FULL), "train", 0)["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/queue-name"] == "team"

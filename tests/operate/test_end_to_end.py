@@ -11,7 +11,7 @@ import httpx
 import pytest
 import yaml
 
-from kit19_ray import manifest, storage
+from kit19_ray import manifest, s3, storage
 from kit19_ray.operate.cluster import Cluster
 from tests.operate.control_plane import ControlPlane
 from tests.operate.harness import OperatorProcess, create, free_port, kitrun, phase, until
@@ -83,7 +83,7 @@ def test_a_debug_run_is_built_trained_scored_and_served(
 def test_a_root_without_permission_ends_in_a_message(
     operated_plane: ControlPlane, admin: Cluster, place: str, s3_root: str
 ) -> None:
-    endpoint = storage.endpoint()
+    endpoint = s3.endpoint()
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",

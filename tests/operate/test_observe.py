@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from kit19_ray.operate import observe
+from kit19_ray.operate.observe import judge, last_error
+from tests.operate.world import World
 
 
 def service(**status: Any) -> dict[str, Any]:
@@ -44,3 +49,43 @@ def test_a_child_without_our_marks_is_read_all_the_same() -> None:
 
 def test_a_point_in_time_makes_the_round_trip() -> None:
     assert observe.stamp(observe.instant("2026-03-04T05:06:07Z")) == "2026-03-04T05:06:07Z"
+
+
+@pytest.mark.parametrize(
+    ("deployment", "job", "step"),
+    [
+        ("", "", "Starting"),
+        ("Initializing", "", "Starting"),
+        ("Waiting", "PENDING", "Starting"),
+        ("Retrying", "FAILED", "Starting"),
+        ("Running", "RUNNING", "Running"),
+        ("Running", "SUCCEEDED", "Running"),
+        ("Running", "FAILED", "Running"),
+        ("Complete", "SUCCEEDED", "Succeeded"),
+        ("Complete", "", "Running"),
+        ("Complete", "FAILED", "Failed"),
+        ("Complete", "STOPPED", "Failed"),
+        ("Failed", "SUCCEEDED", "Succeeded"),
+        ("Failed", "", "Failed"),
+        ("Failed", "RUNNING", "Failed"),
+        ("ValidationFailed", "", "Failed"),
+        ("Suspending", "", "Queued"),
+        ("Suspended", "", "Queued"),
+        ("SomethingNew", "", "Starting"),
+    ],
+)
+def test_both_statuses_of_a_rayjob_together_make_the_verdict(deployment: str, job: str, step: str) -> None:
+    world = World()
+    world.step()
+    assert judge(replace(world.stage_job("data"), deployment_status=deployment, job_status=job)).step == step
+
+
+def test_a_job_held_by_kueue_is_queued_whatever_its_status_says() -> None:
+    world = World()
+    world.step()
+    assert judge(replace(world.stage_job("data"), suspended=True)).step == "Queued"
+
+
+def test_the_end_of_a_log_is_cut_to_the_error() -> None:
+    assert last_error("noise\nerror: one\nmore noise\nerror: two\nhint") == "two\nhint"
+    assert last_error("no such word") == "no such word" and len(last_error("x" * 5000)) == 1000

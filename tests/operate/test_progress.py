@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kit19_ray import pointer, storage
+from kit19_ray import pointer, s3, storage
 from kit19_ray.operate import naming, progress
 from kit19_ray.operate.naming import Run
 from kit19_ray.operate.spec import KitRunSpec, Stage, parse
@@ -79,17 +79,17 @@ def test_scores_that_are_not_scores(
 
 @pytest.mark.s3
 def test_the_run_s_own_credentials_are_used(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {"endpoint": storage.endpoint(), "region": "us-east-1"}
+    asked = {"endpoint": s3.endpoint(), "region": "us-east-1"}
     own = parse({"config": {"root": s3_root}, "images": {"train": "a"}, "storage": asked}, "demo")
     leave(own, monkeypatch, "data", f"{s3_root}/data-1", finished=True)
     secret = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    with storage.using(progress.variables(own, secret)):
+    with s3.using(progress.variables(own, secret)):
         assert progress.read(RUN, own, "data").uri == f"{s3_root}/data-1"
     elsewhere = parse(
         {"config": {"root": s3_root}, "images": {"train": "a"}, "storage": {"endpoint": "http://127.0.0.1:1"}}, "demo"
     )
-    with storage.using(progress.variables(elsewhere, secret)):
+    with s3.using(progress.variables(elsewhere, secret)):
         report = progress.read(RUN, elsewhere, "data")
     assert report.unreadable and "at http://127.0.0.1:1" in (report.error or "")

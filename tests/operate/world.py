@@ -9,13 +9,17 @@ from typing import Any
 from kit19_ray.gate import failures
 from kit19_ray.operate.naming import ATTEMPT_ANNOTATION, BUILD_ANNOTATION, HASH_ANNOTATION, STAGE_LABEL, Run
 from kit19_ray.operate.observe import Child, Observed, Report
-from kit19_ray.operate.plan import Apply, Delete, DeleteRun, Plan, plan
+from kit19_ray.operate.plan import Plan, plan
 from kit19_ray.operate.spec import STAGES, KitRunSpec, parse
 from kit19_ray.operate.state import Status
+from kit19_ray.operate.work import Apply, Delete, DeleteRun
 
 RUN = Run("demo", "default", "6f1c9b1e-0000-4000-8000-000000000001")
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 GOOD, BAD = {"kobest_copa": {"acc": 0.9}}, {"kobest_copa": {"acc": 0.1}}
+
+ROOT = {"root": "s3://bucket/runs"}
+USER_ERROR = "Job entrypoint command failed with exit code 2, last available logs:\nerror: quota is 0\nraise data.quota"
 
 # (jobDeploymentStatus, jobStatus) as KubeRay writes them.
 INITIALIZING, RUNNING, COMPLETE = ("Initializing", ""), ("Running", "RUNNING"), ("Complete", "SUCCEEDED")
@@ -26,7 +30,7 @@ STATES += [("Failed", "SUCCEEDED"), ("Failed", "STOPPED"), ("Complete", "FAILED"
 
 def make_spec(**more: Any) -> KitRunSpec:
     tree: dict[str, Any] = {
-        "config": {"root": "s3://bucket/runs", "evaluate": {"gate": [{"task": "kobest_copa", "min": 0.5}]}},
+        "config": ROOT | {"evaluate": {"gate": [{"task": "kobest_copa", "min": 0.5}]}},
         "images": {"train": "kit19:1"},
         "retries": {"rebuilds": 1, "backoffSeconds": 10},
     }
@@ -141,3 +145,17 @@ class World:
         self.step()
         self.change(self.stage_job(stage), state, message)
         self.step()
+
+
+def at_gate(scores: dict[str, Any] | None = GOOD, **more: Any) -> World:
+    """A run whose three stages are done."""
+    world = World(spec=make_spec(**more), scores=scores)
+    for stage in STAGES:
+        world.run_stage(stage)
+    return world
+
+
+def condition(world: World, kind: str) -> tuple[str, str, str]:
+    """status, reason and message of a condition."""
+    found = world.status.condition(kind)
+    return found.status, found.reason, found.message or ""

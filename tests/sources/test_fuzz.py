@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit19_ray.errors import SourceError
-from kit19_ray.sources.catalog import Source, load_catalog
+from kit19_ray.sources.catalog import load_catalog
 from kit19_ray.sources.formats import LocatedFile, Raw, Reject
 from kit19_ray.sources.hate import read_hatescore
 from kit19_ray.sources.readers import READERS, read
+from tests.sources.stranger import source
 
 HEADERS = {
     "apeach": "text,user_age,user_gender,text_topic,class,age,text_topic_eng",
@@ -58,21 +59,7 @@ PIECES = [
 garbage = st.lists(st.sampled_from(PIECES) | st.binary(max_size=4), max_size=60).map(b"".join)
 
 
-def source(reader: str, options: dict[str, Any]) -> Source:
-    return Source.model_validate(
-        {
-            "title": "t",
-            "homepage": "https://example.org",
-            "licence": {"name": "CC0", "commercial": True, "derivatives": True},
-            "citation": "c",
-            "reader": reader,
-            "options": options,
-            "files": [{"path": "main", "split": "train"}],
-        }
-    )
-
-
-SOURCES = load_catalog() | {name: source(name, options) for name, options in DOCUMENTS.items()}
+SOURCES = load_catalog() | {name: source(name, **options) for name, options in DOCUMENTS.items()}
 QUOTED = {n for n, s in SOURCES.items() if s.options.get("quoting") == "csv" or READERS[s.reader] is read_hatescore}
 LINED = [n for n in SOURCES if n not in {"kowiki_text", *DOCUMENTS, *QUOTED}]
 

@@ -13,22 +13,9 @@ from kit19_ray.errors import SourceError
 from kit19_ray.sources import jsonarray
 from kit19_ray.sources.catalog import Source
 from kit19_ray.sources.formats import Raw, Reject
+from tests.sources.stranger import source
 
 Reads = Callable[..., list[Raw | Reject]]
-
-
-def source(reader: str, **options: object) -> Source:
-    return Source.model_validate(
-        {
-            "title": "A stranger's set",
-            "homepage": "https://example.org",
-            "licence": {"name": "CC0", "commercial": True, "derivatives": True},
-            "citation": "Nobody",
-            "reader": reader,
-            "options": options,
-            "files": [{"path": "data", "split": "train"}],
-        }
-    )
 
 
 ARRAY = source("json", rename={"문장": "text"}, keep=["text", "label"], labels={"label": {"1": "yes"}}, group="text")

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from kit19_ray.errors import SourceError
-from kit19_ray.sources.catalog import Source
 from kit19_ray.sources.formats import Raw, Reject
 from kit19_ray.sources.nsmc import unnest
+from tests.sources.stranger import source
 
 Reads = Callable[..., list[Raw | Reject]]
 
@@ -15,20 +15,6 @@ Reads = Callable[..., list[Raw | Reject]]
 def told(records: list[Raw | Reject]) -> list[tuple[int, str]]:
     """(line, label or reason) of each."""
     return [(r.line, r.reason if isinstance(r, Reject) else r.fields["label"]) for r in records]
-
-
-def source(reader: str, **options: object) -> Source:
-    return Source.model_validate(
-        {
-            "title": "A stranger's set",
-            "homepage": "https://example.org",
-            "licence": {"name": "CC0", "commercial": True, "derivatives": True},
-            "citation": "Nobody",
-            "reader": reader,
-            "options": options,
-            "files": [{"path": "data", "split": "train"}],
-        }
-    )
 
 
 def test_delimited_renames_maps_and_groups(read_text: Reads) -> None:
