@@ -68,18 +68,15 @@ def status(
     namespace: Namespace = None,
     json: Json = False,
 ) -> None:
-    """Show the jobs of a Ray cluster, or one of them with its newest metrics."""
+    """Show the jobs of a Ray cluster, the RayJobs or KitRuns of a namespace, or one with its newest metrics."""
     from kit19_ray import tables
     from kit19_ray.operate import jobs
-    from kit19_ray.operate.dashboard import Dashboard
 
     kind = _kind(rayjob, kitrun, address)
     if job is None:
-        if follow or kind:
-            raise OperateError(
-                "the id of a job is needed", hint="`kit19 status` or `kubectl get rayjobs,kitruns` list them"
-            )
-        tables.table([jobs.row(one) for one in jobs.told(Dashboard(address).jobs)], as_json=json)
+        if follow:
+            raise OperateError("--follow: the id of a job is needed", hint="without --follow they are listed")
+        tables.table(jobs.rows(kind, namespace, address), as_json=json)
         return
     found = jobs.find(job, kind, namespace, address)
     if follow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import kubernetes
@@ -16,6 +16,7 @@ from kit19_ray.operate.crd import GROUP, PLURAL, VERSION
 Json = dict[str, Any]
 
 _TIMEOUT = (5, 30)  # seconds to connect, to answer
+_STREAM_TIMEOUT = (5, 300)  # seconds to connect, between two pieces
 _RUNS = f"/apis/{GROUP}/{VERSION}"
 _PATHS = {
     "RayJob": ("/apis/ray.io/v1", "rayjobs"),
@@ -67,9 +68,36 @@ class Cluster:
         Raises:
             ApiError: the server refuses, or cannot be reached.
         """
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        answer = self._call(method, path, body, content_type, query, _TIMEOUT)
+        loaded: Json = json.loads(answer.data)
+        return loaded
+
+    def stream(self, path: str, query: Mapping[str, str]) -> Iterator[bytes]:
+        """What the server sends, as it comes, until it ends.
+
+        Raises:
+            ApiError: the server refuses, cannot be reached, or says nothing for some minutes.
+        """
+        answer = self._call("GET", path, None, "application/json", query, _STREAM_TIMEOUT)
         try:
-            answer = self._client.call_api(
+            yield from answer.stream()
+        except urllib3.exceptions.HTTPError as error:
+            raise ApiError(0, f"the connection broke: {error}") from None
+        finally:
+            answer.release_conn()
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        content_type: str,
+        query: Mapping[str, str] | None,
+        timeout: tuple[int, int],
+    ) -> Any:
+        headers = {"Accept": "application/json, */*", "Content-Type": content_type}
+        try:
+            return self._client.call_api(
                 path,
                 method,
                 query_params=list((query or {}).items()),
@@ -78,14 +106,12 @@ class Cluster:
                 auth_settings=["BearerToken"],
                 _preload_content=False,
                 _return_http_data_only=True,
-                _request_timeout=_TIMEOUT,
+                _request_timeout=timeout,
             )
         except kubernetes.client.ApiException as error:
             raise ApiError(error.status or 0, _said(error)) from None
         except urllib3.exceptions.HTTPError as error:
             raise ApiError(0, f"the API server cannot be reached: {error}") from None
-        loaded: Json = json.loads(answer.data)
-        return loaded
 
     def serves(self, group: str, version: str) -> bool:
         """Whether the API server knows a group in a version."""

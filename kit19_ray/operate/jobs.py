@@ -181,6 +181,16 @@ def describe(job: Job, newest: Newest | None) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value not in (None, "")}
 
 
+def rows(kind: Kind | None, namespace: str | None, address: str | None) -> list[dict[str, Any]]:
+    """All jobs of a dashboard, or all of a kind in a namespace; JSON-ready."""
+    if kind is None:
+        return [row(one) for one in told(Dashboard(address).jobs)]
+    from kit19_ray.operate import kube
+
+    cluster, place = kube.connect(namespace)
+    return told(lambda: kube.rows(cluster, kind, place))
+
+
 def row(one: Listed) -> dict[str, Any]:
     """A job as `kit19 status` lists it; JSON-ready."""
     moments = {"started": one.started, "ended": one.ended}

@@ -1,6 +1,7 @@
 """RayJobs and KitRuns made and followed by a person, with the rights of their kubeconfig.
 
-The log stays with the pods; what is followed is the status: KubeRay's two of a RayJob, phase and progress of a KitRun.
+What counts is the status: KubeRay's two of a RayJob, phase and progress of a KitRun. The log is that of KubeRay's
+submitters, which follow the job's.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from kit19_ray.operate.crd import API_VERSION, PLURAL
 from kit19_ray.operate.job import ENDED, Gone, Report, State, Unreachable
 from kit19_ray.operate.naming import Run
 from kit19_ray.operate.observe import child, judge
+from kit19_ray.operate.podlog import PodLogs
 from kit19_ray.operate.spec import STAGES, KitRunSpec, Stage, parse
 from kit19_ray.operate.state import Status
+from kit19_ray.progress import say
 
 Kind = Literal["RayJob", "KitRun"]
 MANAGER = "kit19-submit"
@@ -137,6 +140,8 @@ class KubeJob:
         api, plural = _PATHS[kind]
         self.folder = f"{api}/namespaces/{namespace}/{plural}"
         self.path = f"{self.folder}/{name}"
+        pods = {"RayJob": f"job-name={name}", "KitRun": f"{naming.RUN_LABEL}={Run(name, namespace).label}"}
+        self._logs = PodLogs(cluster, namespace, pods[kind])
 
     def body(self) -> dict[str, Any]:
         """The object as the API server has it."""
@@ -149,19 +154,28 @@ class KubeJob:
         return job_report(found) if self.kind == "RayJob" else run_report(found)
 
     def tail(self, emit: Callable[[str], None]) -> None:
-        """Nothing comes: the log is read with kubectl."""
-        del emit
-        threading.Event().wait()
+        """The log of the pods, as long as they may be read."""
+        try:
+            with translated():
+                self._logs.tail(emit)
+        except OperateError as error:
+            say(f"submit: the log cannot be read ({error.message}); the status is followed")
+            threading.Event().wait()
 
     def log(self) -> str:
-        """The stage's last line, its output, as far as the root can be read from here."""
+        """The log of the pods, then the stage's output as far as the root can be read from here."""
+        try:
+            with translated():
+                text = self._logs.read()
+        except (OperateError, Gone):
+            text = ""
         if self._pointer is None:
-            return ""
+            return text
         try:
             left = pointer.read(self._pointer)
         except StorageError:
-            return ""  # the root is the cluster's, not necessarily ours
-        return f"{left[0]}\n" if left and left[1] else ""
+            return text  # the root is the cluster's, not necessarily ours
+        return f"{text}{left[0]}\n" if left and left[1] and left[0] not in text else text
 
     def stop(self) -> None:
         """Deletes a RayJob with its cluster; suspends a KitRun, which frees its pods and keeps what it has."""
@@ -178,6 +192,23 @@ class KubeJob:
         return f"kit19 status {where} --follow", f"kit19 stop {where}"
 
 
+def rows(cluster: Cluster, kind: Kind, namespace: str) -> list[dict[str, Any]]:
+    """The KitRuns of a namespace, or the RayJobs that `submit` and the operator made there; JSON-ready."""
+    folder = KubeJob(cluster, kind, namespace, "").folder
+    query = {"labelSelector": naming.RUN_LABEL} if kind == "RayJob" else {}
+    with translated():
+        items = cluster.request("GET", folder, query=query)["items"]
+    made = []
+    for item in items:
+        status = Status.model_validate(item.get("status") or {}) if kind == "KitRun" else None
+        report = run_report(item) if status else job_report(item | {"kind": kind})
+        own = {"stage": status.stage, "progress": status.progress, "score": status.score} if status else {}
+        created = {"created": item["metadata"]["creationTimestamp"]}
+        phase = status.phase if status else report.state
+        made.append({"id": item["metadata"]["name"], "status": phase} | own | created | {"message": report.message})
+    return made
+
+
 def job_report(body: Mapping[str, Any]) -> Report:
     """What both of a RayJob's statuses come to."""
     job = child(body)
@@ -188,10 +219,8 @@ def job_report(body: Mapping[str, Any]) -> Report:
         state: State = "STOPPED" if verdict.reason == "Stopped" else "FAILED"
         code = EXIT_USER if verdict.reason == "UserError" else None
         return Report(state, f"{verdict.reason}: {verdict.message}", code, verdict.reason)
-    running = verdict.step == "Running"
-    logs = f"; its log: kubectl logs -f -n {body['metadata']['namespace']} job/{job.name}" if running else ""
     said = ": ".join(part for part in (verdict.step, verdict.message) if part)
-    return Report("RUNNING" if running else "PENDING", "", None, said + logs)
+    return Report("RUNNING" if verdict.step == "Running" else "PENDING", "", None, said)
 
 
 def run_report(body: Mapping[str, Any]) -> Report:

@@ -12,6 +12,7 @@ Json = dict[str, Any]
 
 CONFIG_FOLDER, CONFIG_FILE = "/etc/kit19", "config.yaml"
 CACHE = "/cache"
+SUBMITTER = "ray-job-submitter"  # KubeRay's name for the container that follows the job's log
 _USER, _GROUP = 1000, 100  # `ray` and `users` of the rayproject images
 _RESTRICTED: Json = {
     "allowPrivilegeEscalation": False,
@@ -71,7 +72,7 @@ def ray_cluster(run: Run, spec: KitRunSpec, stage: str, config_map: str | None, 
 
 def submitter(run: Run, spec: KitRunSpec, stage: str) -> Json:
     """Pod template of KubeRay's submitter, which hands the entrypoint to the cluster and follows its log."""
-    container = _container("ray-job-submitter", spec, stage, Resources(cpu="500m", memory="512Mi"), 0, {})
+    container = _container(SUBMITTER, spec, stage, Resources(cpu="500m", memory="512Mi"), 0, {})
     template = _template(run, spec, stage, container, None, scheduled=False)
     template["spec"]["restartPolicy"] = "Never"
     return template
