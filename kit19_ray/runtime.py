@@ -59,3 +59,6 @@ def prepare_ray_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()
     context.raise_original_map_exception = True
+    # Our datasets have one operator, whose rows say which files it wrote: there is no downstream to keep half of a
+    # small node's CPUs for. With 2 CPUs ten equal tasks take 4.7 s with Ray 2.60's reservation and 3.6 s without.
+    context.op_resource_reservation_enabled = False

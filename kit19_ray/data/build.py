@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from kit19_ray import shards, storage
-from kit19_ray.data import pool, prepare
+from kit19_ray.data import pool, prepare, tokenization
 from kit19_ray.data.packing import TokenRow, pack
 from kit19_ray.data.prepare import SPLITS, Removed
 from kit19_ray.prompt import prompt_format
@@ -120,9 +120,7 @@ def _near_lines(share: Share) -> Iterator[str]:
 
 def _tokens(share: Share, split: str, quota: int) -> dict[str, tuple[int, int, bool]]:
     """Id -> tokens, learned tokens, whether the input was cut."""
-    with storage.open_input(storage.join(share.tokens, f"{split}.parquet")) as file:
-        columns, chosen = ["id", "num_prompt", "cut", "input_ids"], [("rank", "<", quota)]
-        table = pq.read_table(file, columns=columns, filters=chosen)
+    table = tokenization.read(share.tokens, split, ["id", "num_prompt", "cut", "input_ids"], [("rank", "<", quota)])
     lengths = pc.list_value_length(table["input_ids"]).to_pylist()
     rows = zip(*(table[name].to_pylist() for name in ("id", "num_prompt", "cut")), lengths, strict=True)
     return {id_: (length, length - num_prompt, cut) for id_, num_prompt, cut, length in rows}
@@ -169,8 +167,7 @@ def _shard_rows(job: ShardJob, split: str, number: int) -> list[TokenRow]:
     tables = []
     for share in job.shares:
         chosen = [("order", ">=", low), ("order", "<=", high - 1), ("rank", "<", share.quotas[split])]
-        with storage.open_input(storage.join(share.tokens, f"{split}.parquet")) as file:
-            tables.append(pq.read_table(file, columns=columns, filters=chosen))
+        tables.append(tokenization.read(share.tokens, split, columns, chosen))
     table = pa.concat_tables(tables).sort_by([("order", "ascending"), ("id", "ascending")]).combine_chunks()
     if not len(table):
         return []

@@ -1,7 +1,6 @@
-"""From pools to examples to tokens, task by task; each prefix is used again while what it depends on is the same.
+"""From pools to examples, task by task; a prefix is used again while what it depends on is the same.
 
     pool  --near duplicates of all tasks leave-->  examples-<hash>/{train,validation}.parquet     by rank
-    examples  --tokenizer-->  tokens-<hash>/{train,validation}.parquet                            the same rows
 
 `rank` is the row's place in its task: a quota of q takes the rows of rank below q, so another quota takes other rows of
 the same files.
@@ -12,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,28 +22,15 @@ from kit19_ray.data import duplicates, pool
 from kit19_ray.data import examples as example_rows
 from kit19_ray.data.hashing import hash64
 from kit19_ray.data.records import Record
-from kit19_ray.data.tokens import Encoder
-from kit19_ray.prompt import prompt_format
 from kit19_ray.rows import EXAMPLE_SCHEMA
 from kit19_ray.tasks import Task
 
 Row = dict[str, Any]
 SPLITS = ("train", "validation")
 NEAR, ACROSS, EXACT_ACROSS = "near_duplicate", "near_duplicate_across_tasks", "exact_duplicate_across_tasks"
-_BATCH = 2048  # examples tokenized at once
-_ROW_GROUP = 512  # rows: a shard reads of each task's file little more than it needs
+_BATCH = 2048  # examples read at once
+ROW_GROUP = 512  # rows: a shard reads of each task's file little more than it needs
 _RANKED = pa.schema([*EXAMPLE_SCHEMA, ("rank", pa.int32()), ("repeat", pa.int32())])
-_TOKENS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("task", pa.string()),
-        ("order", pa.int64()),
-        ("rank", pa.int32()),
-        ("num_prompt", pa.int32()),
-        ("cut", pa.bool_()),  # whether the input was cut so that the answer fits
-        ("input_ids", pa.list_(pa.int32())),  # empty: prompt and answer do not fit
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -60,18 +45,6 @@ class ExamplesJob:
     validation: int
     repeat: bool
     removed: frozenset[str]
-
-
-@dataclass(frozen=True)
-class TokensJob:
-    """One task's examples -> tokens."""
-
-    examples: str
-    out: str
-    tokenizer: str
-    prompt: str
-    eos_id: int
-    seq_len: int
 
 
 @dataclass(frozen=True)
@@ -141,52 +114,20 @@ def render(row: Row, jobs: dict[str, ExamplesJob]) -> Row:
             for rank, p in enumerate(planned)
         ]
         rows.sort(key=lambda r: (r["order"], r["id"]))
-        _write(job.out, split, pa.Table.from_pylist(rows, _RANKED))
+        write(job.out, split, pa.Table.from_pylist(rows, _RANKED))
         counts[split] = {"records": len(records[split]), "examples": len(rows)}
     manifest.commit(job.out, {"stage": "examples", "task": job.task.name, "splits": counts})
     return {"task": job.task.name}
 
 
-def tokenize(row: Row, jobs: dict[str, TokensJob]) -> Row:
-    """Writes one task's tokens; a Ray Data map function."""
-    job = jobs[row["task"]]
-    storage.delete(job.out)
-    encoder = _encoder(job.tokenizer, job.prompt, job.eos_id, job.seq_len)
-    for split in SPLITS:
-        batches = [_encoded(encoder, batch) for batch in _batches(job.examples, split)]
-        _write(job.out, split, pa.Table.from_batches(batches, _TOKENS))
-    manifest.commit(job.out, {"stage": "tokens", "examples": job.examples.rpartition("/")[2]})
-    return {"task": row["task"]}
-
-
-def _batches(uri: str, split: str) -> Iterator[pa.RecordBatch]:
-    """What is needed of a task's examples to tokenize them."""
-    with storage.open_input(storage.join(uri, f"{split}.parquet")) as file:
-        columns = ["id", "task", "instruction", "input", "output", "order", "rank"]
-        yield from pq.ParquetFile(file).iter_batches(batch_size=_BATCH, columns=columns)
-
-
-def _encoded(encoder: Encoder, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A batch of examples as `_TOKENS`; ids go from numpy to Arrow without becoming Python numbers."""
-    encoded = encoder.encode(batch.select(["instruction", "input", "output"]).to_pylist())
-    ids = [tokens.input_ids if tokens else np.zeros(0, np.int32) for tokens, _ in encoded]
-    offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int32)
-    made = {
-        "num_prompt": pa.array([tokens.num_prompt if tokens else 0 for tokens, _ in encoded], pa.int32()),
-        "cut": pa.array([cut for _, cut in encoded], pa.bool_()),
-        "input_ids": pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(ids) if ids else np.zeros(0, np.int32))),
-    }
-    kept = {name: batch.column(name) for name in ("id", "task", "order", "rank")}
-    return pa.RecordBatch.from_arrays([(kept | made)[name] for name in _TOKENS.names], schema=_TOKENS)
-
-
-def _write(out: str, split: str, table: pa.Table) -> None:
-    with storage.open_output(storage.join(out, f"{split}.parquet")) as file:
-        pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
+def write(out: str, name: str, table: pa.Table) -> None:
+    """Writes `<out>/<name>.parquet` in row groups of which a reader takes what it needs."""
+    with storage.open_output(storage.join(out, f"{name}.parquet")) as file:
+        pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
 
 
 def read(uri: str, split: str, columns: list[str] | None = None, quota: int | None = None) -> Iterator[list[Row]]:
-    """Batches of a task's examples or tokens, by ascending `order`.
+    """Batches of a task's examples, by ascending `order`.
 
     Args:
         quota: only the rows of a rank below it; None means all.
@@ -196,10 +137,3 @@ def read(uri: str, split: str, columns: list[str] | None = None, quota: int | No
         for batch in pq.ParquetFile(file).iter_batches(batch_size=_BATCH, columns=wanted):
             rows = batch.to_pylist()
             yield rows if quota is None else [row for row in rows if row["rank"] < quota]
-
-
-@lru_cache(maxsize=2)
-def _encoder(tokenizer: str, prompt: str, eos_id: int, seq_len: int) -> Encoder:
-    from tokenizers import Tokenizer
-
-    return Encoder(Tokenizer.from_str(storage.read_text(tokenizer)), prompt_format(prompt), eos_id, seq_len)

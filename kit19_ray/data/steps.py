@@ -16,11 +16,11 @@ from typing import Any
 
 from kit19_ray import manifest, storage
 from kit19_ray.config import Config
-from kit19_ray.data import build, contamination, duplicates, mixture, pool, prepare
+from kit19_ray.data import build, contamination, duplicates, mixture, pool, prepare, tokenization
 from kit19_ray.data import tokenizer as tokenizers
 from kit19_ray.data.build import Share
 from kit19_ray.data.inputs import Inputs
-from kit19_ray.data.prepare import SPLITS, ExamplesJob, Removed, TokensJob
+from kit19_ray.data.prepare import SPLITS, ExamplesJob, Removed
 from kit19_ray.errors import DataError
 from kit19_ray.progress import say
 from kit19_ray.sources import evaluation
@@ -44,6 +44,15 @@ def _search(row: Row, candidates: Any, threshold: float) -> Row:
 
     found = ray.get(candidates).in_band(row["band"], threshold)
     return {"pairs": json.dumps(sorted(found.items()))}
+
+
+def _map(step: Callable[[Row], Row], rows: list[Row]) -> list[Row]:
+    """A Ray Data map with a Ray task a row, started in this order; the results in any."""
+    import ray
+
+    if not rows:
+        return []
+    return list(ray.data.from_items(rows, override_num_blocks=len(rows)).map(step).iter_rows())
 
 
 class Build:
@@ -74,13 +83,8 @@ class Build:
 
     def _each_task(self, step: Callable[[Row], Row], tasks: Iterable[str]) -> list[Row]:
         """Maps a step over tasks, the largest first, so that none starts when the other CPUs are done."""
-        import ray
-
         sizes = {name: sum(f.size for f in self._inputs.files[name]) for name in tasks}
-        rows = [{"task": name} for name in sorted(sizes, key=lambda name: (-sizes[name], name))]
-        if not rows:
-            return []
-        return list(ray.data.from_items(rows, override_num_blocks=len(rows)).map(step).iter_rows())
+        return _map(step, [{"task": name} for name in sorted(sizes, key=lambda name: (-sizes[name], name))])
 
     def _prefix(self, task: str, kind: str, identity: Row) -> str:
         return storage.join(self._config.root, "tasks", task, f"{kind}-{manifest.digest(identity)[:12]}")
@@ -128,11 +132,9 @@ class Build:
 
         say("data: looking for near duplicates")
         candidates, about = prepare.candidates(pools, self._inputs.tasks)
-        bands = ray.data.from_items(
-            [{"band": i} for i in range(duplicates.BANDS)], override_num_blocks=duplicates.BANDS
-        )
         step = partial(_search, candidates=ray.put(candidates), threshold=threshold)
-        pairs = [dict(json.loads(row["pairs"])) for row in bands.map(step).iter_rows()]
+        bands = _map(step, [{"band": i} for i in range(duplicates.BANDS)])
+        pairs = [dict(json.loads(row["pairs"])) for row in bands]
         found = prepare.removed(duplicates.merged(pairs, candidates.rank), about)
         return {name: found.get(name, nothing) for name in pools}
 
@@ -180,7 +182,7 @@ class Build:
         """Each task's tokens prefix, those that were not there made now."""
         data = self._data
         sha256 = hashlib.sha256(storage.read_bytes(tokenizer_uri)).hexdigest()
-        jobs: dict[str, TokensJob] = {}
+        jobs: dict[str, tokenization.TokensJob] = {}
         for name, prefix in examples.items():
             identity = {
                 "version": VERSION,
@@ -189,8 +191,9 @@ class Build:
                 "prompt": data.prompt,
                 "seq_len": data.seq_len,
                 "eos": info["eos_token_id"],
+                "part": tokenization.PART,
             }
-            jobs[name] = TokensJob(
+            jobs[name] = tokenization.TokensJob(
                 examples=prefix,
                 out=self._prefix(name, "tokens", identity),
                 tokenizer=tokenizer_uri,
@@ -201,7 +204,11 @@ class Build:
         missing = _missing({name: job.out for name, job in jobs.items()})
         if missing:
             say(f"data: tokenizing {len(missing)} tasks")
-        self._each_task(partial(prepare.tokenize, jobs={name: jobs[name] for name in missing}), missing)
+        parts = [{"task": name} | part for name in missing for part in jobs[name].begin()]
+        parts.sort(key=lambda part: -part["rows"])
+        _map(partial(tokenization.tokenize, jobs={name: jobs[name] for name in missing}), parts)
+        for name in missing:
+            jobs[name].commit()
         return {name: job.out for name, job in jobs.items()}
 
     def _shares(
@@ -224,13 +231,10 @@ class Build:
         }
 
     def _shards(self, shares: list[Share], counts: dict[str, int], info: Row) -> list[Row]:
-        import ray
-
         numbers = {s: -(-counts[s] // self._data.examples_per_shard) for s in SPLITS if counts[s]}
         job = build.ShardJob(self._out, shares, self._data.seq_len, info["pad_token_id"], numbers)
         rows = [{"split": split, "number": n} for split, shards in numbers.items() for n in range(shards)]
-        packed = ray.data.from_items(rows, override_num_blocks=len(rows)).map(partial(build.build_shard, job=job))
-        return sorted(packed.iter_rows(), key=lambda row: str(row["path"]))
+        return sorted(_map(partial(build.build_shard, job=job), rows), key=lambda row: str(row["path"]))
 
     def _task(self, name: str, share: Share, counts: Row) -> Row:
         """A task's entry of the manifest."""

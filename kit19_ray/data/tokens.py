@@ -30,20 +30,20 @@ class Encoder:
         Tokens are `encode(prompt) + encode(output) + [eos]`; the output and the eos are learned, the prompt is not.
         """
         prompts = self._batch([self.prompt.render(r["instruction"], r["input"]) for r in rows])
-        outputs = self._batch([r["output"] for r in rows])
-        return [self._row(r, p, o) for r, p, o in zip(rows, prompts, outputs, strict=True)]
+        texts = list(dict.fromkeys(r["output"] for r in rows))  # a label's sentence stands in many rows
+        answers = dict(zip(texts, ([*found.ids, self.eos_id] for found in self._batch(texts)), strict=True))
+        return [self._row(r, p, answers[r["output"]]) for r, p in zip(rows, prompts, strict=True)]
 
     def _batch(self, texts: list[str]) -> list[Encoding]:
         return list(self.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
 
-    def _row(self, row: dict[str, Any], prompt: Encoding, output: Encoding) -> tuple[TokenRow | None, bool]:
-        answer = [*output.ids, self.eos_id]
+    def _row(self, row: dict[str, Any], prompt: Encoding, answer: list[int]) -> tuple[TokenRow | None, bool]:
         room = self.seq_len - len(answer)
         cut = len(prompt) > room  # `Encoding.ids` makes a new list each time
         ids: list[int] | None = self._cut(row, prompt, room) if cut else prompt.ids
         if ids is None or not ids:
             return None, cut
-        return TokenRow(np.asarray(ids + answer, np.int32), len(ids)), cut
+        return TokenRow(np.array(ids + answer, np.int32), len(ids)), cut
 
     def _cut(self, row: dict[str, Any], prompt: Encoding, room: int) -> list[int] | None:
         """The prompt with just so much of the input's end left out that it has at most `room` tokens."""
