@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from kit19_ray.operate.cluster import Cluster
-from tests.operate import harness
+from tests.operate import harness, kubelet
 from tests.operate.control_plane import ControlPlane
 from tests.operate.harness import OperatorProcess
+from tests.operate.kubelet import Kubelet
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +45,12 @@ def operator(operated_plane: ControlPlane, place: str, tmp_path: Path) -> Iterat
     finally:
         process.kill()
         sys.stderr.write(process.log.read_text()[-4000:])
+
+
+@pytest.fixture
+def node(operated_plane: ControlPlane, admin: Cluster) -> Iterator[Kubelet]:
+    """A kubelet of which the API server gets the logs of pods."""
+    if operated_plane.folder is None:
+        pytest.skip("a cluster with nodes of its own has kubelets of its own")
+    with kubelet.running(admin, "loopback") as made:
+        yield made

@@ -68,35 +68,46 @@ def namespace(plane: ControlPlane) -> Iterator[str]:
         plane.kubectl("delete", "namespace", name, "--wait=false")
 
 
-def grant(plane: ControlPlane, namespace: str) -> None:
-    """The operator's ServiceAccount with exactly the rights of rbac.py, in one namespace."""
-    rules = [rule.manifest() for rule in (*rbac.RULES, *rbac.LEASE_RULES)]
+def grant(plane: ControlPlane, namespace: str, account: str = _ACCOUNT, rules: list[Json] | None = None) -> None:
+    """A ServiceAccount with these rules in one namespace; with exactly the operator's, those of rbac.py, when None."""
+    rules = [rule.manifest() for rule in (*rbac.RULES, *rbac.LEASE_RULES)] if rules is None else rules
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "rules": rules}
     binding = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": _ACCOUNT},
-        "subjects": [{"kind": "ServiceAccount", "name": _ACCOUNT, "namespace": namespace}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
     }
-    account = {"apiVersion": "v1", "kind": "ServiceAccount"}
-    metadata = {"metadata": {"name": _ACCOUNT, "namespace": namespace}}
-    text = yaml.safe_dump_all([one | metadata for one in (account, role, binding)])
+    made = {"apiVersion": "v1", "kind": "ServiceAccount"}
+    metadata = {"metadata": {"name": account, "namespace": namespace}}
+    text = yaml.safe_dump_all([one | metadata for one in (made, role, binding)])
     plane.kubectl("apply", "-f", "-", stdin=text)
 
 
-def token(plane: ControlPlane, namespace: str) -> str:
-    """A token of the operator's ServiceAccount."""
-    made = plane.kubectl("create", "token", _ACCOUNT, "-n", namespace, check=False)
+def token(plane: ControlPlane, namespace: str, account: str = _ACCOUNT) -> str:
+    """A token of a ServiceAccount."""
+    made = plane.kubectl("create", "token", account, "-n", namespace, check=False)
     if made.returncode == 0:
         return made.stdout.strip()
 
     def secret() -> str | None:
-        account = json.loads(plane.kubectl("get", "sa", _ACCOUNT, "-n", namespace, "-o", "json").stdout)
-        return account["secrets"][0]["name"] if account.get("secrets") else None
+        found = json.loads(plane.kubectl("get", "sa", account, "-n", namespace, "-o", "json").stdout)
+        return found["secrets"][0]["name"] if found.get("secrets") else None
 
     name = until(secret, 20, "the ServiceAccount has no token")
     found = json.loads(plane.kubectl("get", "secret", name, "-n", namespace, "-o", "json").stdout)
     return base64.b64decode(found["data"]["token"]).decode()
+
+
+def kubeconfig(plane: ControlPlane, file: Path, namespace: str, account: str = _ACCOUNT, server: str = "") -> Path:
+    """Writes a kubeconfig with a ServiceAccount's token to `file`."""
+    config = yaml.safe_load(plane.kubeconfig.read_text())
+    user = {"token": token(plane, namespace, account)}
+    config["users"] = [{"name": found["name"], "user": user} for found in config["users"]]
+    if server:
+        config["clusters"][0]["cluster"]["server"] = server
+    file.write_text(yaml.safe_dump(config))
+    return file
 
 
 class OperatorProcess:
@@ -108,14 +119,8 @@ class OperatorProcess:
         self.namespace, self.identity = namespace, identity
         self.health, self.metrics = free_port(), free_port()
         self.log = folder / f"operator-{namespace}-{identity}.log"
-        self._kubeconfig = folder / f"kubeconfig-{namespace}-{identity}"
-        config = yaml.safe_load(plane.kubeconfig.read_text())
-        config["users"] = [
-            {"name": user["name"], "user": {"token": token(plane, namespace)}} for user in config["users"]
-        ]
-        if server is not None:
-            config["clusters"][0]["cluster"]["server"] = server
-        self._kubeconfig.write_text(yaml.safe_dump(config))
+        file = folder / f"kubeconfig-{namespace}-{identity}"
+        self._kubeconfig = kubeconfig(plane, file, namespace, server=server or "")
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, environment: dict[str, str] | None = None) -> OperatorProcess:

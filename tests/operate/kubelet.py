@@ -37,6 +37,11 @@ class Kubelet:
             for stream in self._open.get(pod, []):
                 stream.put(text.encode())
 
+    def following(self, pod: str) -> bool:
+        """Whether someone follows the log now."""
+        with self._lock:
+            return bool(self._open.get(pod))
+
     def cut(self, pod: str) -> None:
         """Every connection that follows the log breaks."""
         with self._lock:

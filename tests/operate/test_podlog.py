@@ -10,20 +10,12 @@ import pytest
 
 from kit19_ray.operate.cluster import ApiError, Cluster
 from kit19_ray.operate.podlog import PodLogs
-from tests.operate import harness, kubelet
+from tests.operate import harness
 from tests.operate.control_plane import ControlPlane
 from tests.operate.kubelet import Kubelet
 
 pytestmark = pytest.mark.kube
 JOB = {"job-name": "nightly-data-1"}
-
-
-@pytest.fixture
-def node(operated_plane: ControlPlane, admin: Cluster) -> Iterator[Kubelet]:
-    if operated_plane.folder is None:
-        pytest.skip("a cluster with nodes of its own has kubelets of its own")
-    with kubelet.running(admin, "loopback") as made:
-        yield made
 
 
 @pytest.fixture

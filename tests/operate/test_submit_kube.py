@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from kit19_ray.operate.cluster import ApiError, Cluster
 from kit19_ray.operate.kube import _PATHS
 from tests.operate import harness
 from tests.operate.control_plane import ControlPlane
+from tests.operate.kubelet import Kubelet
 from tests.operate.ray_head import environment
 
 pytestmark = pytest.mark.kube
@@ -34,6 +36,10 @@ class Shell:
     def __init__(self, plane: ControlPlane, cluster: Cluster, space: str, folder: Path) -> None:
         self.cluster, self.space = cluster, space
         self._env = environment() | {"KUBECONFIG": str(plane.kubeconfig), "KIT19_ROOT": f"file://{folder}"}
+
+    def use(self, kubeconfig: Path) -> None:
+        """Acts as another user."""
+        self._env["KUBECONFIG"] = str(kubeconfig)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "kit19_ray", *words, "--namespace", self.space]
@@ -86,6 +92,7 @@ def shell(operated_plane: ControlPlane, admin: Cluster, space: str, tmp_path: Pa
 
 RUNNING = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}
 STARTING = {"jobDeploymentStatus": "Initializing"}
+DONE = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
 
 
 def job(name: str, *words: str) -> list[str]:
@@ -95,7 +102,7 @@ def job(name: str, *words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "end", "code", "said"),
     [
-        ("good", {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, 0, "succeeded"),
+        ("good", DONE, 0, "succeeded"),
         (
             "bad",
             {
@@ -127,7 +134,7 @@ def test_a_rayjob_ends_with_its_own_status(shell: Shell, name: str, end: Json, c
     exit_code, _, err = shell.run(*job(name))
     script.join(30)
     assert exit_code == code and said in err, err
-    assert "Starting" in err and "kubectl logs -f" in err
+    assert "Starting" in err
     made = shell.wait_for("RayJob", f"{name}-data-")
     config_map = shell.cluster.request("GET", f"/api/v1/namespaces/{shell.space}/configmaps/{made}")
     assert "root: file://" in config_map["data"]["config.yaml"]
@@ -147,6 +154,51 @@ def test_a_rayjob_in_flight_is_taken_over_and_a_deletion_while_following_is_no_s
     out, err = follower.communicate(timeout=60)
     assert (follower.returncode, out) == (1, "") and "is in flight already" in err
     assert f"the cluster does not know {name} any more" in err
+
+
+def test_the_log_of_a_rayjob_s_pod_is_shown_through_breaks_and_its_last_line_is_the_output(
+    shell: Shell, node: Kubelet
+) -> None:
+    follower = shell.start(*job("told"))
+    name = shell.wait_for("RayJob", "told-data-")
+    shell.write("RayJob", name, RUNNING)
+    node.pod(shell.space, f"{name}-a", {"job-name": name})
+    node.write(f"{name}-a", "data: reading the sources of 20 tasks\n")
+    harness.until(lambda: node.following(f"{name}-a"), 60, "the log is not followed")
+    node.cut(f"{name}-a")
+    node.write(f"{name}-a", "data: packing\ns3://bucket/runs/data-0123456789ab\n")
+    harness.until(lambda: node.following(f"{name}-a"), 60, "the log is not followed again")
+    shell.write("RayJob", name, DONE)
+    out, err = follower.communicate(timeout=60)
+    assert (follower.returncode, out) == (0, "s3://bucket/runs/data-0123456789ab\n"), err
+    assert err.count("reading the sources of 20 tasks") == 1 and err.count("data: packing") == 1, err
+
+
+def test_someone_who_may_not_read_logs_is_told_once_and_follows_the_status(
+    shell: Shell, operated_plane: ControlPlane, tmp_path: Path
+) -> None:
+    rules = [
+        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]},
+    ]
+    harness.grant(operated_plane, shell.space, "no-logs", rules)
+    shell.use(harness.kubeconfig(operated_plane, tmp_path / "kubeconfig", shell.space, "no-logs"))
+    script = shell.script("RayJob", "mute-data-", RUNNING, RUNNING, DONE)
+    code, _, err = shell.run(*job("mute"))
+    script.join(30)
+    assert code == 0 and err.count("the log cannot be read") == 1 and "forbidden" in err, err
+
+
+def test_status_lists_the_rayjobs_and_kitruns_of_a_namespace(shell: Shell) -> None:
+    _, name, _ = shell.run(*job("listed"), "--no-wait")
+    shell.write("RayJob", name.strip(), RUNNING)
+    rows = {row["id"]: row for row in json.loads(shell.run("status", "--rayjob", "--json")[1])}
+    assert rows[name.strip()]["status"] == "RUNNING"
+    shell.run(*run("listed-run"), "--no-wait")
+    shell.write("KitRun", "listed-run", {"phase": "Training", "stage": "train", "progress": "42%"})
+    code, out, _ = shell.run("status", "--kitrun")
+    line = next(line for line in out.splitlines() if line.startswith("listed-run"))
+    assert code == 0 and line.split()[1:4] == ["Training", "train", "42%"]
 
 
 def test_stop_deletes_a_rayjob(shell: Shell) -> None:
@@ -208,7 +260,7 @@ def test_user_mistakes_create_nothing(shell: Shell, tmp_path: Path) -> None:
         (["submit", "data", "--kitrun", "--image", "a"], "submit 'data': not one of run"),
         ([*run("no"), "--new"], "a KitRun is one thing with a name"),
         (["status", "no", "--kitrun"], "no: no such KitRun"),
-        (["status", "--rayjob"], "the id of a job is needed"),
+        (["status", "--rayjob", "--follow"], "--follow: the id of a job is needed"),
         (["submit", "data"], "--spec, --image and --namespace are for --rayjob and --kitrun"),
     ]:
         code, out, err = shell.run(*words)

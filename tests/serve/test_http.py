@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -116,11 +118,16 @@ def test_a_refusal_comes_before_the_stream(http: httpx.Client) -> None:
     assert response.status_code == 400 and response.json()["error"]["code"] == "context_length_exceeded"
 
 
-def test_a_client_that_leaves_is_counted_and_the_others_go_on(http: httpx.Client) -> None:
-    body = {"model": "kit19", "prompt": QUESTION, "max_tokens": 64, "temperature": 0, "stream": True, "n": 32}
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_client_that_leaves_is_counted_and_the_others_go_on(http: httpx.Client, streamed: bool) -> None:
+    body = {"model": "kit19", "prompt": QUESTION, "max_tokens": 64, "temperature": 0, "stream": streamed, "n": 32}
     before = counted(http, "kit19_disconnects_total")
-    with http.stream("POST", "/v1/completions", json=body) as response:
-        next(response.iter_lines())
+    if streamed:
+        with http.stream("POST", "/v1/completions", json=body) as response:
+            next(response.iter_lines())
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            http.post("/v1/completions", json=body, timeout=0.2)
     assert post(http, "completions", temperature=0)["choices"][0]["text"]
     limit = time.monotonic() + 20
     while counted(http, "kit19_disconnects_total") != before + 1:
@@ -134,6 +141,20 @@ def test_a_client_that_leaves_is_counted_and_the_others_go_on(http: httpx.Client
 def counted(http: httpx.Client, name: str) -> float:
     (line,) = [line for line in http.get("/metrics").text.splitlines() if line.startswith(name + "{")]
     return float(line.rsplit(" ", 1)[1])
+
+
+def test_the_readmes_curl_gets_an_answer(http: httpx.Client) -> None:
+    if not shutil.which("curl"):
+        pytest.skip("there is no curl")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    command = re.search(r"^\$ (curl -N .*?)^```", readme, re.MULTILINE | re.DOTALL)
+    assert command
+    words = shlex.split(
+        command[1].replace("http://127.0.0.1:8000", str(http.base_url).rstrip("/")).replace("\\\n", " ")
+    )
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    events = [line.removeprefix("data: ") for line in done.stdout.splitlines() if line]
+    assert events[-1] == "[DONE]" and json.loads(events[0])["choices"][0]["delta"], done.stderr
 
 
 def test_the_page_loads_nothing_from_elsewhere(http: httpx.Client) -> None:
