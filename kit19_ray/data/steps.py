@@ -204,8 +204,8 @@ class Build:
         missing = _missing({name: job.out for name, job in jobs.items()})
         if missing:
             say(f"data: tokenizing {len(missing)} tasks")
-        parts = [{"task": name} | part for name in missing for part in jobs[name].begin()]
-        parts.sort(key=lambda part: -part["rows"])
+        parts: list[Row] = [{"task": name, **part} for name in missing for part in jobs[name].begin()]
+        parts.sort(key=lambda part: -int(part["rows"]))
         _map(partial(tokenization.tokenize, jobs={name: jobs[name] for name in missing}), parts)
         for name in missing:
             jobs[name].commit()
