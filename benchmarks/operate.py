@@ -3,7 +3,7 @@
     python benchmarks/operate.py [--runs 100]
 
 Needs what the `kube` tests need: ../shared/kube/control-plane.sh, or KIT19_TEST_KUBECONFIG. The operator runs in a
-process of its own with the rights of its Role. Measured:
+process of its own with the rights of its Role and the variables of its Deployment. Measured:
 
     first child   from the `kubectl apply` of all KitRuns to the last one's first RayJob
     reaction      from the API server's answer to a RayJob's new status to the KitRun's new status, one by one
@@ -26,6 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import yaml
 from environment import describe
 
 from tests.operate import control_plane, harness
@@ -55,6 +56,14 @@ class Watcher:
                 self.seen.setdefault(event["object"]["metadata"]["name"], time.monotonic())
 
 
+def deployed_environment() -> dict[str, str]:
+    """The variables k8s/operator.yaml sets in the operator's pod."""
+    text = (control_plane.REPO / "k8s" / "operator.yaml").read_text(encoding="utf-8")
+    (deployment,) = (one for one in yaml.safe_load_all(text) if one and one["kind"] == "Deployment")
+    variables = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    return {one["name"]: one["value"] for one in variables if "value" in one and one["name"] != "HOME"}
+
+
 def measure(runs: int, folder: Path) -> dict[str, Any]:
     """All figures."""
     plane = control_plane.start(folder / "kube")
@@ -64,7 +73,7 @@ def measure(runs: int, folder: Path) -> dict[str, Any]:
         cluster = harness.admin(plane)
         with harness.namespace(plane) as place:
             harness.grant(plane, place)
-            operator = OperatorProcess(plane, place, folder).start()
+            operator = OperatorProcess(plane, place, folder).start(deployed_environment())
             try:
                 until(operator.leads, 30, "the operator does not start")
                 idle = operator.memory_mib()
