@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -163,6 +164,7 @@ def main() -> None:
     from kit19_ray.serve import stage
 
     runtime.environment()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the peer and the server end with this
     rounds: list[dict[str, dict[str, float]]] = []
     same = True
     with tempfile.TemporaryDirectory() as folder:
