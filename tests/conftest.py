@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -16,6 +17,8 @@ from tests.operate import control_plane as control_plane_module
 from tests.operate.control_plane import ControlPlane
 
 runtime.environment()
+# A shell that starts the tests in the background ignores Ctrl-C for them, and so for the commands they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("kit19", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("kit19")
 
