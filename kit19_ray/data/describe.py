@@ -13,7 +13,7 @@ from kit19_ray.data.examples import Planned, render
 from kit19_ray.data.ledger import forbids
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.errors import SourceError, TaskError, nearest
-from kit19_ray.sources.catalog import SAMPLES, locate, sources_uri
+from kit19_ray.sources.files import SAMPLES, locate, sources_uri
 from kit19_ray.sources.formats import Raw
 from kit19_ray.sources.readers import read
 from kit19_ray.tasks import Task, Template, load_tasks

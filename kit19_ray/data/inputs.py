@@ -10,8 +10,8 @@ from kit19_ray.config import Config
 from kit19_ray.data import licences, mixture
 from kit19_ray.errors import DataError, SourceError, nearest
 from kit19_ray.sources import evaluation
-from kit19_ray.sources.catalog import locate, sources_uri, verify_sha256
 from kit19_ray.sources.evaluation import Located
+from kit19_ray.sources.files import locate, sources_uri, verify_sha256
 from kit19_ray.sources.formats import LocatedFile
 from kit19_ray.tasks import Task, load_tasks
 

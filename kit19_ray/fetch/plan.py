@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from kit19_ray import storage
 from kit19_ray.config import Config
 from kit19_ray.errors import FetchError, SourceError, nearest
-from kit19_ray.sources import catalog, evaluation
+from kit19_ray.sources import evaluation, files
 from kit19_ray.sources.catalog import Source, SourceFile, load_catalog
 from kit19_ray.tasks import load_tasks
 
@@ -70,7 +70,7 @@ def sources_uri(config: Config) -> str:
     """
     if config.data.sources == "samples":
         raise FetchError("data.sources=samples: the embedded samples are part of the package; nothing is to be fetched")
-    return catalog.sources_uri(config)
+    return files.sources_uri(config)
 
 
 def needed(config: Config) -> dict[str, Source]:

@@ -11,7 +11,7 @@ from kit19_ray.data import licences, mixture, stage
 from kit19_ray.plan.findings import Findings
 from kit19_ray.plan.models import check_named
 from kit19_ray.prompt import prompt_format
-from kit19_ray.sources.catalog import locate, sources_uri
+from kit19_ray.sources.files import locate, sources_uri
 from kit19_ray.sources.formats import LocatedFile
 from kit19_ray.tasks import Task, load_tasks
 

@@ -14,7 +14,8 @@ from kit19_ray import yamlfile
 from kit19_ray.errors import SourceError
 from kit19_ray.settings import validate
 from kit19_ray.sources import readers
-from kit19_ray.sources.catalog import Source, load_catalog, locate, verify_sha256
+from kit19_ray.sources.catalog import Source, load_catalog
+from kit19_ray.sources.files import locate, verify_sha256
 from kit19_ray.sources.formats import LocatedFile, Raw
 
 EVALUATION = Path(__file__).parent.parent / "evaluation.yaml"

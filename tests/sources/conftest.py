@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kit19_ray.sources.catalog import Source, load_catalog, locate
+from kit19_ray.sources.catalog import Source, load_catalog
+from kit19_ray.sources.files import locate
 from kit19_ray.sources.formats import LocatedFile, Raw, Reject
 from kit19_ray.sources.readers import read
 

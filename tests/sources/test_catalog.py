@@ -4,7 +4,8 @@ import pytest
 
 from kit19_ray import storage
 from kit19_ray.errors import SourceError
-from kit19_ray.sources.catalog import CATALOG, Source, load_catalog, locate, verify_sha256
+from kit19_ray.sources.catalog import CATALOG, Source, load_catalog
+from kit19_ray.sources.files import locate, verify_sha256
 from kit19_ray.sources.readers import READERS, read
 
 NINETEEN = {

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from kit19_ray.errors import SourceError
-from kit19_ray.sources.catalog import Source, load_catalog, locate, verify_sha256
+from kit19_ray.sources.catalog import Source, load_catalog
+from kit19_ray.sources.files import locate, verify_sha256
 from kit19_ray.sources.formats import LocatedFile, Raw, Reject
 from kit19_ray.sources.readers import read
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kit19_ray.data.records import Record, to_record
-from kit19_ray.sources.catalog import SAMPLES, load_catalog, locate
+from kit19_ray.sources.catalog import load_catalog
+from kit19_ray.sources.files import SAMPLES, locate
 from kit19_ray.sources.formats import Raw, Reject
 from kit19_ray.sources.readers import read
 from kit19_ray.tasks import load_tasks

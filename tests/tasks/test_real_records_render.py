@@ -10,7 +10,7 @@ import pytest
 from kit19_ray.data.examples import Planned, render
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.errors import SourceError
-from kit19_ray.sources.catalog import locate
+from kit19_ray.sources.files import locate
 from kit19_ray.sources.formats import LocatedFile, Raw
 from kit19_ray.sources.readers import read
 from kit19_ray.tasks import Task, load_tasks
