@@ -137,8 +137,7 @@ class KubeJob:
     def __init__(self, cluster: Cluster, kind: Kind, namespace: str, name: str, pointer_uri: str | None = None) -> None:
         self._cluster, self.kind, self._namespace, self.id = cluster, kind, namespace, name
         self._pointer = pointer_uri
-        api, plural = _PATHS[kind]
-        self.folder = f"{api}/namespaces/{namespace}/{plural}"
+        self.folder = _folder(kind, namespace)
         self.path = f"{self.folder}/{name}"
         pods = {"RayJob": f"job-name={name}", "KitRun": f"{naming.RUN_LABEL}={Run(name, namespace).label}"}
         self._logs = PodLogs(cluster, namespace, pods[kind])
@@ -194,19 +193,27 @@ class KubeJob:
 
 def rows(cluster: Cluster, kind: Kind, namespace: str) -> list[dict[str, Any]]:
     """The KitRuns of a namespace, or the RayJobs that `submit` and the operator made there; JSON-ready."""
-    folder = KubeJob(cluster, kind, namespace, "").folder
     query = {"labelSelector": naming.RUN_LABEL} if kind == "RayJob" else {}
     with translated():
-        items = cluster.request("GET", folder, query=query)["items"]
-    made = []
-    for item in items:
-        status = Status.model_validate(item.get("status") or {}) if kind == "KitRun" else None
-        report = run_report(item) if status else job_report(item | {"kind": kind})
-        own = {"stage": status.stage, "progress": status.progress, "score": status.score} if status else {}
-        created = {"created": item["metadata"]["creationTimestamp"]}
-        phase = status.phase if status else report.state
-        made.append({"id": item["metadata"]["name"], "status": phase} | own | created | {"message": report.message})
-    return made
+        items = cluster.request("GET", _folder(kind, namespace), query=query)["items"]
+    row = _job_row if kind == "RayJob" else _run_row
+    return [{"id": item["metadata"]["name"], **row(item | {"kind": kind})} for item in items]
+
+
+def _job_row(body: Mapping[str, Any]) -> dict[str, Any]:
+    report = job_report(body)
+    return {"status": report.state, "created": body["metadata"]["creationTimestamp"], "message": report.message}
+
+
+def _run_row(body: Mapping[str, Any]) -> dict[str, Any]:
+    status = Status.model_validate(body.get("status") or {})
+    parts = {"status": status.phase, "stage": status.stage, "progress": status.progress, "score": status.score}
+    return parts | {"created": body["metadata"]["creationTimestamp"], "message": run_report(body).message}
+
+
+def _folder(kind: Kind, namespace: str) -> str:
+    api, plural = _PATHS[kind]
+    return f"{api}/namespaces/{namespace}/{plural}"
 
 
 def job_report(body: Mapping[str, Any]) -> Report:

@@ -28,7 +28,6 @@ class Kubelet:
         self._open: dict[str, list[queue.SimpleQueue[Any]]] = {}
         self._ended: set[str] = set()
         self._lock = threading.Lock()
-        self.asked = 0
 
     def write(self, pod: str, text: str) -> None:
         """The container writes `text`."""
@@ -83,7 +82,6 @@ class Kubelet:
     def __call__(self, request: Request) -> Response:
         pod = request.path.split("/")[3]
         with self._lock:
-            self.asked += 1
             if pod not in self._written:
                 return Response(f"container {SUBMITTER} in pod {pod} is waiting to start: ContainerCreating", 400)
             written = self._written[pod]

@@ -6,17 +6,7 @@ from kit19_ray.operate.plan import invalid
 from kit19_ray.operate.spec import STAGES
 from kit19_ray.operate.state import Status
 from kit19_ray.operate.work import DeleteRun
-from tests.operate.world import (
-    BAD,
-    FAILED,
-    GOOD,
-    ROOT,
-    RUNNING,
-    World,
-    at_gate,
-    condition,
-    make_spec,
-)
+from tests.operate.world import BAD, FAILED, GOOD, ROOT, RUNNING, World, at_gate, condition, make_spec
 
 
 def test_a_run_goes_through_its_phases_and_serves() -> None:

@@ -11,16 +11,7 @@ from hypothesis import strategies as st
 from kit19_ray.operate.spec import STAGES
 from kit19_ray.operate.state import TERMINAL, Status
 from kit19_ray.operate.work import Apply
-from tests.operate.world import (
-    BAD,
-    COMPLETE,
-    GOOD,
-    ROOT,
-    STATES,
-    SUSPENDED,
-    USER_ERROR,
-    World,
-)
+from tests.operate.world import BAD, COMPLETE, GOOD, ROOT, STATES, SUSPENDED, USER_ERROR, World
 
 # What may happen to a run, in any order.
 happenings = st.one_of(

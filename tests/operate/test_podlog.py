@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from kit19_ray.operate.cluster import ApiError, Cluster
 from kit19_ray.operate.podlog import PodLogs
 from tests.operate import harness
-from tests.operate.control_plane import ControlPlane
 from tests.operate.kubelet import Kubelet
 
 pytestmark = pytest.mark.kube
 JOB = {"job-name": "nightly-data-1"}
-
-
-@pytest.fixture
-def space(operated_plane: ControlPlane) -> Iterator[str]:
-    with harness.namespace(operated_plane) as name:
-        yield name
 
 
 class Reader(threading.Thread):
@@ -45,10 +37,10 @@ class Reader(threading.Thread):
         harness.until(lambda: self.text == text, 30, f"it has {self.text!r}, not {text!r}")
 
 
-def test_a_log_is_followed_as_it_is_written(node: Kubelet, admin: Cluster, space: str) -> None:
-    node.pod(space, "nightly-a", JOB)
+def test_a_log_is_followed_as_it_is_written(node: Kubelet, admin: Cluster, place: str) -> None:
+    node.pod(place, "nightly-a", JOB)
     node.write("nightly-a", "하나\n")
-    reader = Reader(PodLogs(admin, space, "job-name=nightly-data-1"))
+    reader = Reader(PodLogs(admin, place, "job-name=nightly-data-1"))
     reader.wait_for("하나\n")
     node.write("nightly-a", "둘\n")
     reader.wait_for("하나\n둘\n")
@@ -58,10 +50,10 @@ def test_a_log_is_followed_as_it_is_written(node: Kubelet, admin: Cluster, space
 
 
 def test_after_a_break_everything_comes_again_from_the_beginning_once(
-    node: Kubelet, admin: Cluster, space: str
+    node: Kubelet, admin: Cluster, place: str
 ) -> None:
-    logs = PodLogs(admin, space, "job-name=nightly-data-1")
-    node.pod(space, "nightly-a", JOB)
+    logs = PodLogs(admin, place, "job-name=nightly-data-1")
+    node.pod(place, "nightly-a", JOB)
     node.write("nightly-a", "one\n")
     first = Reader(logs)
     first.wait_for("one\n")
@@ -75,24 +67,24 @@ def test_after_a_break_everything_comes_again_from_the_beginning_once(
     assert logs.read() == "one\ntwo\n" and first.text == "one\n"
 
 
-def test_a_pod_that_is_gone_keeps_its_place_before_its_successor(node: Kubelet, admin: Cluster, space: str) -> None:
-    logs = PodLogs(admin, space, "job-name=nightly-data-1")
-    node.pod(space, "nightly-a", JOB)
+def test_a_pod_that_is_gone_keeps_its_place_before_its_successor(node: Kubelet, admin: Cluster, place: str) -> None:
+    logs = PodLogs(admin, place, "job-name=nightly-data-1")
+    node.pod(place, "nightly-a", JOB)
     node.write("nightly-a", "first try\n")
     node.end("nightly-a")
     assert logs.read() == "first try\n"
-    path = f"/api/v1/namespaces/{space}/pods/nightly-a"
+    path = f"/api/v1/namespaces/{place}/pods/nightly-a"
     admin.request("DELETE", path, query={"gracePeriodSeconds": "0"})
     time.sleep(1.1)  # creation times have seconds
-    node.pod(space, "nightly-b", JOB)
+    node.pod(place, "nightly-b", JOB)
     assert logs.read() == "first try\n"  # the second waits to start
     node.write("nightly-b", "second try\n")
     assert logs.read() == "first try\nsecond try\n"
 
 
-def test_other_pods_are_left_alone_and_what_is_refused_is_said(node: Kubelet, admin: Cluster, space: str) -> None:
-    node.pod(space, "stranger", {"job-name": "another"})
+def test_other_pods_are_left_alone_and_what_is_refused_is_said(node: Kubelet, admin: Cluster, place: str) -> None:
+    node.pod(place, "stranger", {"job-name": "another"})
     node.write("stranger", "nothing of ours\n")
-    assert PodLogs(admin, space, "job-name=nightly-data-1").read() == ""
+    assert PodLogs(admin, place, "job-name=nightly-data-1").read() == ""
     with pytest.raises(ApiError, match="expected"):
-        PodLogs(admin, space, "job-name=not a label").read()
+        PodLogs(admin, place, "job-name=not a label").read()

@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kit19_ray.operate.spec import STAGES
-from tests.operate.world import (
-    BAD,
-    ROOT,
-    at_gate,
-    condition,
-)
+from tests.operate.world import BAD, ROOT, at_gate, condition
 
 
 def test_suspend_takes_the_server_away_too() -> None:

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from kit19_ray.operate import naming
 from kit19_ray.operate.cluster import ApiError, Cluster
 from kit19_ray.operate.kube import _PATHS
+from kit19_ray.operate.naming import Run
 from tests.operate import harness
 from tests.operate.control_plane import ControlPlane
 from tests.operate.kubelet import Kubelet
@@ -172,6 +174,25 @@ def test_the_log_of_a_rayjob_s_pod_is_shown_through_breaks_and_its_last_line_is_
     out, err = follower.communicate(timeout=60)
     assert (follower.returncode, out) == (0, "s3://bucket/runs/data-0123456789ab\n"), err
     assert err.count("reading the sources of 20 tasks") == 1 and err.count("data: packing") == 1, err
+
+
+def test_the_log_of_a_kitrun_is_that_of_its_stages_one_after_another(shell: Shell, node: Kubelet) -> None:
+    follower = shell.start(*run("story"))
+    shell.wait_for("KitRun", "story")
+    shell.write("KitRun", "story", {"phase": "Data", "stage": "data"})
+    for stage, line in (("data", "data: packing"), ("train", "train: step 1/2")):
+        node.pod(shell.space, f"story-{stage}", naming.pod_labels(Run("story", shell.space), stage))
+        node.write(f"story-{stage}", f"{line}\n")
+        harness.until(lambda pod=f"story-{stage}": node.following(pod), 60, f"the log of {stage} is not followed")
+        node.end(f"story-{stage}")
+        time.sleep(1.1)  # creation times have seconds
+    shell.write("KitRun", "story", {"phase": "Serving", "stage": "serve", "endpoint": "http://story:8000"})
+    _, err = follower.communicate(timeout=60)
+    assert follower.returncode == 0, err
+    assert [line for line in err.splitlines() if line in ("data: packing", "train: step 1/2")] == [
+        "data: packing",
+        "train: step 1/2",
+    ]
 
 
 def test_someone_who_may_not_read_logs_is_told_once_and_follows_the_status(

@@ -7,13 +7,7 @@ from dataclasses import replace
 from kit19_ray.operate.observe import Report
 from kit19_ray.operate.plan import plan
 from kit19_ray.operate.summary import duration, notices
-from tests.operate.world import (
-    FAILED,
-    RUN,
-    RUNNING,
-    USER_ERROR,
-    World,
-)
+from tests.operate.world import FAILED, RUN, RUNNING, USER_ERROR, World
 
 
 def test_progress_reaches_the_columns() -> None:
