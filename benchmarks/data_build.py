@@ -99,14 +99,14 @@ def peak_memory() -> Iterator[list[float]]:
 
 
 def _config(folder: Path, cpus: int) -> Any:
-    from kit19_ray import settings
+    from kit19_ray.config import loading
 
     words = [
         f"root={folder}/root", f"data.sources={folder}", "data.verify=false", f"data.tasks=[{','.join(TASKS)}]",
         f"data.quota={QUOTA}", "data.validation=250", "data.prompt=koalpaca", "data.seq_len=512",
         f"data.tokenizer.name={folder}/tokenizer", f"data.cpus={cpus}",
     ]  # fmt: skip
-    return settings.load(None, words)
+    return loading.load(None, words)
 
 
 def train_tokenizer(folder: Path) -> None:
@@ -121,13 +121,15 @@ def train_tokenizer(folder: Path) -> None:
 
 def run_kit19(folder: Path, cpus: int) -> dict[str, float]:
     """Seconds of `data.stage.run` on a Ray cluster that is up; and its tokenization step beside the tokenizer alone."""
-    from kit19_ray import manifest, runtime, storage
+    from kit19_ray.artifacts import manifest
     from kit19_ray.data import stage
     from kit19_ray.data.inputs import collect
-    from kit19_ray.data.steps import Build
+    from kit19_ray.data.pipeline import Build
+    from kit19_ray.io import storage
+    from kit19_ray.utils import ray_session
 
     config = _config(folder, cpus)
-    with runtime.connected(cpus):
+    with ray_session.connected(cpus):
         import ray
 
         ray.get([ray.remote(lambda: __import__("kit19_ray.data.stage")).remote() for _ in range(cpus)])
@@ -163,7 +165,7 @@ def _limit(folder: Path, cpus: int) -> Callable[[], float]:
     import pyarrow.parquet as pq
     from tokenizers import Tokenizer
 
-    from kit19_ray.prompt import render_prompt
+    from kit19_ray.lm.prompts import render_prompt
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
     texts: list[str] = []

@@ -18,7 +18,7 @@ class Peer:
 
     def records(self, batch: dict[str, list[Any]]) -> list[Any]:
         from kit19_ray.data.records import Record, to_record
-        from kit19_ray.sources.formats import Raw
+        from kit19_ray.sources.readers.base import Raw
 
         made = [
             to_record(self.task, file, Raw(line, json.loads(fields), group or None))
@@ -27,9 +27,9 @@ class Peer:
         return [record for record in made if isinstance(record, Record)]
 
     def judge(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        from kit19_ray.data.gates import content_key
-        from kit19_ray.data.hashing import fraction, hash64
-        from kit19_ray.data.ngrams import letters
+        from kit19_ray.data.filters.exact_duplicates import content_key
+        from kit19_ray.data.filters.ngrams import letters
+        from kit19_ray.utils.hashing import fraction, hash64
 
         made, answer, config = self.records(batch), self.task.spec.answer, self.config
         texts = [[letters(text) for name, text in r.fields.items() if name != answer] for r in made]
@@ -44,7 +44,7 @@ class Peer:
         }
 
     def sign(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        from kit19_ray.data.duplicates import signature
+        from kit19_ray.data.filters.minhash import signature
 
         names = self.task.asked_fields
         return {"signature": [signature([r.fields[n] for n in names]) for r in self.records(batch)]}
@@ -72,8 +72,8 @@ class Packer:
         return AutoTokenizer.from_pretrained(str(self.folder / "tokenizer"))
 
     def encode(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        from kit19_ray.data.tokens import Encoder
-        from kit19_ray.prompt import prompt_format
+        from kit19_ray.data.encoding import Encoder
+        from kit19_ray.lm.prompts import prompt_format
 
         data, tokenizer = self.config.data, self.tokenizer()
         encoder = Encoder(tokenizer.backend_tokenizer, prompt_format(data.prompt), tokenizer.eos_token_id, data.seq_len)
@@ -84,12 +84,13 @@ class Packer:
     def pack(self, batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         import numpy as np
 
-        from kit19_ray import shards, storage
+        from kit19_ray.artifacts import packed_shards
         from kit19_ray.data.packing import TokenRow, pack
+        from kit19_ray.io import storage
 
         pairs = zip(batch["input_ids"], batch["num_prompt"], strict=True)
         made = [TokenRow(np.asarray(ids, np.int32), n) for ids, n in pairs]
-        data = shards.to_ipc(*pack(made, self.config.data.seq_len, 0))
+        data = packed_shards.to_ipc(*pack(made, self.config.data.seq_len, 0))
         storage.write_bytes(f"file://{self.folder}/hf-out/{indices[0]}.arrow", data)
         return {"rows": [len(made)]}
 
@@ -99,26 +100,27 @@ def run(config: Any, folder: Path, cpus: int) -> tuple[float, int]:
     import datasets
     import numpy as np
 
-    from kit19_ray.data import contamination, duplicates
-    from kit19_ray.data.hashing import hash64
+    from kit19_ray.data.filters import decontamination, minhash
     from kit19_ray.data.inputs import collect
-    from kit19_ray.sources import evaluation, readers
-    from kit19_ray.sources.formats import Raw
+    from kit19_ray.sources import evaluation_sets
+    from kit19_ray.sources.readers import registry
+    from kit19_ray.sources.readers.base import Raw
+    from kit19_ray.utils.hashing import hash64
 
     datasets.disable_progress_bars()
     warnings.simplefilter("ignore", FutureWarning)  # datasets 5.2 sorts with a deprecated option of pyarrow
     wanted = {True: config.data.validation, False: config.data.quota}
     start = time.perf_counter()
     inputs = collect(config)
-    sets = [(found.name, evaluation.items(found)) for found in inputs.evaluation]
-    index = contamination.build(sets, config.data.gates.contained)
+    sets = [(found.name, evaluation_sets.items(found)) for found in inputs.evaluation]
+    index = decontamination.build(sets, config.data.gates.contained)
     packer = Packer(config, folder)
     drawn: list[tuple[Peer, Any]] = []
     for name, task in inputs.tasks.items():
 
         def read(task: Any = task, name: str = name) -> Iterator[dict[str, Any]]:
             for file in inputs.files[name]:
-                for raw in readers.read(task.source, file):
+                for raw in registry.read(task.source, file):
                     if isinstance(raw, Raw):
                         fields = json.dumps(raw.fields)
                         yield {"line": raw.line, "file": file.path, "group": raw.group or "", "fields": fields}
@@ -144,15 +146,15 @@ def run(config: Any, folder: Path, cpus: int) -> tuple[float, int]:
             drawn.append((peer, split.map(peer.sign, batched=True, batch_size=256, num_proc=cpus)))
     sizes = [len(split) for _, split in drawn]
     numbers = {peer.task.name: i for i, (peer, _) in enumerate(drawn)}
-    candidates = duplicates.Candidates(
+    candidates = minhash.Candidates(
         signatures=np.concatenate([np.asarray(split["signature"], np.uint32) for _, split in drawn]),
         rank=np.argsort(np.argsort([(i % 2 == 1) * 2**40 + n for i, size in enumerate(sizes) for n in range(size)])),
         task=np.repeat([numbers[peer.task.name] for peer, _ in drawn], sizes),
         source=np.repeat([numbers[peer.task.name] for peer, _ in drawn], sizes),
         answer=np.array([hash64(answer) >> 1 for _, split in drawn for answer in split["answer"]], np.int64),
     )
-    bands = [candidates.in_band(i, config.data.gates.near_duplicates) for i in range(duplicates.BANDS)]
-    gone = duplicates.merged(bands, candidates.rank)
+    bands = [candidates.in_band(i, config.data.gates.near_duplicates) for i in range(minhash.BANDS)]
+    gone = minhash.merged(bands, candidates.rank)
     parts, offset = [], 0
     for i, (peer, split) in enumerate(drawn):
         stay = [n for n in range(len(split)) if offset + n not in gone][: wanted[i % 2 == 0]]

@@ -29,12 +29,12 @@ def build(folder: Path, texts: list[str]) -> int:
     """Saves the model with its tokenizer; its number of parameters."""
     import torch
 
-    from kit19_ray import models
     from kit19_ray.data.tokenizer import train_bpe
+    from kit19_ray.lm import pretrained
 
     tokenizer = train_bpe(texts, 8192, SIZES["seq_len"])
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    model = models.build_gpt_neox(vocab_size=len(tokenizer), seed=19, **ids, **SIZES)
+    model = pretrained.build_gpt_neox(vocab_size=len(tokenizer), seed=19, **ids, **SIZES)
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(2)  # so that choices differ clearly, as a trained model's do
@@ -57,19 +57,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
 
-    from kit19_ray import models, runtime, settings
+    from kit19_ray.config import loading
+    from kit19_ray.lm import pretrained
+    from kit19_ray.utils import ray_session
 
-    runtime.environment()
+    ray_session.environment()
     from lm_eval.models.huggingface import HFLM
     from transformers.utils.logging import disable_progress_bar
 
     from kit19_ray.evaluate import harness, kobest
     from kit19_ray.evaluate.actors import Pool
-    from kit19_ray.evaluate.lm import RayLM
+    from kit19_ray.evaluate.ray_lm import RayLM
 
     disable_progress_bar()
-    with tempfile.TemporaryDirectory() as name, runtime.connected():
-        config = settings.load(None, [f"root={name}", f"data.sources={args.sources}"])
+    with tempfile.TemporaryDirectory() as name, ray_session.connected():
+        config = loading.load(None, [f"root={name}", f"data.sources={args.sources}"])
         tasks = harness.names(config)
         loaded = harness.load(config, tasks)["tasks"]
         files = [kobest.documents(config, task).files for task in tasks]
@@ -81,7 +83,7 @@ def main() -> None:
                 task.build_all_requests(limit=args.limit or None, rank=0, world_size=1)
                 requests += task.instances
         pool = Pool(name, config.evaluate)
-        ours = RayLM(pool, models.load_config(name), models.load_tokenizer(name))
+        ours = RayLM(pool, pretrained.load_config(name), pretrained.load_tokenizer(name))
         theirs = {size: HFLM(pretrained=name, device="cpu", batch_size=size) for size in BATCH_SIZES}
         timed(ours, requests[:64])
         for lm in theirs.values():

@@ -40,12 +40,12 @@ TEXTS = [
 
 def build(folder: str) -> int:
     """Saves the model with its tokenizer; its number of parameters."""
-    from kit19_ray import models
     from kit19_ray.data.tokenizer import train_bpe
+    from kit19_ray.lm import pretrained
 
     tokenizer = train_bpe(TEXTS * 4, 8192, SIZES["seq_len"])
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    model = models.build_gpt_neox(vocab_size=8192, seed=19, **ids, **SIZES)
+    model = pretrained.build_gpt_neox(vocab_size=8192, seed=19, **ids, **SIZES)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return sum(weight.numel() for weight in model.parameters())
@@ -159,11 +159,11 @@ def main() -> None:
         peer(args.peer[0], int(args.peer[1]))
         return
 
-    from kit19_ray import runtime
-    from kit19_ray.config import Config, ServeConfig
+    from kit19_ray.config.schema import Config, ServeConfig
     from kit19_ray.serve import stage
+    from kit19_ray.utils import ray_session
 
-    runtime.environment()
+    ray_session.environment()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the peer and the server end with this
     rounds: list[dict[str, dict[str, float]]] = []
     same = True

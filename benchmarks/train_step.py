@@ -25,11 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from kit19_ray import manifest, models, runtime, shards, storage
-from kit19_ray.config import TrainConfig
+from kit19_ray.artifacts import manifest, packed_shards
+from kit19_ray.config.schema import TrainConfig
+from kit19_ray.io import storage
+from kit19_ray.lm import pretrained
 from kit19_ray.train import batches
-from kit19_ray.train import plan as planning
-from kit19_ray.train.plan import Job
+from kit19_ray.train import spec as planning
+from kit19_ray.train.spec import Job
+from kit19_ray.utils import ray_session
 
 VOCAB = 8192
 ROWS = 512
@@ -53,7 +56,7 @@ def build_data(root: str, seq_len: int) -> str:
                 labels[row, answer:end] = ids[row, answer:end]
                 places[row, at:end] = np.arange(end - at)
                 at = end
-        data = shards.to_ipc(ids, labels, places)
+        data = packed_shards.to_ipc(ids, labels, places)
         path = f"{split}/shard-00000.arrow"
         storage.write_bytes(storage.join(uri, path), data)
         splits[split] = {
@@ -66,7 +69,7 @@ def build_data(root: str, seq_len: int) -> str:
 
 def build_model(config: TrainConfig, seq_len: int) -> Any:
     """The model that both sides train."""
-    return models.build_gpt_neox(
+    return pretrained.build_gpt_neox(
         hidden_size=config.model.hidden_size,
         layers=config.model.layers,
         heads=config.model.heads,
@@ -95,7 +98,7 @@ class PlainLoop:
             weight_decay=0.0,
             fused=True,
         )
-        self._split = shards.PackedSplit.open(job.data, "train")
+        self._split = packed_shards.PackedSplit.open(job.data, "train")
 
     def run(self, steps: int) -> tuple[float, float]:
         """Trains `steps` optimizer steps; returns their seconds and the last one's loss."""
@@ -132,15 +135,15 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     import ray
     import torch
 
-    from kit19_ray.train import loop
+    from kit19_ray.train import trainer
 
     job: Job = settings["job"]
     rounds, steps = settings["rounds"], settings["steps"]
-    loop.prepare_process(job)
+    trainer.prepare_process(job)
     peer = ray.remote(num_cpus=0)(PlainLoop).remote(job)
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
     losses: dict[str, float] = {}
-    run = loop.Run(job, torch.device("cpu"))
+    run = trainer.Run(job, torch.device("cpu"))
     with run.prefetching():
         following = run.fetch(0)
         step = 0
@@ -184,7 +187,7 @@ def main() -> None:
             "epochs": 1000,
         }
     )
-    with tempfile.TemporaryDirectory() as folder, runtime.connected(args.threads):
+    with tempfile.TemporaryDirectory() as folder, ray_session.connected(args.threads):
         job = Job(
             out=f"file://{folder}/train-benchmark",
             data=build_data(f"file://{folder}", args.seq_len),
@@ -210,7 +213,7 @@ def run_in_ray(job: Job, rounds: int, steps: int, folder: str) -> dict[str, Any]
     from kit19_ray.train.stage import worker_environment
 
     api: Any = ray.train
-    trainer = api.torch.TorchTrainer(
+    fitted = api.torch.TorchTrainer(
         measure,
         train_loop_config={"job": job, "rounds": rounds, "steps": steps},
         torch_config=api.torch.TorchConfig(backend="gloo"),
@@ -219,7 +222,7 @@ def run_in_ray(job: Job, rounds: int, steps: int, folder: str) -> dict[str, Any]
             name="benchmark", storage_path=folder, worker_runtime_env={"env_vars": worker_environment(job)}
         ),
     )
-    measured: dict[str, Any] = trainer.fit().return_value
+    measured: dict[str, Any] = fitted.fit().return_value
     return measured
 
 

@@ -6,10 +6,12 @@ import json
 import time
 from typing import Any
 
-from kit19_ray import gate, manifest, pointer, runtime, storage
-from kit19_ray.config import Config
+from kit19_ray.artifacts import gate, manifest, output_pointer
+from kit19_ray.config.schema import Config
 from kit19_ray.errors import ServeError
-from kit19_ray.prompt import prompt_format
+from kit19_ray.io import storage
+from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.utils import ray_session
 
 
 def data_uri(config: Config) -> str:
@@ -26,7 +28,7 @@ def data(config: Config) -> str:
     from kit19_ray.data import stage
 
     built = stage.run(config)
-    pointer.leave("data", built, finished=True)
+    output_pointer.leave("data", built, finished=True)
     return built
 
 
@@ -35,9 +37,9 @@ def train(config: Config) -> str:
     from kit19_ray.train import stage
 
     read = data_uri(config)
-    pointer.leave("train", stage.uri(config, read), finished=False)  # its metrics can be followed
+    output_pointer.leave("train", stage.uri(config, read), finished=False)  # its metrics can be followed
     trained = stage.run(config, read)
-    pointer.leave("train", trained, finished=True)
+    output_pointer.leave("train", trained, finished=True)
     return trained
 
 
@@ -55,7 +57,7 @@ def evaluate(config: Config) -> str:
     from kit19_ray.evaluate import stage
 
     scored = stage.run(config, train_uri(config, config.evaluate.model), data_uri(config))
-    pointer.leave("evaluate", scored, finished=True)
+    output_pointer.leave("evaluate", scored, finished=True)
     return scored
 
 
@@ -76,7 +78,7 @@ def run(config: Config, ask: str | None, serving: bool = True) -> None:
     Raises:
         ServeError: the scores do not pass evaluate.gate, so nothing is served.
     """
-    with runtime.connected(config.data.cpus):
+    with ray_session.connected(config.data.cpus):
         times: dict[str, float] = {}
         built = _timed(times, "data", lambda: data(config))
         config = config.model_copy(update={"train": config.train.model_copy(update={"data": built})})

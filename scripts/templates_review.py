@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from kit19_ray.data.describe import sample_example, sample_records
-from kit19_ray.tasks import Template, load_tasks
+from kit19_ray.data.inspect.describe_task import sample_example, sample_records
+from kit19_ray.tasks.task import Template, load_tasks
 
 HEAD = """\
 # One example of each template

@@ -11,12 +11,15 @@ from urllib.request import Request, urlopen
 import pytest
 from hypothesis import settings
 
-from kit19_ray import runtime
+from kit19_ray.sources.files import SAMPLES
+from kit19_ray.utils import ray_session
 from scripts import kube_tools as kube_tools_module
 from tests.operate import control_plane as control_plane_module
 from tests.operate.control_plane import ControlPlane
 
-runtime.environment()
+pytest_plugins = ["tests.operate.fixtures"]
+
+ray_session.environment()
 # A shell that starts the tests in the background ignores Ctrl-C for them, and so for the commands they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("kit19", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -36,15 +39,13 @@ def shared_sources() -> Path:
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """The embedded sample sources."""
-    import kit19_ray
-
-    return Path(kit19_ray.__file__).parent / "samples"
+    return SAMPLES
 
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
     """A local Ray cluster of two CPUs for the tests of a module."""
-    with runtime.connected(cpus=2):
+    with ray_session.connected(cpus=2):
         yield
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from kit19_ray import reference, settings, storage
 from kit19_ray.cli import app
+from kit19_ray.config import loading, reference
 from kit19_ray.data import examples
 from kit19_ray.data.inputs import collect
 from kit19_ray.data.records import Record, to_record
-from kit19_ray.sources.formats import Raw
-from kit19_ray.sources.readers import read
+from kit19_ray.io import storage
+from kit19_ray.sources.readers.base import Raw
+from kit19_ray.sources.readers.registry import read
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -88,7 +89,7 @@ def test_the_tutorials_task_builds_examples(tmp_path: Path, monkeypatch: pytest.
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    config = settings.load("my/shop.yaml")
+    config = loading.load("my/shop.yaml")
     assert config.root == storage.normalise(tmp_path / "my" / "runs")
     inputs = collect(config)
     task = inputs.tasks["shop_reviews"]

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kit19_ray import manifest, pipeline, settings, storage
+from kit19_ray import pipeline
+from kit19_ray.artifacts import manifest
+from kit19_ray.config import loading
 from kit19_ray.errors import ServeError
+from kit19_ray.io import storage
 
 pytestmark = pytest.mark.ray
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
@@ -57,8 +60,8 @@ def test_a_model_below_its_gate_is_not_served(tmp_path: Path) -> None:
     with pytest.raises(
         ServeError, match=r"kobest_copa acc is 0\.5000, the gate asks for 0\.6; the model is not served"
     ):
-        pipeline._pass_gate(settings.load(None, words), scored)
-    pipeline._pass_gate(settings.load(None, words[:1]), scored)
+        pipeline._pass_gate(loading.load(None, words), scored)
+    pipeline._pass_gate(loading.load(None, words[:1]), scored)
 
 
 @pytest.mark.s3

@@ -47,14 +47,14 @@ def submit(
     if not kind and (spec or image or namespace):
         raise OperateError("--spec, --image and --namespace are for --rayjob and --kitrun")
     loaded = load(config, overrides)
-    from kit19_ray.operate import jobs
+    from kit19_ray.jobs import commands
 
-    name = name or jobs.default_name(config)
+    name = name or commands.default_name(config)
     if kind:
-        job = jobs.submit_to_kube(loaded, verb, name, kind, namespace, spec, image, new)
+        job = commands.submit_to_kube(loaded, verb, name, kind, namespace, spec, image, new)
     else:
-        job = jobs.submit(loaded, verb, name, address, env or [], new)
-    _end(jobs.left(job) if no_wait else jobs.follow(job, patience, _newest), json)
+        job = commands.submit(loaded, verb, name, address, env or [], new)
+    _end(commands.left(job) if no_wait else commands.follow(job, patience, _newest), json)
 
 
 @app.command()
@@ -69,19 +69,19 @@ def status(
     json: Json = False,
 ) -> None:
     """Show the jobs of a Ray cluster, the RayJobs or KitRuns of a namespace, or one with its newest metrics."""
-    from kit19_ray import tables
-    from kit19_ray.operate import jobs
+    from kit19_ray.jobs import commands
+    from kit19_ray.utils import console
 
     kind = _kind(rayjob, kitrun, address)
     if job is None:
         if follow:
             raise OperateError("--follow: the id of a job is needed", hint="without --follow they are listed")
-        tables.table(jobs.rows(kind, namespace, address), as_json=json)
+        console.table(commands.rows(kind, namespace, address), as_json=json)
         return
-    found = jobs.find(job, kind, namespace, address)
+    found = commands.find(job, kind, namespace, address)
     if follow:
-        _end(jobs.follow(found, patience, _newest), json)
-    tables.record(jobs.describe(found, _newest), as_json=json)
+        _end(commands.follow(found, patience, _newest), json)
+    console.record(commands.describe(found, _newest), as_json=json)
 
 
 @app.command()
@@ -93,9 +93,9 @@ def stop(
     namespace: Namespace = None,
 ) -> None:
     """Stop a job and wait until it has ended: a RayJob is deleted, a KitRun suspended."""
-    from kit19_ray.operate import jobs
+    from kit19_ray.jobs import commands
 
-    print(jobs.stop(jobs.find(job, _kind(rayjob, kitrun, address), namespace, address)))
+    print(commands.stop(commands.find(job, _kind(rayjob, kitrun, address), namespace, address)))
 
 
 def _kind(rayjob: bool, kitrun: bool, address: str | None) -> Literal["RayJob", "KitRun"] | None:
@@ -109,24 +109,25 @@ def _kind(rayjob: bool, kitrun: bool, address: str | None) -> Literal["RayJob", 
 
 def _newest(train_uri: str) -> str | None:
     """The newest metrics below a train prefix in words; None where they cannot be read from here."""
+    from kit19_ray.artifacts import metrics_log
     from kit19_ray.errors import StorageError
-    from kit19_ray.train import metrics, watch
+    from kit19_ray.train import progress
 
     try:
-        line = metrics.last(train_uri)
+        line = metrics_log.last(train_uri)
     except StorageError:
         return None
-    return None if line is None else f"train: step {line['step']}/{line['steps']}, {watch.describe(line)}"
+    return None if line is None else f"train: step {line['step']}/{line['steps']}, {progress.describe(line)}"
 
 
 def _end(outcome: Any, as_json: bool) -> NoReturn:
     """Prints how following ended, the output's URI last, and exits with the job's own code."""
-    from kit19_ray.operate import jobs
+    from kit19_ray.jobs import commands
 
     if as_json:
         import json
 
-        print(json.dumps(jobs.result(outcome), ensure_ascii=False, indent=1))
+        print(json.dumps(commands.result(outcome), ensure_ascii=False, indent=1))
     elif outcome.code == EXIT_DONE:
         print(outcome.uri or outcome.id)
     sys.exit(outcome.code)
@@ -147,9 +148,9 @@ def operate(
     identity: Annotated[str | None, typer.Option(help="Holder of the Lease; the host's name when not given.")] = None,
 ) -> None:
     """Run the Kubernetes operator that carries out KitRuns, until SIGTERM."""
-    from kit19_ray.operate import running
+    from kit19_ray.operate.controller import main
 
     if namespace and all_namespaces:
         raise OperateError("--namespace and --all-namespaces exclude one another")
-    places = namespace or running.default_namespaces()
-    running.run(places, all_namespaces, metrics_port, health_port, lease_namespace, identity)
+    places = namespace or main.default_namespaces()
+    main.run(places, all_namespaces, metrics_port, health_port, lease_namespace, identity)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from kit19_ray import __version__
-from kit19_ray.config import Config
+from kit19_ray.config.schema import Config
 
 app = typer.Typer(
     name="kit19",
@@ -40,9 +40,9 @@ def load(config: str | None, overrides: list[str] | None, needs_root: bool = Tru
     Args:
         needs_root: False where nothing is read or written below the root.
     """
-    from kit19_ray import settings
+    from kit19_ray.config import loading
 
-    return settings.load(config, overrides or [], needs_root=needs_root)
+    return loading.load(config, overrides or [], needs_root=needs_root)
 
 
 def show(found: Any, as_json: bool, printed: Callable[[Any], None]) -> None:

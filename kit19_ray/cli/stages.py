@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from kit19_ray import reference
 from kit19_ray.cli.options import Ablation, ConfigOption, Json, Overrides, ablated, app, load, show
+from kit19_ray.config import reference
 from kit19_ray.errors import UserError
 
 
@@ -22,15 +22,15 @@ def tasks(
     """List the tasks with category, licence, templates and quota; `show NAME` tells all of one, with examples."""
     match words or []:
         case ["show", name, *overrides] if "=" not in name:
-            from kit19_ray.data import describe
+            from kit19_ray.data.inspect import describe_task
 
-            show(describe.describe(load(config, overrides, needs_root=False), name), json, describe.show)
+            show(describe_task.describe(load(config, overrides, needs_root=False), name), json, describe_task.show)
         case ["show", *_]:
             raise UserError("kit19 tasks show NAME: the name of a task is missing; `kit19 tasks` lists them")
         case overrides:
-            from kit19_ray.data import listing
+            from kit19_ray.data.inspect import list_tasks
 
-            show(listing.rows(load(config, overrides, needs_root=False)), json, listing.show)
+            show(list_tasks.rows(load(config, overrides, needs_root=False)), json, list_tasks.show)
 
 
 @app.command()
@@ -78,12 +78,12 @@ def data(
     if diff is not None:
         if config or overrides or preview or ablation:
             raise UserError("--diff reads two finished prefixes and takes no config, no override and no --preview")
-        from kit19_ray.data import diff as comparison
+        from kit19_ray.data.inspect import diff as comparison
 
         show(comparison.diff(*diff, 3 if examples is None else examples), json, comparison.show)
     elif preview is not None:
         loaded = load(config, ablated(overrides, ablation))
-        from kit19_ray.data import preview as drawn
+        from kit19_ray.data.inspect import preview as drawn
 
         show(drawn.preview(loaded, preview), json, drawn.show)
     elif json:
@@ -150,10 +150,10 @@ def plan(
 ) -> None:
     """Say what a config would do, what it needs and what is missing; nothing is written or started."""
     loaded = load(config, overrides)
-    from kit19_ray.plan import preflight, show
+    from kit19_ray.preflight import plan, render
 
-    found = preflight.make(loaded, hashing=hash_)
-    print(show.json_text(found) if json else show.text(found))
+    found = plan.make(loaded, hashing=hash_)
+    print(render.json_text(found) if json else render.text(found))
     found.require()
 
 
@@ -170,10 +170,10 @@ def report(
     json: Json = False,
 ) -> None:
     """Compare finished runs: configs, losses, scores with their errors beside the paper's."""
-    from kit19_ray import settings
+    from kit19_ray.config import loading
     from kit19_ray.report import page, stage
 
-    root = settings.root(config)
+    root = loading.root(config)
     if out is None:
         found = stage.make(runs or [], root)
         print(f"{stage.record(found)}\n" if json else page.markdown(found), end="")

@@ -18,12 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from kit19_ray import shards, storage
+from kit19_ray.artifacts import packed_shards
+from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
 from kit19_ray.data import pool, prepare, tokenization
 from kit19_ray.data.packing import TokenRow, pack
 from kit19_ray.data.prepare import SPLITS, Removed
-from kit19_ray.prompt import prompt_format
-from kit19_ray.rows import EXAMPLE_SCHEMA
+from kit19_ray.io import storage
+from kit19_ray.lm.prompts import prompt_format
 
 Row = dict[str, Any]
 _ROW_GROUP = 512  # examples
@@ -147,7 +148,7 @@ def build_shard(row: Row, job: ShardJob) -> Row:
     split, number = row["split"], row["number"]
     rows = _shard_rows(job, split, number)
     packed = pack(rows, job.seq_len, job.pad_id)
-    data = shards.to_ipc(*packed)
+    data = packed_shards.to_ipc(*packed)
     path = shard_path(split, number)
     storage.write_bytes(storage.join(job.out, path), data)
     return {

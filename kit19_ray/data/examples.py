@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kit19_ray import rendering
-from kit19_ray.data.hashing import hash64
 from kit19_ray.data.records import Record
-from kit19_ray.tasks import Task, Template
+from kit19_ray.tasks import templates
+from kit19_ray.tasks.task import Task, Template
+from kit19_ray.utils.hashing import hash64
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any
     record, template = planned.record, planned.template
     id_ = f"{record.id}-{planned.repeat}"
     fields = {
-        name: rendering.truncate_sentences(text, task.spec.limits[name]) if name in task.spec.limits else text
+        name: templates.truncate_sentences(text, task.spec.limits[name]) if name in task.spec.limits else text
         for name, text in record.fields.items()
     }
     words = task.words(template, fields)
@@ -66,14 +66,14 @@ def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any
     if task.spec.answer is not None and not template.generation:
         label = task.labels.index(fields[task.spec.answer])
         candidates = [
-            rendering.render(variant, {**asked, task.spec.answer: value, "label": value, "choice": word})
+            templates.render(variant, {**asked, task.spec.answer: value, "label": value, "choice": word})
             for value, word in zip(task.labels, words, strict=True)
         ]
         output = candidates[label]
     else:
         answer = fields[task.spec.answer] if task.spec.answer else ""
         gold = dict(zip(task.labels, words, strict=True)).get(answer, "")
-        output = rendering.render(variant, {**asked, "label": answer, "choice": gold})
+        output = templates.render(variant, {**asked, "label": answer, "choice": gold})
     return {
         "id": id_,
         "task": task.name,
@@ -84,8 +84,8 @@ def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any
         "split": split,
         "template": template.name,
         "kind": template.kind,
-        "instruction": rendering.render(template.instruction, asked),
-        "input": rendering.render(template.input, asked),
+        "instruction": templates.render(template.instruction, asked),
+        "input": templates.render(template.input, asked),
         "output": output,
         "label": label,
         "candidates": candidates,

@@ -6,14 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from kit19_ray.config import Config
-from kit19_ray.data import licences, mixture
+from kit19_ray.config.schema import Config
+from kit19_ray.data import mixture
+from kit19_ray.data.filters import licence_policy
 from kit19_ray.errors import DataError, SourceError, nearest
-from kit19_ray.sources import evaluation
-from kit19_ray.sources.evaluation import Located
+from kit19_ray.sources import evaluation_sets
+from kit19_ray.sources.evaluation_sets import Located
 from kit19_ray.sources.files import locate, sources_uri, verify_sha256
-from kit19_ray.sources.formats import LocatedFile
-from kit19_ray.tasks import Task, load_tasks
+from kit19_ray.sources.readers.base import LocatedFile
+from kit19_ray.tasks.task import Task, load_tasks
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
         if name not in tasks:
             raise DataError(f"data.splits: {name!r} is no task of this build{nearest(name, tasks)}")
     quotas = mixture.quotas(data, {name: task.spec.category for name, task in tasks.items()})
-    skipped = licences.excluded(tasks, data.licence_policy, data.tasks)
+    skipped = licence_policy.excluded(tasks, data.licence_policy, data.tasks)
     skipped |= {name: "data.weights gives it no example" for name, quota in quotas.items() if not quota}
     base = sources_uri(config)
     files: dict[str, list[LocatedFile]] = {}
@@ -88,7 +89,7 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
     sets: list[Located] = []
     absent: list[str] = []
     if hashed and data.gates.decontaminate and data.ablation == "none":
-        sets, absent = evaluation.find(base, _checked(config))
+        sets, absent = evaluation_sets.find(base, _checked(config))
     return Inputs(
         tasks={name: tasks[name] for name in files},
         files=files,

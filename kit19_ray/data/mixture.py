@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import TypeVar
 
-from kit19_ray.config import DataConfig
+from kit19_ray.config.schema import DataConfig
 from kit19_ray.errors import DataError, nearest
 
 Value = TypeVar("Value", int, float)

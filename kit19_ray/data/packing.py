@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kit19_ray.rows import IGNORE
+from kit19_ray.artifacts.schemas import IGNORE
 
 Int32 = npt.NDArray[np.int32]
 

@@ -20,18 +20,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kit19_ray import manifest, storage
-from kit19_ray.config import GatesConfig
-from kit19_ray.data import duplicates
-from kit19_ray.data.contamination import Index
-from kit19_ray.data.gates import CONTRADICTORY, Seen, content_key
-from kit19_ray.data.hashing import hash64
-from kit19_ray.data.ngrams import letters
+from kit19_ray.artifacts import manifest
+from kit19_ray.config.schema import GatesConfig
+from kit19_ray.data.filters import minhash
+from kit19_ray.data.filters.decontamination import Index
+from kit19_ray.data.filters.exact_duplicates import CONTRADICTORY, Seen, content_key
+from kit19_ray.data.filters.ngrams import letters
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.data.sampling import Sample
-from kit19_ray.sources import readers
-from kit19_ray.sources.formats import LocatedFile, Raw
-from kit19_ray.tasks import Task
+from kit19_ray.io import storage
+from kit19_ray.sources.readers import registry
+from kit19_ray.sources.readers.base import LocatedFile, Raw
+from kit19_ray.tasks.task import Task
+from kit19_ray.utils.hashing import hash64
 
 Row = dict[str, Any]
 RECORDS, REJECTS = "records.parquet", "rejects.jsonl"
@@ -46,7 +47,7 @@ SCHEMA = pa.schema(
         ("answer", pa.string()),
         ("letters", pa.uint64()),  # hash of the asked text in letters: equal ones are duplicates across tasks
         ("priority", pa.uint64()),  # of the sample: the smaller is drawn first
-        ("signature", pa.binary(4 * duplicates.BANDS * duplicates.ROWS)),
+        ("signature", pa.binary(4 * minhash.BANDS * minhash.ROWS)),
     ]
 )
 
@@ -99,7 +100,7 @@ def fill(job: PoolJob, index: Index | None) -> None:
     storage.delete(job.out)  # what an interrupted build left
     pool = _Pool(job, index)
     for file in job.files:
-        for raw in readers.read(job.task.source, file):
+        for raw in registry.read(job.task.source, file):
             pool.offer(file, raw)
     pool.close()
 
@@ -190,7 +191,7 @@ class _Pool:
     def _rows(self, first_copies: set[str]) -> Iterator[Row]:
         task, gates = self._job.task, self._job.gates
         names = task.asked_fields if task.spec.answer else task.spec.fields
-        blank = bytes(4 * duplicates.BANDS * duplicates.ROWS)
+        blank = bytes(4 * minhash.BANDS * minhash.ROWS)
         for split in ("train", "validation"):
             for record in self._sample.records(split):
                 texts = [record.fields[name] for name in names]
@@ -203,7 +204,7 @@ class _Pool:
                     "answer": self._answer(record),
                     "letters": hash64(*map(letters, texts)),
                     "priority": hash64(self._job.seed, "sample", record.id),
-                    "signature": duplicates.signature(texts).astype("<u4").tobytes() if signed else blank,
+                    "signature": minhash.signature(texts).astype("<u4").tobytes() if signed else blank,
                 }
 
 
@@ -213,8 +214,8 @@ def read(uri: str) -> pa.Table:
         return pq.read_table(file)
 
 
-def signatures(table: pa.Table) -> duplicates.UInt32:
+def signatures(table: pa.Table) -> minhash.UInt32:
     """The signatures of a pool's records: uint32 `[records, BANDS * ROWS]`."""
     column = table["signature"].combine_chunks()
     values = np.frombuffer(b"".join(column.to_pylist()), "<u4")
-    return values.reshape(len(table), duplicates.BANDS * duplicates.ROWS).astype(np.uint32)
+    return values.reshape(len(table), minhash.BANDS * minhash.ROWS).astype(np.uint32)

@@ -17,13 +17,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kit19_ray import manifest, storage
-from kit19_ray.data import duplicates, pool
+from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
 from kit19_ray.data import examples as example_rows
-from kit19_ray.data.hashing import hash64
+from kit19_ray.data import pool
+from kit19_ray.data.filters import minhash
 from kit19_ray.data.records import Record
-from kit19_ray.rows import EXAMPLE_SCHEMA
-from kit19_ray.tasks import Task
+from kit19_ray.io import storage
+from kit19_ray.tasks.task import Task
+from kit19_ray.utils.hashing import hash64
 
 Row = dict[str, Any]
 SPLITS = ("train", "validation")
@@ -58,7 +60,7 @@ class Removed:
         return manifest.digest(sorted(self.reasons))
 
 
-def candidates(pools: Mapping[str, str], tasks: Mapping[str, Task]) -> tuple[duplicates.Candidates, list[Row]]:
+def candidates(pools: Mapping[str, str], tasks: Mapping[str, Task]) -> tuple[minhash.Candidates, list[Row]]:
     """The records of all pools as arrays, and of each its task, id and hash of its letters.
 
     Validation records stand before training records, so that it is the training row that leaves.
@@ -74,8 +76,8 @@ def candidates(pools: Mapping[str, str], tasks: Mapping[str, Task]) -> tuple[dup
     rank[sorted(range(len(ranks)), key=ranks.__getitem__)] = np.arange(len(ranks))
     numbers = {source: i for i, source in enumerate(sorted({t.source_id for t in tasks.values()}))}
     order = {name: i for i, name in enumerate(sorted(pools))}
-    empty = np.zeros((0, duplicates.BANDS * duplicates.ROWS), np.uint32)
-    made = duplicates.Candidates(
+    empty = np.zeros((0, minhash.BANDS * minhash.ROWS), np.uint32)
+    made = minhash.Candidates(
         signatures=np.concatenate([empty, *(pool.signatures(table) for table in tables.values())]),
         rank=rank,
         task=np.array([order[row["task"]] for row in about], np.int64),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kit19_ray.data.hashing import hex_id
-from kit19_ray.sources.formats import Raw
-from kit19_ray.tasks import Task
+from kit19_ray.sources.readers.base import Raw
+from kit19_ray.tasks.task import Task
+from kit19_ray.utils.hashing import hex_id
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, field
 
-from kit19_ray.data.hashing import fraction, hash64
 from kit19_ray.data.records import Record
+from kit19_ray.utils.hashing import fraction, hash64
 
 
 @dataclass

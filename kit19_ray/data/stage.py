@@ -14,13 +14,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from kit19_ray import manifest, runtime, storage
-from kit19_ray.config import Config
-from kit19_ray.data import card, licences
+from kit19_ray.artifacts import manifest
+from kit19_ray.config.schema import Config
+from kit19_ray.data.card import render
+from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.inputs import Inputs, collect
-from kit19_ray.data.steps import VERSION, Build
-from kit19_ray.progress import say
-from kit19_ray.prompt import prompt_format
+from kit19_ray.data.pipeline import VERSION, Build
+from kit19_ray.io import storage
+from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.utils import ray_session
+from kit19_ray.utils.console import say
 
 Row = dict[str, Any]
 
@@ -59,19 +62,19 @@ def run(config: Config) -> str:
         return out
     _announce(config, inputs, out)
     storage.delete(out)  # what an interrupted build left
-    with runtime.connected(config.data.cpus):
-        runtime.prepare_ray_data()
+    with ray_session.connected(config.data.cpus):
+        ray_session.prepare_ray_data()
         built = _manifest(config, inputs, Build(config, inputs, out).run())
-    card.write(out, built, inputs.tasks)
+    render.write(out, built, inputs.tasks)
     manifest.commit(out, built)
-    say(card.summary(built))
+    say(render.summary(built))
     return out
 
 
 def _announce(config: Config, inputs: Inputs, out: str) -> None:
     for name, reason in inputs.skipped.items():
         say(f"data: {name} left out: {reason}")
-    for line in licences.notice(inputs.tasks):
+    for line in licence_policy.notice(inputs.tasks):
         say(f"data: {line}")
     if config.data.ablation == "with-test":
         say(

@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kit19_ray import manifest, storage
+from kit19_ray.artifacts import manifest
+from kit19_ray.data.encoding import Encoder
 from kit19_ray.data.prepare import ROW_GROUP, SPLITS, write
-from kit19_ray.data.tokens import Encoder
-from kit19_ray.prompt import prompt_format
+from kit19_ray.io import storage
+from kit19_ray.lm.prompts import prompt_format
 
 Row = dict[str, Any]
 PART = 16 * ROW_GROUP  # examples: a large task keeps every CPU at work, a usual one is a single file

@@ -55,7 +55,7 @@ def published(name: str) -> PreTrainedTokenizerBase:
     Raises:
         DataError: it has no fast implementation or no end-of-text token.
     """
-    from kit19_ray.models import load_tokenizer
+    from kit19_ray.lm.pretrained import load_tokenizer
 
     tokenizer: PreTrainedTokenizerBase = load_tokenizer(name)
     if not tokenizer.is_fast:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from kit19_ray.config import EvaluateConfig
+from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.errors import EvaluateError
-from kit19_ray.likelihood import Request
-from kit19_ray.progress import say
+from kit19_ray.lm.prefix_tree import Request
+from kit19_ray.utils.console import say
 
 if TYPE_CHECKING:
-    from kit19_ray.decoding import Completion
+    from kit19_ray.lm.decoding import Completion
 
 _IN_FLIGHT = 2  # chunks an actor holds, so that it never waits for the driver
 _CHUNKS_PER_ACTOR = 16  # small enough for the last ones to end together, large enough to sort by length within
@@ -26,7 +26,7 @@ class Scorer:
     """One actor: a copy of the model."""
 
     def __init__(self, model: str, use_gpu: bool, threads: int, batch_tokens: int) -> None:
-        from kit19_ray.generation import Generator
+        from kit19_ray.lm.generator import Generator
 
         self.generator = Generator.load(model, use_gpu, threads, batch_tokens)
 

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from kit19_ray.config import Config
+from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError, nearest
 from kit19_ray.evaluate import kobest
 from kit19_ray.evaluate.metrics import macro_f1_stderr

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kit19_ray import storage
-from kit19_ray.config import EvaluateConfig
+from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.evaluate import metrics
 from kit19_ray.evaluate.actors import Pool
-from kit19_ray.prompt import PromptFormat, prompt_format
+from kit19_ray.io import storage
+from kit19_ray.lm.prompts import PromptFormat, prompt_format
 
 Row = dict[str, Any]
 Encode = Callable[[list[str]], list[list[int]]]

@@ -14,13 +14,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from kit19_ray import manifest, storage
-from kit19_ray.config import Config
+from kit19_ray.artifacts import manifest
+from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError, SourceError
+from kit19_ray.io import storage
 from kit19_ray.sources.catalog import Source, load_catalog
-from kit19_ray.sources.delimited import DelimitedOptions, columns, open_table
 from kit19_ray.sources.files import locate, sources_uri, verify_sha256
-from kit19_ray.sources.formats import LocatedFile, Reject, open_uri
+from kit19_ray.sources.readers.base import LocatedFile, Reject, open_uri
+from kit19_ray.sources.readers.delimited import DelimitedOptions, columns, open_table
 
 VERSION = 1  # of the documents; raise it when equal files would give others
 

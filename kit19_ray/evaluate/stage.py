@@ -8,11 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kit19_ray import __version__, manifest, models, runtime, storage
-from kit19_ray.config import Config
+from kit19_ray import __version__
+from kit19_ray.artifacts import manifest
+from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import report
-from kit19_ray.progress import say
+from kit19_ray.io import storage
+from kit19_ray.lm import pretrained
+from kit19_ray.utils import ray_session
+from kit19_ray.utils.console import say
 
 VERSION = 2  # of what this stage writes; raise it when equal inputs would give other scores
 SCORES, REPORT, OUTCOMES = "scores.json", "report.md", "outcomes.json"
@@ -43,7 +47,7 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
     if manifest.read(out) is not None:
         say(f"evaluate: {out} is scored already")
         return out
-    with runtime.connected():
+    with ray_session.connected():
         say(f"evaluate: {model} -> {out}")
         scores, outcomes = _scores(config, model, asked, held_out, built)
     storage.write_text(storage.join(out, OUTCOMES), json.dumps(outcomes) + "\n")
@@ -99,12 +103,12 @@ def _scores(
     from kit19_ray.evaluate import harness
     from kit19_ray.evaluate import held_out as rows
     from kit19_ray.evaluate.actors import Pool
-    from kit19_ray.evaluate.lm import RayLM
+    from kit19_ray.evaluate.ray_lm import RayLM
 
     # The harness's requests are cut to the context later; that the tokenizer finds them long is no news.
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    tokenizer = models.load_tokenizer(model)
-    model_config = models.load_config(model)
+    tokenizer = pretrained.load_tokenizer(model)
+    model_config = pretrained.load_config(model)
     pool = Pool(named(model), config.evaluate)
     try:
         lm = RayLM(pool, model_config, tokenizer)
@@ -145,7 +149,7 @@ def named(model: str) -> str:
         UserError: there is no such model.
     """
     if "://" not in model and not Path(model).expanduser().exists():
-        return models.resolve(model)
+        return pretrained.resolve(model)
     return storage.normalise(model)
 
 
@@ -161,7 +165,7 @@ def model_identity(model: str) -> Any:
     made = manifest.read(uri)
     if made is not None and made.get("stage") == "train":
         return made["files"]
-    models.resolve(uri)
+    pretrained.resolve(uri)
     return {info.path: _fingerprint(storage.join(uri, info.path), info.size) for info in storage.list_files(uri)}
 
 

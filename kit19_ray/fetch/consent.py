@@ -7,8 +7,8 @@ import sys
 from kit19_ray.errors import FetchError
 from kit19_ray.fetch import display
 from kit19_ray.fetch.plan import Item
-from kit19_ray.progress import say
 from kit19_ray.sources.catalog import Licence
+from kit19_ray.utils.console import say
 
 
 def size(items: list[Item]) -> str:

@@ -187,7 +187,7 @@ async def _attempt(
             total = _begin(response, partial, start)
             if total is None and published.bytes is None and "transfer-encoding" not in response.headers:
                 raise FetchError(
-                    f"{published.shown}: neither the server nor sources.yaml says how long the file is, "
+                    f"{published.shown}: neither the server nor catalog.yaml says how long the file is, "
                     "so whether it is whole cannot be told"
                 )
             await _append(response, published, partial, progress)

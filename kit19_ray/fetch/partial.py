@@ -14,9 +14,9 @@ import shutil
 from pathlib import Path
 from typing import BinaryIO
 
-from kit19_ray import storage
 from kit19_ray.fetch import archive
 from kit19_ray.fetch.plan import Published
+from kit19_ray.io import storage
 
 _CHUNK = 1 << 20  # bytes hashed at once
 _POLL_SECONDS = 0.1

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
-from kit19_ray import storage
-from kit19_ray.config import Config
+from kit19_ray.config.schema import Config
 from kit19_ray.errors import FetchError, SourceError, nearest
-from kit19_ray.sources import evaluation, files
+from kit19_ray.io import storage
+from kit19_ray.sources import evaluation_sets, files
 from kit19_ray.sources.catalog import Source, SourceFile, load_catalog
-from kit19_ray.tasks import load_tasks
+from kit19_ray.tasks.task import load_tasks
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*")
 
@@ -87,7 +87,7 @@ def needed(config: Config) -> dict[str, Source]:
     wanted = list(known) if config.data.tasks is None else [t for t in config.evaluate.tasks if t in known]
     found = {name: known[name] for name in wanted} | found
     if config.data.gates.decontaminate and config.data.ablation == "none":
-        found |= {name: source for name, (source, _) in evaluation.own_sources().items()}
+        found |= {name: source for name, (source, _) in evaluation_sets.own_sources().items()}
     for name in found:
         if not _ID.fullmatch(name):
             raise SourceError(f"source {name!r}: an id is letters, digits, `_`, `-` and `.`, not first")
@@ -107,7 +107,7 @@ def items(config: Config, names: Iterable[str] = ()) -> list[Item]:
     """
     base = sources_uri(config)
     sources = needed(config)
-    own = {name: source for name, (source, _) in evaluation.own_sources().items()}
+    own = {name: source for name, (source, _) in evaluation_sets.own_sources().items()}
     known = dict(sorted((load_catalog() | own | sources).items()))
     wanted = list(names)
     if not wanted:
@@ -133,7 +133,7 @@ def _alternative(item: Item) -> bool:
 
 
 def _of(source_id: str, source: Source, base: str) -> Iterator[Item]:
-    _, below = evaluation.own_sources().get(source_id, (source, source_id))
+    _, below = evaluation_sets.own_sources().get(source_id, (source, source_id))
     folder = storage.join(base, below)
     for file in source.files:
         yield Item(source_id, source, file.path, folder, file.bytes, file.sha256, *_origin(file))

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Literal
 
-from kit19_ray import storage
 from kit19_ray.fetch.plan import Item
+from kit19_ray.io import storage
 from kit19_ray.sources.catalog import matches
 
 State = Literal["absent", "whole", "unverified", "other"]

@@ -12,14 +12,14 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from kit19_ray import storage
-from kit19_ray.config import Config
+from kit19_ray.config.schema import Config
 from kit19_ray.errors import FetchError, StorageError, UserError
 from kit19_ray.fetch import consent, display, partial, plan, present
 from kit19_ray.fetch.display import Downloads, counting
 from kit19_ray.fetch.download import Patience, client, download
 from kit19_ray.fetch.plan import Item
-from kit19_ray.progress import say
+from kit19_ray.io import storage
+from kit19_ray.utils.console import say
 
 FETCHED, REPLACED = "fetched", "replaced"
 _SAID: dict[str, str] = {

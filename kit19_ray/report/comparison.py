@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kit19_ray import manifest
+from kit19_ray.artifacts import manifest
 from kit19_ray.evaluate.report import PAPER, PAPER_MODELS
 from kit19_ray.report.runs import Run
 

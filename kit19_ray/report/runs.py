@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kit19_ray import manifest, storage
+from kit19_ray.artifacts import manifest, metrics_log
 from kit19_ray.errors import StorageError, nearest
 from kit19_ray.evaluate.stage import OUTCOMES
-from kit19_ray.train import metrics
+from kit19_ray.io import storage
 
 Json = dict[str, Any]
 _STAGES = ("train", "evaluate")
@@ -135,7 +135,7 @@ def _read(
         train_uri=train_uri,
         train=train,
         data=manifest.read(train["data"]) if train else None,
-        lines=metrics.read(train_uri) if train_uri else [],
+        lines=metrics_log.read(train_uri) if train_uri else [],
         evaluate_uri=evaluate_uri,
         evaluate=evaluate,
         scores=scores,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from kit19_ray import storage
+from kit19_ray.io import storage
 from kit19_ray.report import charts, comparison, page
 from kit19_ray.report.runs import collect
 

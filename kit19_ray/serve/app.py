@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from kit19_ray import __version__
-from kit19_ray.config import ServeConfig
+from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import chat, events, metrics, page, protocol
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.limits import BodyLimit

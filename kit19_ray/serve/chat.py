@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from kit19_ray.config import ServeConfig
+from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import protocol
 from kit19_ray.serve.protocol import ApiError, StreamOptions
 

@@ -1,6 +1,6 @@
 """Messages to the prompt the model was trained on.
 
-With a prompt wrapper (`kit19_ray.prompt`), which knows an instruction and an input and a single turn:
+With a prompt wrapper (`kit19_ray.lm.prompts`), which knows an instruction and an input and a single turn:
 
     user                        instruction, no input: byte for byte what training made of it
     system, user                system is the instruction, user the input
@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kit19_ray import manifest, storage
-from kit19_ray.prompt import PromptFormat, prompt_format
+from kit19_ray.artifacts import manifest
+from kit19_ray.io import storage
+from kit19_ray.lm.prompts import PromptFormat, prompt_format
 from kit19_ray.serve.chat import Message
 from kit19_ray.serve.protocol import ApiError
 

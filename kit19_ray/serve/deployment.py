@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from kit19_ray.config import Section, ServeConfig
+from kit19_ray.config.schema import Section, ServeConfig
 from kit19_ray.errors import ServeError
 
 
@@ -41,13 +41,14 @@ def build(args: dict[str, Any]) -> Any:
         ServeError: no model is given.
         UserError: there is no such model.
     """
-    from kit19_ray import models, settings
+    from kit19_ray.config import loading
+    from kit19_ray.lm import pretrained
     from kit19_ray.serve import stage
 
-    arguments = settings.validate(Arguments, dict(args), "args")
+    arguments = loading.validate(Arguments, dict(args), "args")
     model = arguments.serve.model
     if model is None:
         raise ServeError("args: serve.model is not set, so there is nothing to serve")
-    models.resolve(model)
+    pretrained.resolve(model)
     scaling = arguments.autoscaling
     return stage.application(arguments.serve, model, scaling.model_dump() if scaling else None)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from kit19_ray.serve.batches import Job, together
 
 if TYPE_CHECKING:
-    from kit19_ray.decoding import Completion
-    from kit19_ray.generation import Generator
+    from kit19_ray.lm.decoding import Completion
+    from kit19_ray.lm.generator import Generator
     from kit19_ray.serve.metrics import Metrics
 
 log = logging.getLogger("ray.serve")

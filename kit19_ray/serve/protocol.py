@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from kit19_ray.config import ServeConfig
+from kit19_ray.config.schema import ServeConfig
 from kit19_ray.errors import nearest
 
 Json = dict[str, Any]

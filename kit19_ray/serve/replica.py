@@ -13,13 +13,13 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
-from kit19_ray.config import ServeConfig
-from kit19_ray.generation import Generator
+from kit19_ray.config.schema import ServeConfig
+from kit19_ray.lm.generator import Generator
 from kit19_ray.serve import app, conversation, engine
 from kit19_ray.serve.batches import Job
 from kit19_ray.serve.chat import ChatRequest
+from kit19_ray.serve.detokenizer import Increments
 from kit19_ray.serve.engine import Answer
-from kit19_ray.serve.increments import Increments
 from kit19_ray.serve.metrics import Metrics
 from kit19_ray.serve.protocol import CompletionRequest, Json
 from kit19_ray.serve.responses import Token

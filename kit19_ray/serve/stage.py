@@ -10,11 +10,12 @@ import time
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from kit19_ray import models, runtime
-from kit19_ray.config import Config, ServeConfig
+from kit19_ray.config.schema import Config, ServeConfig
 from kit19_ray.errors import ServeError
-from kit19_ray.progress import say
-from kit19_ray.prompt import prompt_format
+from kit19_ray.lm import pretrained
+from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.utils import ray_session
+from kit19_ray.utils.console import say
 
 APP = "kit19"
 _POLL_SECONDS = 0.2
@@ -57,9 +58,9 @@ def start(config: Config, train_uri: str) -> Server:
     check_port(section)
     if section.prompt is not None:
         prompt_format(section.prompt, "serve.prompt")
-    models.resolve(train_uri)
+    pretrained.resolve(train_uri)
     with ExitStack() as stack:
-        stack.enter_context(runtime.connected(config.data.cpus))
+        stack.enter_context(ray_session.connected(config.data.cpus))
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)

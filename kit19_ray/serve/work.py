@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kit19_ray.config import ServeConfig
-from kit19_ray.generation import Generator
-from kit19_ray.serve import pieces, responses
+from kit19_ray.config.schema import ServeConfig
+from kit19_ray.lm.generator import Generator
+from kit19_ray.serve import responses, token_text
 from kit19_ray.serve.batches import Job
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.conversation import Conversation
@@ -74,13 +74,15 @@ class Work:
             return None
         found: list[Token] = []
         if self.echo:
-            texts = pieces.token_texts(tokenizer, job.prompt)
+            texts = token_text.token_texts(tokenizer, job.prompt)
             scores = zip(answer.prompt_logprobs, answer.prompt_top, strict=True)
-            for token, text, place, (value, top) in zip(job.prompt, texts, pieces.offsets(texts), scores, strict=True):
+            for token, text, place, (value, top) in zip(
+                job.prompt, texts, token_text.offsets(texts), scores, strict=True
+            ):
                 found.append(Token(text, place, value, self._top(tokenizer, token, value, top)))
-        texts = pieces.token_texts(tokenizer, answer.ids)
+        texts = token_text.token_texts(tokenizer, answer.ids)
         values = zip(answer.logprobs, answer.top, strict=True)
-        for token, text, place, (value, top) in zip(answer.ids, texts, pieces.offsets(texts), values, strict=True):
+        for token, text, place, (value, top) in zip(answer.ids, texts, token_text.offsets(texts), values, strict=True):
             if place >= len(answer.text) and text:
                 break  # the stop sequence begins here
             found.append(Token(text, len(head) + place, value, self._top(tokenizer, token, value, top)))
@@ -89,7 +91,7 @@ class Work:
     def _top(self, tokenizer: Any, token: int, value: float | None, top: dict[int, float] | None) -> dict[str, float]:
         if value is None:
             return {}
-        return pieces.named(tokenizer, {**(top or {}), token: value} if self.lists_itself else top or {})
+        return token_text.named(tokenizer, {**(top or {}), token: value} if self.lists_itself else top or {})
 
 
 class Reader:

@@ -1,4 +1,4 @@
-"""`sources.yaml`: what each original source is, under what licence, and which files it has.
+"""`catalog.yaml`: what each original source is, under what licence, and which files it has.
 
 The catalogue knows the published files' hashes; `files.locate` finds files, whoever put them there.
 """
@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from kit19_ray import yamlfile
+from kit19_ray.config import strict_yaml
+from kit19_ray.config.loading import validate
 from kit19_ray.errors import SourceError, nearest
-from kit19_ray.settings import validate
-from kit19_ray.sources.readers import READERS, options_of
+from kit19_ray.sources.readers.registry import READERS, options_of
 
-CATALOG = Path(__file__).parent.parent / "sources.yaml"
+CATALOG = Path(__file__).parent / "catalog.yaml"
 Split = Literal["train", "validation", "test"]
 _WILD = frozenset("*?[")
 
@@ -182,7 +182,7 @@ def load_catalog(path: Path = CATALOG) -> dict[str, Source]:
     Raises:
         SourceError: the file is not YAML, names a key twice, or a source has a wrong key or value.
     """
-    tree = yamlfile.parse(path.read_text(encoding="utf-8"), str(path), SourceError)
+    tree = strict_yaml.parse(path.read_text(encoding="utf-8"), str(path), SourceError)
     return {name: validate(Source, spec, f"{path}: {name}", SourceError) for name, spec in tree.items()}
 
 

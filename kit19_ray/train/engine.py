@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from kit19_ray import models
+from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.errors import TrainError
-from kit19_ray.shards import PackedSplit
+from kit19_ray.lm import pretrained
 from kit19_ray.train.batches import NO_ROW, Int64
 from kit19_ray.train.loss import PackedLM, asked_positions
-from kit19_ray.train.plan import Job
+from kit19_ray.train.spec import Job
 
 Batch = dict[str, torch.Tensor]
 
@@ -216,7 +216,7 @@ def _model(job: Job, config: dict[str, Any], dtype: torch.dtype) -> Any:
     wanted = job.config.model
     if wanted.name is None:
         # Built whole on every rank, also under ZeRO-3: so the weights are the same for any number of ranks.
-        return models.build_gpt_neox(
+        return pretrained.build_gpt_neox(
             hidden_size=wanted.hidden_size,
             layers=wanted.layers,
             heads=wanted.heads,
@@ -228,12 +228,12 @@ def _model(job: Job, config: dict[str, Any], dtype: torch.dtype) -> Any:
             seed=job.seed,
         )
     if job.config.zero_stage != 3:
-        return models.load_causal_lm(wanted.name, dtype)
+        return pretrained.load_causal_lm(wanted.name, dtype)
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
     held = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # while it lives, from_pretrained shards each weight as it is read
     try:
-        return models.load_causal_lm(wanted.name, dtype)
+        return pretrained.load_causal_lm(wanted.name, dtype)
     finally:
         del held
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]

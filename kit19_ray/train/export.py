@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from kit19_ray import models, storage
+from kit19_ray.io import storage
+from kit19_ray.lm import pretrained
 from kit19_ray.train.engine import Batch, Engine
-from kit19_ray.train.plan import Job
+from kit19_ray.train.spec import Job
 
 FOLDER = "export"
 # Largest difference of a logit, relative to the largest logit, that another kernel or order of sums explains.
@@ -70,7 +71,7 @@ def compare(folder: Path, expected: torch.Tensor, batch: Batch, dtype: torch.dty
     Raises:
         RuntimeError: it is beyond the tolerance of `dtype`.
     """
-    loaded = models.load_causal_lm(str(folder)).to(expected.device)
+    loaded = pretrained.load_causal_lm(str(folder)).to(expected.device)
     with torch.no_grad():
         found = loaded(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits.float()
     difference = float((found - expected).abs().max())

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from kit19_ray.artifacts.schemas import IGNORE
 from kit19_ray.errors import DataError
-from kit19_ray.rows import IGNORE
 
 # Heads that are one linear layer: no scaling, no soft cap between the body and the logits.
 LINEAR_HEADS = frozenset({"GPTNeoXForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})

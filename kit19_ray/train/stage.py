@@ -6,13 +6,16 @@ import os
 import time
 from typing import Any
 
-from kit19_ray import manifest, models, runtime, storage
-from kit19_ray.config import Config, TrainConfig
+from kit19_ray.artifacts import manifest
+from kit19_ray.config.schema import Config, TrainConfig
 from kit19_ray.errors import TrainError, UserError
-from kit19_ray.progress import say
-from kit19_ray.train import plan as planning
-from kit19_ray.train.plan import Job, Plan
-from kit19_ray.train.watch import watching
+from kit19_ray.io import storage
+from kit19_ray.lm import pretrained
+from kit19_ray.train import spec as planning
+from kit19_ray.train.progress import watching
+from kit19_ray.train.spec import Job, Plan
+from kit19_ray.utils import ray_session
+from kit19_ray.utils.console import say
 
 VERSION = 1  # of what this stage writes; raise it when equal inputs would give other weights
 FAILURE = "failure.txt"  # the traceback of the run's last failure
@@ -55,7 +58,7 @@ def run(config: Config, data_uri: str) -> str:
     if not _rows(built, "validation"):
         raise TrainError(f"{data_uri} has no validation rows", hint="build it with data.validation above 0")
     _check_model(config.train, built)
-    with runtime.connected():
+    with ray_session.connected():
         job = Job(
             out=out,
             data=data_uri,
@@ -114,7 +117,7 @@ def _check_model(train: TrainConfig, built: dict[str, Any]) -> None:
     name = train.model.name
     if name is None:
         return
-    known = int(models.load_config(name).get_text_config().vocab_size)
+    known = int(pretrained.load_config(name).get_text_config().vocab_size)
     if built["vocab_size"] > known:
         raise TrainError(
             f"train.model.name={name!r} knows {known} tokens, the data prefix was built with a tokenizer of "
@@ -150,7 +153,7 @@ def _fit(job: Job) -> dict[str, Any]:
     import ray.train
     import ray.train.torch
 
-    from kit19_ray.train.loop import work
+    from kit19_ray.train.trainer import work
 
     api: Any = ray.train  # its types are those of Train v1, which is not what runs
     parent, name = job.out.rsplit("/", 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from kit19_ray.operate import crd, rbac
+from kit19_ray.operate.api import crd, rbac
 from scripts import kube_tools
 from scripts.charts import dashboard, files, manifests
 from scripts.charts.operator_chart import OperatorValues
@@ -34,7 +34,7 @@ def chart_files() -> Iterator[tuple[str, str]]:
 
 
 def _rules() -> str:
-    out = ["# Made by `make charts` from kit19_ray/operate/rbac.py.\n"]
+    out = ["# Made by `make charts` from kit19_ray/operate/api/rbac.py.\n"]
     for key, rules in (("rules", rbac.RULES), ("leaseRules", rbac.LEASE_RULES)):
         out.append(f"{key}:\n")
         for rule in rules:

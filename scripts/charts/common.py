@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from kit19_ray import __version__
-from kit19_ray.operate.objects import Name, Object
+from kit19_ray.operate.api.kubernetes_types import Name, Object
 
 GLOBAL = Field({}, alias="global", json_schema_extra={"hidden": True})
 IMAGE_RULE: dict[str, Any] = {"not": {"pattern": ":latest$"}}

@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from kit19_ray.operate import objects
-from kit19_ray.operate.objects import Embedded, Object
+from kit19_ray.operate.api import kubernetes_types
+from kit19_ray.operate.api.kubernetes_types import Embedded, Object
 
 Json = dict[str, Any]
 BEGIN, END = "<!-- values: made by `make charts` -->\n", "<!-- end of values -->\n"
@@ -45,7 +45,7 @@ def schema(model: type[BaseModel]) -> Json:
     """The JSON schema. Unknown keys are refused everywhere but inside embedded Kubernetes objects."""
     made = model.model_json_schema(by_alias=True)
     if "EnvVar" in made["$defs"]:  # the rule a validator of the model holds
-        secret = {"properties": {"name": {"pattern": f"(?i){objects.SECRET.pattern}"}}}
+        secret = {"properties": {"name": {"pattern": f"(?i){kubernetes_types.SECRET.pattern}"}}}
         made["$defs"]["EnvVar"] |= {"if": secret, "then": {"not": {"required": ["value"]}}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _cleaned(made)
 

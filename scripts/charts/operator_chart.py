@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from kit19_ray.operate.objects import Embedded, EnvVar, Name, Object, Quantity
+from kit19_ray.operate.api.kubernetes_types import Embedded, EnvVar, Name, Object, Quantity
 from scripts.charts.common import GLOBAL, PullImage, ServiceAccount, image
 
 

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from kit19_ray.config import Config
-from kit19_ray.operate.objects import Embedded, Name, Object
-from kit19_ray.operate.spec import RAY_VERSION, Autoscaling, Ingress, Queue, Stage, StagePods
+from kit19_ray.config.schema import Config
+from kit19_ray.operate.api.kubernetes_types import Embedded, Name, Object
+from kit19_ray.operate.api.spec import RAY_VERSION, Autoscaling, Ingress, Queue, Stage, StagePods
 from scripts.charts.common import GLOBAL, PullImage, ServiceAccount, image
 
 EMPTY: dict[str, Any] = {"empty": True}

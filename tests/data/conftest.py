@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from kit19_ray import runtime, settings
-from kit19_ray.config import Config
+from kit19_ray.config import loading
+from kit19_ray.config.schema import Config
 from kit19_ray.data import stage
+from kit19_ray.utils import ray_session
 
 TINY = [
     "data.sources=samples",
@@ -22,11 +23,11 @@ TINY = [
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """The config of `tiny_build`: four tasks of the samples, with labels and without."""
-    return settings.load(None, [f"root={tmp_path_factory.mktemp('tiny')}", *TINY])
+    return loading.load(None, [f"root={tmp_path_factory.mktemp('tiny')}", *TINY])
 
 
 @pytest.fixture(scope="session")
 def tiny_build(tiny: Config) -> str:
     """A small finished data prefix that tests may read."""
-    with runtime.connected(cpus=2):
+    with ray_session.connected(cpus=2):
         return stage.run(tiny)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from kit19_ray.data import examples
 from kit19_ray.data.records import Record, to_record
-from kit19_ray.sources.formats import Raw
-from kit19_ray.tasks import Task, load_tasks
+from kit19_ray.sources.readers.base import Raw
+from kit19_ray.tasks.task import Task, load_tasks
 
 
 @pytest.fixture(scope="module")

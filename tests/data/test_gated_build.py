@@ -16,13 +16,15 @@ from typing import Any
 
 import pytest
 
-from kit19_ray import manifest, settings, storage
-from kit19_ray.config import Config
+from kit19_ray.artifacts import manifest
+from kit19_ray.config import loading
+from kit19_ray.config.schema import Config
 from kit19_ray.data import stage
 from kit19_ray.errors import DataError
+from kit19_ray.io import storage
 from kit19_ray.sources.catalog import load_catalog
-from kit19_ray.sources.formats import LocatedFile, Raw
-from kit19_ray.sources.readers import read
+from kit19_ray.sources.readers.base import LocatedFile, Raw
+from kit19_ray.sources.readers.registry import read
 
 pytestmark = pytest.mark.ray
 SMALL = [
@@ -43,7 +45,7 @@ def sources(samples: Path, tmp_path: Path) -> Path:
 
 
 def config(root: Path, sources: Path, *words: str) -> Config:
-    return settings.load(None, [f"root={root}", f"data.sources={sources}", *SMALL, *words])
+    return loading.load(None, [f"root={root}", f"data.sources={sources}", *SMALL, *words])
 
 
 def built(root: Path, sources: Path, *words: str) -> tuple[str, dict[str, Any]]:

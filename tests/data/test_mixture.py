@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from kit19_ray.config import DataConfig
+from kit19_ray.config.schema import DataConfig
 from kit19_ray.data import mixture
 from kit19_ray.errors import DataError
 

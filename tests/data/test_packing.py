@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit19_ray.artifacts.schemas import IGNORE
 from kit19_ray.data.packing import TokenRow, assign, pack
-from kit19_ray.rows import IGNORE
 
 SEQ_LEN = 16
 PAD = 1

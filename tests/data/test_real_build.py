@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from kit19_ray import manifest, settings, storage
+from kit19_ray.artifacts import manifest
+from kit19_ray.config import loading
 from kit19_ray.data import stage
+from kit19_ray.io import storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.real_data, pytest.mark.slow]
 
@@ -98,7 +100,7 @@ def built(shared_sources: Path, tmp_path_factory: pytest.TempPathFactory, ray_cl
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "list_files", lambda uri: random.Random(7).sample(found := listed(uri), len(found)))
         root = tmp_path_factory.mktemp("real")
-        return stage.run(settings.load(None, [f"root={root}", f"data.sources={shared_sources}", *WORDS]))
+        return stage.run(loading.load(None, [f"root={root}", f"data.sources={shared_sources}", *WORDS]))
 
 
 def test_every_row_is_accounted_for(built: str) -> None:

@@ -5,9 +5,9 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit19_ray.data.hashing import hash64
 from kit19_ray.data.records import Record
 from kit19_ray.data.sampling import BottomK, Sample
+from kit19_ray.utils.hashing import hash64
 
 
 def record(name: str, line: int = 1, group: str | None = None) -> Record:

@@ -16,13 +16,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from kit19_ray import manifest, settings, storage
-from kit19_ray.config import Config
+from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.packed_shards import PackedSplit
+from kit19_ray.artifacts.schemas import IGNORE
+from kit19_ray.config import loading
+from kit19_ray.config.schema import Config
 from kit19_ray.data import stage
 from kit19_ray.errors import SourceError, TaskError, UserError
-from kit19_ray.rows import IGNORE
-from kit19_ray.shards import PackedSplit
-from kit19_ray.tasks import load_tasks
+from kit19_ray.io import storage
+from kit19_ray.tasks.task import load_tasks
 
 pytestmark = pytest.mark.ray
 GATES = (
@@ -44,7 +46,7 @@ SMALL = [
 
 
 def config(root: str | Path, *words: str) -> Config:
-    return settings.load(None, [f"root={root}", "data.sources=samples", *SMALL, *words])
+    return loading.load(None, [f"root={root}", "data.sources=samples", *SMALL, *words])
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def unpacked(uri: str, split: str) -> tuple[Counter[str], Counter[str]]:
 
 
 def test_packed_rows_hold_every_examples_tokens_with_only_answers_learned(built: str) -> None:
-    from kit19_ray.prompt import render_prompt
+    from kit19_ray.lm.prompts import render_prompt
 
     answers, prompts = unpacked(built, "validation")
     examples = [

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from kit19_ray import __version__
-from kit19_ray.operate.spec import RAY_VERSION
+from kit19_ray.operate.api.spec import RAY_VERSION
 
 REPO = Path(__file__).parents[2]
 NAMES = ("train", "serve", "operate")
@@ -177,7 +177,7 @@ def test_train_image_has_what_the_stages_need(build: Build) -> None:
     build.image("train")
     assert build.run("cd /; kit19 --version").strip() == f"kit19-ray {__version__}"
     modules = (
-        "ray.data, ray.train, ray.serve, torch, deepspeed, lm_eval, fastapi, kit19_ray.attempts, kit19_ray.pipeline"
+        "ray.data, ray.train, ray.serve, torch, deepspeed, lm_eval, fastapi, kit19_ray.cli.retry, kit19_ray.pipeline"
     )
     build.run(
         f"cd /; python -c 'import {modules}, kit19_ray.evaluate.stage, kit19_ray.train.stage, kit19_ray.data.stage'"
@@ -196,9 +196,7 @@ def test_train_image_has_what_the_stages_need(build: Build) -> None:
 def test_operate_image_needs_no_torch(build: Build) -> None:
     build.image("operate")
     assert build.run("cd /; kit19 --version").strip() == f"kit19-ray {__version__}"
-    build.run(
-        "cd /; python -c 'import kit19_ray.operate.running, kit19_ray.operate.handlers, kit19_ray.operate.progress'"
-    )
+    build.run("cd /; python -c 'from kit19_ray.operate.controller import main, handlers, stage_output'")
     assert "--lease-namespace" in build.run("cd /; COLUMNS=200 kit19 operate --help")
     names = {one["name"].lower() for one in json.loads(build.run("pip list --format json"))}
     assert not names & {"torch", "transformers", "deepspeed"} and {"kopf", "kubernetes"} <= names

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from kit19_ray import settings
-from kit19_ray.config import Config
+from kit19_ray.config import loading
+from kit19_ray.config.schema import Config
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,13 +29,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Path:
 def save_model(folder: Path, samples: Path, **sizes: Any) -> Path:
     import torch
 
-    from kit19_ray import models
     from kit19_ray.data.tokenizer import train_bpe
+    from kit19_ray.lm import pretrained
 
     lines = [line for path in sorted(samples.glob("kobest_*/*.tsv")) for line in path.read_text("utf-8").splitlines()]
     tokenizer = train_bpe(lines, 600, 512)
     options = {"hidden_size": 32, "layers": 2, "heads": 4, "intermediate_size": None, "seq_len": 192} | sizes
-    model = models.build_gpt_neox(
+    model = pretrained.build_gpt_neox(
         vocab_size=len(tokenizer),
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -55,6 +55,6 @@ def configured(tmp_path: Path) -> Any:
     """Makes a config on the embedded samples from `section.key=value` words."""
 
     def make(*words: str) -> Config:
-        return settings.load(None, [f"root={tmp_path}/runs", "data.sources=samples", "evaluate.held_out=false", *words])
+        return loading.load(None, [f"root={tmp_path}/runs", "data.sources=samples", "evaluate.held_out=false", *words])
 
     return make

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kit19_ray.config import EvaluateConfig
-from kit19_ray.decoding import Completion
+from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
+from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.evaluate import held_out
-from kit19_ray.prompt import PROMPTS
-from kit19_ray.rows import EXAMPLE_SCHEMA
+from kit19_ray.lm.decoding import Completion
+from kit19_ray.lm.prompts import PROMPTS
 
 END = 0
 
@@ -142,7 +142,7 @@ def test_a_long_input_loses_its_end_as_in_training() -> None:
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import WordLevel
 
-    from kit19_ray.data.tokens import Encoder
+    from kit19_ray.data.encoding import Encoder
 
     words = {c: i for i, c in enumerate("E?\nabcdefgh ")}
     tokenizer = Tokenizer(WordLevel(words, unk_token="E"))

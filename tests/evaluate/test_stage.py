@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kit19_ray import manifest, storage
+from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
 from kit19_ray.errors import EvaluateError, UserError
 from kit19_ray.evaluate import stage
-from kit19_ray.rows import EXAMPLE_SCHEMA
+from kit19_ray.io import storage
 
 
 @pytest.fixture

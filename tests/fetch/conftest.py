@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kit19_ray import settings
-from kit19_ray.config import Config
+from kit19_ray.config import loading
+from kit19_ray.config.schema import Config
 from kit19_ray.fetch.download import Patience
 
 QUICK = Patience(attempts=5, first_seconds=0.01, longest_seconds=0.05, asked_seconds=5, silence_seconds=2)
@@ -158,7 +158,7 @@ def configured(tmp_path: Path) -> Callable[..., Config]:
     """A config whose tasks have the sources given: `configured(root, mine=[file, ...], other=[...])`."""
 
     def makes(root: str | Path, *words: str, **sources: list[dict[str, object]]) -> Config:
-        return settings.load(None, [f"root={root}", *task_words(tmp_path / "tasks", **sources), *words])
+        return loading.load(None, [f"root={root}", *task_words(tmp_path / "tasks", **sources), *words])
 
     return makes
 

@@ -247,7 +247,7 @@ def test_a_length_that_nobody_knows_is_refused(origin: Origin, tmp_path: Path) -
     origin.faults["/f"] = [endless]
     assert fetched(origin, tmp_path) == BODY
     origin.faults["/f"] = [endless]
-    with pytest.raises(FetchError, match="neither the server nor sources.yaml says how long the file is"):
+    with pytest.raises(FetchError, match="neither the server nor catalog.yaml says how long the file is"):
         fetched(origin, tmp_path, known=False)
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from kit19_ray import storage
-from kit19_ray.config import Config
+from kit19_ray.config.schema import Config
 from kit19_ray.errors import FetchError, SourceError, StorageError, TaskError
 from kit19_ray.fetch import partial, plan, stage
+from kit19_ray.io import storage
 
 from .conftest import QUICK, Handler, Origin, payload, published, task_words
 

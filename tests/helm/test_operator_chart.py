@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kit19_ray.operate import crd, rbac
-from kit19_ray.operate.metrics import Metrics
+from kit19_ray.operate.api import crd, rbac
+from kit19_ray.operate.controller.metrics import Metrics
 from tests.helm.rendering import REPO, Helm, Json, assert_hardened, kinds, only
 
 CHART = "kit19-operator"

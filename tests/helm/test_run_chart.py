@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from kit19_ray import settings
-from kit19_ray.config import Config
-from kit19_ray.operate import children, spec
-from kit19_ray.operate.naming import Run
+from kit19_ray.config import loading
+from kit19_ray.config.schema import Config
+from kit19_ray.operate.api import spec
+from kit19_ray.operate.manifests import children
+from kit19_ray.operate.manifests.naming import Run
 from tests.helm.rendering import Helm, Json, assert_hardened, kinds, only
 
 CHART = "kit19-run"
@@ -29,7 +30,7 @@ def test_default_is_one_job_of_all_stages(helm: Helm) -> None:
     assert assert_hardened(objects) == 3  # head, submitter, test
     job = only(objects, "RayJob")
     assert job["spec"]["entrypoint"] == (
-        "python -m kit19_ray.attempts 1 run --no-serve --config /etc/kit19/config.yaml"
+        "python -m kit19_ray.cli.retry 1 run --no-serve --config /etc/kit19/config.yaml"
     )
     assert job["spec"]["shutdownAfterJobFinishes"] is True and job["spec"]["backoffLimit"] == 2
     assert "runtimeEnvYAML" not in job["spec"] and "suspend" not in job["spec"]
@@ -139,7 +140,7 @@ def test_config_reaches_the_pod_whole(helm: Helm, tmp_path: Path) -> None:
     objects = helm.render(CHART, {"config": config})
     file = tmp_path / "config.yaml"
     file.write_text(only(objects, "ConfigMap")["data"]["config.yaml"], encoding="utf-8")
-    assert settings.load(str(file), environ={}) == Config.model_validate(config)
+    assert loading.load(str(file), environ={}) == Config.model_validate(config)
     head = only(objects, "RayJob")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     (volume,) = [volume for volume in head["volumes"] if volume["name"] == "kit19-config"]
     assert volume["configMap"]["name"] == only(objects, "ConfigMap")["metadata"]["name"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kit19_ray.operate import spec
+from kit19_ray.operate.api import spec
 from tests.helm.rendering import Json, assert_hardened, budgets
 from tests.operate.control_plane import ControlPlane, wait_for_crds
 

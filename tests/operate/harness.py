@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 import kubernetes
 import yaml
 
-from kit19_ray.operate import crd, rbac
-from kit19_ray.operate.cluster import Cluster
+from kit19_ray.operate.api import crd, rbac
+from kit19_ray.operate.kube_client import Cluster
 from tests.operate.control_plane import REPO, ControlPlane, wait_for_crds
 
 T = TypeVar("T")

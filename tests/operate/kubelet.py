@@ -11,8 +11,8 @@ from typing import Any
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
-from kit19_ray.operate.cluster import ApiError, Cluster
-from kit19_ray.operate.pods import SUBMITTER
+from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.manifests.ray_cluster import SUBMITTER
 from tests.operate import harness
 
 Json = dict[str, Any]

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from kit19_ray.operate.cluster import ApiError, Cluster
-from kit19_ray.operate.naming import STAGE_LABEL
+from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.manifests.naming import STAGE_LABEL
 
 Json = dict[str, Any]
 State = tuple[str, str]

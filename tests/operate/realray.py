@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from kit19_ray.operate.cluster import Cluster
-from kit19_ray.operate.pods import CONFIG_FILE, CONFIG_FOLDER
+from kit19_ray.operate.kube_client import Cluster
+from kit19_ray.operate.manifests.ray_cluster import CONFIG_FILE, CONFIG_FOLDER
 from tests.operate.kuberay import INITIALIZING, RUNNING, Scripted, job_status, service_status
 
 Json = dict[str, Any]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from kit19_ray.operate.cluster import ApiError, Cluster
-from kit19_ray.operate.spec import STAGES
+from kit19_ray.operate.api.spec import STAGES
+from kit19_ray.operate.kube_client import ApiError, Cluster
 from tests.operate.control_plane import ControlPlane
 from tests.operate.harness import OperatorProcess, create, gated, kitrun, phase, until, write_scores
 from tests.operate.kuberay import COMPLETE, INITIALIZING, LOST, RUNNING, Script, Scripted

@@ -11,8 +11,9 @@ import httpx
 import pytest
 import yaml
 
-from kit19_ray import manifest, s3, storage
-from kit19_ray.operate.cluster import Cluster
+from kit19_ray.artifacts import manifest
+from kit19_ray.io import s3, storage
+from kit19_ray.operate.kube_client import Cluster
 from tests.operate.control_plane import ControlPlane
 from tests.operate.harness import OperatorProcess, create, free_port, kitrun, phase, until
 from tests.operate.realray import Running

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from kit19_ray.gate import failures
-from kit19_ray.operate.naming import ATTEMPT_ANNOTATION, BUILD_ANNOTATION, HASH_ANNOTATION, STAGE_LABEL, Run
-from kit19_ray.operate.observe import Child, Observed, Report
-from kit19_ray.operate.plan import Plan, plan
-from kit19_ray.operate.spec import STAGES, KitRunSpec, parse
-from kit19_ray.operate.state import Status
-from kit19_ray.operate.work import Apply, Delete, DeleteRun
+from kit19_ray.artifacts.gate import failures
+from kit19_ray.operate.api.spec import STAGES, KitRunSpec, parse
+from kit19_ray.operate.api.status import Status
+from kit19_ray.operate.controller.actions import Apply, Delete, DeleteRun
+from kit19_ray.operate.controller.observation import Child, Observed, Report
+from kit19_ray.operate.controller.plan import Plan, plan
+from kit19_ray.operate.manifests.naming import ATTEMPT_ANNOTATION, BUILD_ANNOTATION, HASH_ANNOTATION, STAGE_LABEL, Run
 
 RUN = Run("demo", "default", "6f1c9b1e-0000-4000-8000-000000000001")
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)

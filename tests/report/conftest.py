@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from kit19_ray import manifest, storage
+from kit19_ray.artifacts import manifest
+from kit19_ray.io import storage
 
 
 class Root:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from kit19_ray import storage
 from kit19_ray.errors import StorageError
+from kit19_ray.io import storage
 from kit19_ray.report.runs import collect
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kit19_ray import storage
+from kit19_ray.io import storage
 from kit19_ray.report import stage
 
 PNG = b"\x89PNG\r\n\x1a\n"

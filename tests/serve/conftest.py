@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from kit19_ray import models
-from kit19_ray.config import Config, ServeConfig
+from kit19_ray.config.schema import Config, ServeConfig
 from kit19_ray.data.tokenizer import train_bpe
-from kit19_ray.generation import Generator
+from kit19_ray.lm import pretrained
+from kit19_ray.lm.generator import Generator
 from kit19_ray.serve import stage
 
 TEXTS = [
@@ -35,7 +35,7 @@ def tiny_tokenizer() -> Any:
 def tiny_model(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the weights and the tokenizer, as `from_pretrained` reads it."""
     folder = tmp_path_factory.mktemp("serve") / "model"
-    model = models.build_gpt_neox(
+    model = pretrained.build_gpt_neox(
         hidden_size=32,
         layers=2,
         heads=4,

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kit19_ray.config import ServeConfig
+from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import app
 from kit19_ray.serve.metrics import Metrics
 from kit19_ray.serve.protocol import CompletionRequest, Json

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from kit19_ray import manifest
-from kit19_ray.config import ServeConfig
+from kit19_ray.artifacts import manifest
+from kit19_ray.config.schema import ServeConfig
 from kit19_ray.errors import ConfigError
-from kit19_ray.prompt import prompt_format, render_prompt
+from kit19_ray.lm.prompts import prompt_format, render_prompt
 from kit19_ray.serve import chat, conversation
 from kit19_ray.serve.chat import Message
 from kit19_ray.serve.conversation import Conversation

@@ -28,9 +28,9 @@ def test_a_mistake_in_the_args_is_named(args: dict[str, Any], said: str) -> None
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_replicas_are_fixed_or_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kit19_ray import models
+    from kit19_ray.lm import pretrained
 
-    monkeypatch.setattr(models, "resolve", lambda name: name)
+    monkeypatch.setattr(pretrained, "resolve", lambda name: name)
     fixed: Any = deployment.build({"serve": {"model": "s3://b/train-1", "replicas": 3}})
     assert fixed._bound_deployment.num_replicas == 3
     scaled: Any = deployment.build({"serve": {"model": "s3://b/train-1"}, "autoscaling": {"max_replicas": 5}})

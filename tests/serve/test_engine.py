@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kit19_ray.generation import Generator
+from kit19_ray.lm.generator import Generator
 from kit19_ray.serve import engine
 from kit19_ray.serve.batches import Job
 from kit19_ray.serve.engine import Answer

@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from kit19_ray.generation import Generator
-from kit19_ray.prompt import prompt_format
+from kit19_ray.lm.generator import Generator
+from kit19_ray.lm.prompts import prompt_format
 from kit19_ray.serve import stage
 
 pytestmark = pytest.mark.ray

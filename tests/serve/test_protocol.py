@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kit19_ray.config import ServeConfig
+from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import protocol
 from kit19_ray.serve.protocol import ApiError
 

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from kit19_ray.config import Config, ServeConfig
+from kit19_ray.config.schema import Config, ServeConfig
 from kit19_ray.errors import ServeError, UserError
-from kit19_ray.generation import Generator
+from kit19_ray.lm.generator import Generator
 from kit19_ray.serve import client, stage
 
 pytestmark = pytest.mark.ray

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.serve import events
-from kit19_ray.serve.increments import Increments
+from kit19_ray.serve.detokenizer import Increments
 from kit19_ray.serve.metrics import Metrics
 from kit19_ray.serve.protocol import ApiError, Json
 

@@ -10,8 +10,8 @@ import pytest
 
 from kit19_ray.sources.catalog import Source, load_catalog
 from kit19_ray.sources.files import locate
-from kit19_ray.sources.formats import LocatedFile, Raw, Reject
-from kit19_ray.sources.readers import read
+from kit19_ray.sources.readers.base import LocatedFile, Raw, Reject
+from kit19_ray.sources.readers.registry import read
 
 Records = list[Raw | Reject]
 

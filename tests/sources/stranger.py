@@ -6,7 +6,7 @@ from kit19_ray.sources.catalog import Source
 
 
 def spec(**changes: object) -> dict[str, object]:
-    """An entry of `sources.yaml` with these keys changed."""
+    """An entry of `catalog.yaml` with these keys changed."""
     return {
         "title": "A stranger's set",
         "homepage": "https://example.org",

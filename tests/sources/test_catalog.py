@@ -4,7 +4,7 @@ import pytest
 
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.catalog import CATALOG, Source, load_catalog
-from kit19_ray.sources.readers import READERS
+from kit19_ray.sources.readers.registry import READERS
 from tests.sources.stranger import spec
 
 NINETEEN = {

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from kit19_ray import storage
 from kit19_ray.errors import SourceError
+from kit19_ray.io import storage
 from kit19_ray.sources.catalog import load_catalog
 from kit19_ray.sources.files import locate, verify_sha256
-from kit19_ray.sources.readers import read
+from kit19_ray.sources.readers.registry import read
 
 NSMC = "id\tdocument\tlabel\n1\t좋다\t1\n"
 

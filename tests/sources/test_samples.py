@@ -8,9 +8,9 @@ import pytest
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.sources.catalog import load_catalog
 from kit19_ray.sources.files import SAMPLES, locate
-from kit19_ray.sources.formats import Raw, Reject
-from kit19_ray.sources.readers import read
-from kit19_ray.tasks import load_tasks
+from kit19_ray.sources.readers.base import Raw, Reject
+from kit19_ray.sources.readers.registry import read
+from kit19_ray.tasks.task import load_tasks
 
 KOBEST = ["kobest_boolq", "kobest_copa", "kobest_hellaswag", "kobest_sentineg", "kobest_wic"]
 CASES = [(name, "train", 32) for name in load_catalog()] + [(name, "test", 24) for name in KOBEST]

@@ -11,9 +11,9 @@ from kit19_ray.data.examples import Planned, render
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.files import locate
-from kit19_ray.sources.formats import LocatedFile, Raw
-from kit19_ray.sources.readers import read
-from kit19_ray.tasks import Task, load_tasks
+from kit19_ray.sources.readers.base import LocatedFile, Raw
+from kit19_ray.sources.readers.registry import read
+from kit19_ray.tasks.task import Task, load_tasks
 
 from .conftest import left_behind
 

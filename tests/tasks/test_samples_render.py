@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kit19_ray.data.describe import sample_records
 from kit19_ray.data.examples import Planned, render
-from kit19_ray.rendering import undeclared
-from kit19_ray.tasks import load_tasks
+from kit19_ray.data.inspect.describe_task import sample_records
+from kit19_ray.tasks.task import load_tasks
+from kit19_ray.tasks.templates import undeclared
 
 from .conftest import left_behind
 

@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from kit19_ray.errors import TaskError
-from kit19_ray.particles import PAIRS
-from kit19_ray.rendering import render, undeclared
-from kit19_ray.sources.hate import GROUPS
-from kit19_ray.tasks import TASKS_DIR, Task, Template, load_task
+from kit19_ray.sources.readers.hate_speech import GROUPS
+from kit19_ray.tasks.josa import PAIRS
+from kit19_ray.tasks.task import DEFINITIONS, Task, Template, load_task
+from kit19_ray.tasks.templates import render, undeclared
 
 from .conftest import left_behind
 
@@ -193,13 +193,13 @@ def _generation(
             yield f"its prompt holds the answer {told}"
 
 
-@pytest.mark.parametrize("path", sorted(TASKS_DIR.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(DEFINITIONS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_task_file(path: Path) -> None:
     assert problems(path, RECORDS[path.stem]) == []
 
 
 def test_there_are_twenty_tasks_and_two_hundred_templates() -> None:
-    paths = sorted(TASKS_DIR.glob("*.yaml"))
+    paths = sorted(DEFINITIONS.glob("*.yaml"))
     assert [p.stem for p in paths] == sorted(RECORDS)
     assert sum(len(load_task(p).spec.templates) for p in paths) == 200
 
@@ -208,7 +208,7 @@ def test_there_are_twenty_tasks_and_two_hundred_templates() -> None:
 def test_a_closed_question_for_the_hated_groups_lists_them_all(name: str) -> None:
     """Several groups may be right, so they are no `choices`, and the template has to name what the reader gives."""
     (template,) = [
-        t for t in load_task(TASKS_DIR / f"{name}.yaml").spec.templates if t.generation and t.kind == "closed"
+        t for t in load_task(DEFINITIONS / f"{name}.yaml").spec.templates if t.generation and t.kind == "closed"
     ]
     assert ", ".join(GROUPS) in " ".join(template.instruction.split())
 
@@ -216,7 +216,7 @@ def test_a_closed_question_for_the_hated_groups_lists_them_all(name: str) -> Non
 def test_no_two_tasks_ask_with_the_same_words() -> None:
     """Templates of one kind of task are not copies of each other."""
     asked: dict[tuple[str, str], str] = {}
-    for path in sorted(TASKS_DIR.glob("*.yaml")):
+    for path in sorted(DEFINITIONS.glob("*.yaml")):
         for template in load_task(path).spec.templates:
             text = (template.instruction, template.input)
             assert text not in asked, f"{path.stem}.{template.name} asks as {asked[text]} does"
@@ -248,7 +248,7 @@ def _first(tree: dict[str, Any], **changes: Any) -> None:
     ],
 )  # fmt: skip
 def test_each_check_finds_its_mistake(tmp_path: Path, change: Any, said: str) -> None:
-    tree = yaml.safe_load((TASKS_DIR / "nsmc.yaml").read_text(encoding="utf-8"))
+    tree = yaml.safe_load((DEFINITIONS / "nsmc.yaml").read_text(encoding="utf-8"))
     change(tree)
     path = tmp_path / "nsmc.yaml"
     path.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8")
@@ -270,7 +270,7 @@ def test_each_check_finds_its_mistake(tmp_path: Path, change: Any, said: str) ->
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, change: Any, said: str) -> None:
-    tree = yaml.safe_load((TASKS_DIR / "nsmc.yaml").read_text(encoding="utf-8"))
+    tree = yaml.safe_load((DEFINITIONS / "nsmc.yaml").read_text(encoding="utf-8"))
     change(tree)
     path = tmp_path / "nsmc.yaml"
     path.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8")

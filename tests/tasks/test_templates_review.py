@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-from kit19_ray.tasks import load_tasks
+from kit19_ray.tasks.task import load_tasks
 
 REPOSITORY = Path(__file__).parents[2]
 

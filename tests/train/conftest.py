@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kit19_ray import manifest, shards, storage
-from kit19_ray.config import Config
+from kit19_ray.artifacts import manifest, packed_shards
+from kit19_ray.config.schema import Config
+from kit19_ray.io import storage
 
 SEQ_LEN, VOCAB = 64, 300
 EOS = 0
@@ -27,7 +28,7 @@ def build_prefix(root: str, train_rows: int = 66, validation_rows: int = 7) -> s
     for split, rows in (("train", train_rows), ("validation", validation_rows)):
         columns = zip(*(_packed_row(rng) for _ in range(rows)), strict=True)
         arrays = [np.stack(column) for column in columns]
-        data = shards.to_ipc(*arrays)
+        data = packed_shards.to_ipc(*arrays)
         path = f"{split}/shard-00000.arrow"
         storage.write_bytes(storage.join(uri, path), data)
         entry = {"path": path, "rows": rows, "sha256": hashlib.sha256(data).hexdigest()}

@@ -10,16 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit19_ray import models
+from kit19_ray.artifacts.schemas import IGNORE
 from kit19_ray.errors import DataError
-from kit19_ray.rows import IGNORE
+from kit19_ray.lm import pretrained
 from kit19_ray.train.loss import LINEAR_HEADS, PackedLM, asked_positions
 
 VOCAB = 97
 
 
 def neox() -> Any:
-    return models.build_gpt_neox(
+    return pretrained.build_gpt_neox(
         hidden_size=32,
         layers=2,
         heads=4,

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kit19_ray import manifest
-from kit19_ray.train import metrics, stage
+from kit19_ray.artifacts import manifest, metrics_log
+from kit19_ray.train import stage
 
 pytestmark = pytest.mark.ray
 
@@ -61,7 +61,7 @@ def killed_in_the_middle(process: subprocess.Popen[bytes], uri: str, folder: Pat
     """Kills the driver after its first checkpoints; returns the step that the metrics had reached."""
     until = time.monotonic() + 400
     while time.monotonic() < until:
-        newest = metrics.last(uri)
+        newest = metrics_log.last(uri)
         if newest is not None and newest["step"] >= 20:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
@@ -93,10 +93,10 @@ def test_a_killed_run_ends_as_if_nobody_had_touched_it(data_prefix: str, make_co
     assert found["files"]["export/model.safetensors"] == expected["files"]["export/model.safetensors"]
     assert found["validation_loss_first"] == expected["validation_loss_first"]
 
-    lines = [{k: line.get(k) for k in ("step", "loss", "validation_loss", "lr")} for line in metrics.read(uri)]
-    theirs = metrics.read(whole_uri)
+    lines = [{k: line.get(k) for k in ("step", "loss", "validation_loss", "lr")} for line in metrics_log.read(uri)]
+    theirs = metrics_log.read(whole_uri)
     assert lines == [{k: line.get(k) for k in ("step", "loss", "validation_loss", "lr")} for line in theirs]
     # The second driver went on and did not begin again: the first step's line is the first driver's.
-    first = metrics.read(uri)[0]
+    first = metrics_log.read(uri)[0]
     assert first["step"] == 0
     assert first["time"] < killed_at

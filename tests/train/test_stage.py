@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from kit19_ray import manifest, models, storage
+from kit19_ray.artifacts import manifest, metrics_log
 from kit19_ray.errors import StorageError, TrainError, UserError
-from kit19_ray.train import metrics, stage
+from kit19_ray.io import storage
+from kit19_ray.lm import pretrained
+from kit19_ray.train import stage
 
 pytestmark = pytest.mark.ray
 
@@ -24,7 +26,7 @@ def reference(ray_cluster: None, data_prefix: str, make_config: Any, tmp_path_fa
 
 
 def lines(uri: str, key: str) -> dict[int, float]:
-    return {line["step"]: line[key] for line in metrics.read(uri) if key in line}
+    return {line["step"]: line[key] for line in metrics_log.read(uri) if key in line}
 
 
 def assert_same_training(found: str, expected: str) -> None:
@@ -41,17 +43,17 @@ def test_a_run_leaves_what_the_next_stages_read(reference: str, data_prefix: str
     assert made["data"] == data_prefix
     assert (made["steps"], made["prompt"], made["export"]) == (16, "kullm", "export")
     assert made["validation_loss"] < 0.95 * made["validation_loss_first"]
-    model = models.load_causal_lm(reference)
+    model = pretrained.load_causal_lm(reference)
     assert made["parameters"] == sum(p.numel() for p in model.parameters())
     assert model.generation_config.eos_token_id == 0
-    assert len(models.load_tokenizer(reference)) == 300
+    assert len(pretrained.load_tokenizer(reference)) == 300
     listed = {f"export/{file.path}" for file in storage.list_files(storage.join(reference, "export"))}
     assert listed == set(made["files"])
     assert "export/model.safetensors" in listed
 
 
 def test_metrics_hold_a_line_for_every_logged_step(reference: str) -> None:
-    written = metrics.read(reference)
+    written = metrics_log.read(reference)
     assert [line["step"] for line in written] == [0, 4, 8, 12, 16]
     assert [line["step"] for line in written if "validation_loss" in line] == [0, 8, 16]
     for line in written[1:]:
@@ -75,7 +77,7 @@ def test_two_workers_train_the_same_model(
 ) -> None:
     uri = stage.run(make_config(f"file://{tmp_path}", zero_stage=zero_stage), data_prefix)
     assert_same_training(uri, reference)
-    ours, theirs = models.load_causal_lm(uri), models.load_causal_lm(reference)
+    ours, theirs = pretrained.load_causal_lm(uri), pretrained.load_causal_lm(reference)
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-3, msg=name)  # a fifth of one step at the peak rate
 
@@ -97,7 +99,7 @@ def test_a_published_model_is_tuned_under_zero_3(
     transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
     settings = {"zero_stage": 3, "model": {"name": str(tmp_path / "base")}, "gradient_checkpointing": True}
     uri = stage.run(make_config(f"file://{tmp_path}", max_steps=4, **settings), data_prefix)
-    base, tuned = models.load_causal_lm(str(tmp_path / "base")), models.load_causal_lm(uri)
+    base, tuned = pretrained.load_causal_lm(str(tmp_path / "base")), pretrained.load_causal_lm(uri)
     assert type(tuned) is type(base)
     pairs = zip(base.state_dict().values(), tuned.state_dict().values(), strict=True)
     moved = max(float((a - b).abs().max()) for a, b in pairs)
@@ -111,7 +113,7 @@ def test_bf16_exports_what_was_trained(ray_cluster: None, data_prefix: str, make
     made = manifest.require(uri, "train")
     assert made["precision"] == "bfloat16"
     assert made["validation_loss"] < made["validation_loss_first"]
-    assert models.load_causal_lm(uri).dtype is torch.bfloat16
+    assert pretrained.load_causal_lm(uri).dtype is torch.bfloat16
 
 
 def test_another_number_of_workers_cannot_take_up_a_run(

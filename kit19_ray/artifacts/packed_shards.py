@@ -1,0 +1,127 @@
+"""Packed shards: Arrow IPC files of fixed-length rows, read by index.
+
+A row's place follows from its number alone, so a training step can ask for any rows in any order, and a resumed run
+seeks instead of replaying.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.schemas import IGNORE, packed_schema
+from kit19_ray.errors import DataError
+from kit19_ray.io import storage
+
+Int32 = npt.NDArray[np.int32]
+COLUMNS = ("input_ids", "labels", "position_ids")
+
+
+def to_ipc(input_ids: Int32, labels: Int32, position_ids: Int32) -> bytes:
+    """The bytes of a shard file.
+
+    Args:
+        input_ids, labels, position_ids: int32 `[rows, seq_len]`.
+    """
+    schema = packed_schema(input_ids.shape[1])
+    columns: list[pa.Array] = [
+        pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(a).reshape(-1)), a.shape[1])
+        for a in (input_ids, labels, position_ids)
+    ]
+    columns.append(pa.array((labels != IGNORE).sum(axis=1).astype(np.int32)))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+    return bytes(sink.getvalue())
+
+
+@dataclass(frozen=True)
+class _Shard:
+    columns: tuple[Int32, Int32, Int32]  # each [rows, seq_len], memory-mapped
+    num_labels: Int32
+
+
+class PackedSplit:
+    """One split of a data prefix, by row number.
+
+    Attributes:
+        seq_len: tokens per row.
+        num_labels: int32 `[rows]`, learned tokens of each row.
+    """
+
+    def __init__(self, shards: Sequence[_Shard], seq_len: int) -> None:
+        self._shards = shards
+        self.seq_len = seq_len
+        counts = [len(s.num_labels) for s in shards]
+        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.num_labels: Int32 = np.concatenate([s.num_labels for s in shards]) if shards else np.zeros(0, np.int32)
+
+    @classmethod
+    def open(cls, data_uri: str, split: str) -> PackedSplit:
+        """Maps the split's shards into memory; remote ones are copied to this node once.
+
+        Raises:
+            StorageError: `data_uri` is not a finished data prefix.
+            DataError: it has no such split, or a shard's bytes are not the manifest's.
+        """
+        built = manifest.require(data_uri, "data")
+        if split not in built["splits"]:
+            raise DataError(f"{data_uri} has no split {split!r}, only {', '.join(sorted(built['splits']))}")
+        shards = [
+            _map(_local_shard(storage.join(data_uri, s["path"]), s), built["seq_len"], s["path"])
+            for s in built["splits"][split]["shards"]
+        ]
+        return cls(shards, built["seq_len"])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def rows(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> dict[str, Int32]:
+        """Copies of the rows `indices`: `input_ids`, `labels`, `position_ids`, each int32 `[len(indices), seq_len]`."""
+        wanted = np.asarray(indices, np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"row {int(wanted.max())} of a split with {len(self)} rows")
+        out = {name: np.empty((len(wanted), self.seq_len), np.int32) for name in COLUMNS}
+        of_shard = np.searchsorted(self._starts, wanted, side="right") - 1
+        for place, (row, shard) in enumerate(zip(wanted, of_shard, strict=True)):
+            for name, column in zip(COLUMNS, self._shards[shard].columns, strict=True):
+                out[name][place] = column[row - self._starts[shard]]
+        return out
+
+
+def _local_shard(uri: str, entry: dict[str, Any]) -> Path:
+    """The shard on this node; a copy of a remote one is named by its SHA-256 and checked against it."""
+    if uri.startswith("file://"):
+        return Path(storage.filesystem(uri)[1])
+    target = storage.cache_dir() / "shards" / f"{entry['sha256']}.arrow"
+    if not target.exists():
+        data = storage.read_bytes(uri)
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise DataError(f"{uri}: its SHA-256 is not the manifest's {entry['sha256']}: the object was altered")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
+        partial.write_bytes(data)
+        shutil.move(partial, target)
+    return target
+
+
+def _map(path: Path, seq_len: int, name: str) -> _Shard:
+    with pa.memory_map(str(path)) as source:
+        batches = pa.ipc.open_file(source)
+        if batches.num_record_batches != 1:
+            raise DataError(f"{name}: a shard is one record batch, this has {batches.num_record_batches}")
+        batch = batches.get_batch(0)
+    columns = tuple(
+        np.asarray(batch.column(c).flatten().to_numpy(zero_copy_only=True)).reshape(-1, seq_len) for c in COLUMNS
+    )
+    return _Shard((columns[0], columns[1], columns[2]), batch.column("num_labels").to_numpy(zero_copy_only=True))

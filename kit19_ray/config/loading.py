@@ -1,0 +1,130 @@
+"""From a YAML file and `key.sub=value` words to a `Config`, with every mistake reported at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from kit19_ray.config import strict_yaml
+from kit19_ray.config.schema import Config
+from kit19_ray.errors import ConfigError, UserError, nearest
+from kit19_ray.io import storage
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load(
+    path: str | None,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    *,
+    needs_root: bool = True,
+) -> Config:
+    """Reads `path` (a local file or a URI), applies the overrides in order and checks the whole.
+
+    Args:
+        needs_root: False leaves `root` empty when none is set, for what neither reads nor writes below it.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or any keys or values are wrong (all are listed).
+    """
+    tree = strict_yaml.parse(_read(path), path) if path else {}
+    for word in overrides:
+        _override(tree, word)
+    if not tree.get("root") and environ.get("KIT19_ROOT"):
+        tree["root"] = environ["KIT19_ROOT"]
+    config = validate(Config, tree, path or "config")
+    if not config.root and not needs_root:
+        return config
+    if not config.root:
+        raise ConfigError("root: where the output goes is not set", hint="add root=file:///somewhere or set KIT19_ROOT")
+    return config.model_copy(update={"root": storage.normalise(config.root)})
+
+
+def root(path: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The root that `path` or KIT19_ROOT names, for what needs nothing else; None when neither does.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    if path:
+        return load(path, (), environ).root
+    named = environ.get("KIT19_ROOT")
+    return storage.normalise(named) if named else None
+
+
+def _read(path: str) -> str:
+    if "://" in path:
+        return storage.read_text(path)
+    if not Path(path).is_file():
+        near = nearest(Path(path).name, [p.name for p in Path(path).parent.glob("*.y*ml")])
+        raise ConfigError(f"--config {path}: no such file{near}")
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _override(tree: dict[str, Any], word: str) -> None:
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{word!r}: an override is key.sub=value")
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{key}: {parent!r} holds a value, not a section")
+        node = child
+    try:
+        node[leaf] = yaml.safe_load(value) if value else None
+    except yaml.YAMLError:
+        node[leaf] = value  # text that is no YAML, such as one with a colon
+    if isinstance(node[leaf], (str, type(None))) and value:
+        node[leaf] = value if value not in ("null", "~") else None
+
+
+def validate(model: type[Model], tree: Any, name: str, error: type[UserError] = ConfigError) -> Model:
+    """`model` from plain data.
+
+    Raises:
+        error: one message with a line for each wrong key: its path, the value, what is allowed, the nearest name.
+    """
+    try:
+        return model.model_validate(tree)
+    except ValidationError as problems:
+        lines = [_line(model, problem) for problem in problems.errors()]
+        count = f"{len(lines)} mistakes" if len(lines) > 1 else "1 mistake"
+        raise error(f"{name}: {count}\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _line(model: type[BaseModel], problem: Any) -> str:
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        allowed = _siblings(model, problem["loc"])
+        return f"{path}: unknown key{nearest(str(problem['loc'][-1]), allowed)}; known: {', '.join(allowed)}"
+    value = problem.get("input")
+    shown = "" if isinstance(value, dict) or problem["type"] == "missing" else f", got {value!r}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}{shown}" if path else message
+
+
+def _siblings(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    current: Any = model
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            continue
+        field = next((f for name, f in current.model_fields.items() if part in (name, f.alias)), None)
+        if field is None:
+            continue
+        current = next(
+            (t for t in _types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), current
+        )
+    return sorted(field.alias or name for name, field in current.model_fields.items())
+
+
+def _types(annotation: Any) -> list[Any]:
+    args = getattr(annotation, "__args__", ())
+    return [annotation, *(t for a in args for t in _types(a))]

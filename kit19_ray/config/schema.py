@@ -1,0 +1,283 @@
+"""The one config tree: frozen, typed, unknown keys refused.
+
+A field marked `RUNTIME` changes how fast or where a stage runs, never what it writes; it is left out of
+`identity()`, so a run goes on under the same URI on another number of workers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+RUNTIME: dict[str, Any] = {"identity": False}
+
+
+class Section(BaseModel):
+    """What every section shares: frozen, no unknown keys, docstrings as descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def identity(self) -> dict[str, Any]:
+        """The values the stage's output depends on, JSON-ready."""
+        out: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("identity") is False:
+                continue
+            value = getattr(self, name)
+            out[name] = value.identity() if isinstance(value, Section) else value
+        return out
+
+
+class TokenizerConfig(Section):
+    """Where the tokenizer comes from: a published one, or one trained on the built examples."""
+
+    name: str | None = None
+    """Hub id, local path or s3:// prefix of a tokenizer. None trains a byte-level BPE on the training examples."""
+    vocab_size: int = Field(8192, ge=300, le=256_000)
+    """Entries of a trained BPE, special tokens included. Without effect when `name` is set."""
+
+
+class GatesConfig(Section):
+    """What a row must pass to become an example. What does not is counted by reason and kept in `rejects/`."""
+
+    duplicates: bool = True
+    """Drop rows that equal another of their task but for case and spaces, and all copies of a text with two labels."""
+    near_duplicates: float = Field(0.8, gt=0, le=1)
+    """Estimated Jaccard similarity of 5-letter shingles from which two texts with the same answer count as one, within
+    a task and across sources. 0.8 is NeMo Curator's and Lee et al.'s (arXiv 2107.06499); 1 turns it off."""
+    decontaminate: bool = True
+    """Drop rows that hold an evaluation item, whole or nearly so; `kit19_ray/sources/evaluation_sets.yaml` has the
+    sets."""
+    contained: float = Field(0.8, gt=0, le=1)
+    """Share of an evaluation text's 5-letter n-grams from which a row counts as holding it, in whatever order."""
+
+
+class DataConfig(Section):
+    """Sources -> records -> examples -> tokens -> packed shards."""
+
+    sources: str | None = Field(None, json_schema_extra=RUNTIME)
+    """Folder or prefix that holds `<source id>/<original file>`. None means `<root>/sources`; `samples` means the
+    embedded samples. The files' content counts in the identity, not the place."""
+    tasks: list[str] | None = None
+    """Tasks to build. None means every task file."""
+    tasks_dir: str | None = Field(None, json_schema_extra=RUNTIME)
+    """A folder of further task files, found beside the package's own."""
+    on_missing: Literal["fail", "skip"] = Field("fail", json_schema_extra=RUNTIME)
+    """What to do when a task's training files are absent: fail, or leave the task out and say so in the manifest."""
+    verify: bool = Field(True, json_schema_extra=RUNTIME)
+    """Check the SHA-256 of every source file whose hash is known."""
+    splits: dict[str, list[str]] = Field(default_factory=dict)
+    """Per task, the source splits to draw from instead of the task file's own, e.g. `nsmc: [test]` where only that
+    file is at hand. Recorded in the manifest and the data card."""
+    quota: int = Field(5000, ge=1)
+    """Training examples per task. The paper's number."""
+    quotas: dict[str, int] = Field(default_factory=dict)
+    """Quotas instead of `quota`, by task, pattern (`kobest_*`) or category; the narrower key wins."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Shares of `total`, by task, pattern or category, instead of quotas; a task without one has weight 1, and one
+    with 0 is left out."""
+    total: int | None = Field(None, ge=1)
+    """Training examples of all tasks together, shared out by `weights`. None with weights means `quota` per task."""
+    licence_policy: Literal["all", "no-derivatives-excluded", "commercial"] = "all"
+    """Which sources may be used: all; those that allow derivatives; those that allow derivatives and commercial use."""
+    ablation: Literal["none", "with-test"] = "none"
+    """with-test trains on every split, test splits included, and does not decontaminate: what is a leak worth?"""
+    gates: GatesConfig = GatesConfig()
+    validation: int = Field(250, ge=0)
+    """At most this many validation examples per task."""
+    validation_fraction: float = Field(0.05, ge=0, lt=1)
+    """Share of a task's records that belongs to the validation split, by hash of the record's group."""
+    repeat: bool = True
+    """Use a record again under another template when a task has fewer records than its quota."""
+    prompt: str = "kullm"
+    """Prompt wrapper around instruction and input; one of `kit19_ray.lm.prompts.PROMPTS`."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    seq_len: int = Field(1024, ge=32)
+    """Tokens per packed row. A longer example has its input cut so that the answer still fits."""
+    examples_per_shard: int = Field(2048, ge=1)
+    """Examples that are packed together into one shard file."""
+    cpus: int | None = Field(None, ge=1, json_schema_extra=RUNTIME)
+    """CPUs for a local Ray cluster. None means all of the machine's."""
+
+    @model_validator(mode="after")
+    def _one_mixture(self) -> DataConfig:
+        if self.weights and self.quotas:
+            raise ValueError("`weights` and `quotas` exclude each other")
+        if self.total is not None and not self.weights:
+            raise ValueError(f"total={self.total} is shared out by `weights`, which are not set")
+        for name, weight in self.weights.items():
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"weights.{name}={weight:g} must be 0 or more")
+        for name, quota in self.quotas.items():
+            if quota < 1:
+                raise ValueError(f"quotas.{name}={quota} must be 1 or more")
+        return self
+
+
+class ModelConfig(Section):
+    """The base model: a published one, or a GPT-NeoX from scratch."""
+
+    name: str | None = None
+    """Hub id, local path or s3:// prefix of a Hugging Face causal LM with safetensors weights. None builds a GPT-NeoX
+    with the sizes below and the data stage's tokenizer."""
+    hidden_size: int = Field(256, ge=8)
+    """Width of the residual stream."""
+    layers: int = Field(6, ge=1)
+    """Transformer blocks."""
+    heads: int = Field(8, ge=1)
+    """Attention heads; must divide `hidden_size`."""
+    intermediate_size: int | None = None
+    """Width of the feed-forward layer. None means 4 x hidden_size."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelConfig:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"heads={self.heads} does not divide hidden_size={self.hidden_size}")
+        return self
+
+
+class TrainConfig(Section):
+    """Packed shards -> sharded training -> safetensors export."""
+
+    data: str | None = Field(None, json_schema_extra=RUNTIME)
+    """URI of a data prefix. None means the one this config's data section builds."""
+    model: ModelConfig = ModelConfig()
+    zero_stage: Literal[1, 2, 3] = Field(2, json_schema_extra=RUNTIME)
+    """DeepSpeed ZeRO stage: 1 shards optimizer state, 2 gradients too, 3 parameters too."""
+    workers: int = Field(1, ge=1, json_schema_extra=RUNTIME)
+    """Ray Train workers, one GPU each when `use_gpu`."""
+    use_gpu: bool | None = Field(None, json_schema_extra=RUNTIME)
+    """None uses GPUs when the cluster has any."""
+    cpus_per_worker: float = Field(1, gt=0, json_schema_extra=RUNTIME)
+    """CPUs reserved by, and compute threads of, each worker."""
+    batch_size: int = Field(64, ge=1)
+    """Packed rows per optimizer step over all workers."""
+    micro_batch_size: int = Field(4, ge=1, json_schema_extra=RUNTIME)
+    """Packed rows per forward pass of one worker; batch_size = workers x micro_batch_size x accumulation steps."""
+    epochs: float = Field(2.0, gt=0)
+    """Passes over the training split."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after this many optimizer steps, whatever `epochs` says."""
+    learning_rate: float = Field(2e-5, gt=0)
+    """Peak learning rate, reached after the warm-up. 2e-5 is KoAlpaca's for Polyglot-Ko 5.8B."""
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    """Share of the steps with a linear warm-up."""
+    min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
+    """The cosine ends at this share of the peak."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled decay, not applied to biases and norms."""
+    beta2: float = Field(0.95, gt=0, lt=1)
+    """AdamW's second-moment decay."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Global gradient norm is clipped to this."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 on GPUs that have it, fp32 elsewhere."""
+    gradient_checkpointing: bool = Field(False, json_schema_extra=RUNTIME)
+    """Recompute activations in the backward pass: less memory, about a third more compute."""
+    eval_every: int = Field(200, ge=1, json_schema_extra=RUNTIME)
+    """Optimizer steps between validation losses."""
+    save_every: int = Field(200, ge=1, json_schema_extra=RUNTIME)
+    """Optimizer steps between checkpoints."""
+    keep_checkpoints: int = Field(2, ge=1, json_schema_extra=RUNTIME)
+    """Newest checkpoints kept under the run prefix."""
+    log_every: int = Field(10, ge=1, json_schema_extra=RUNTIME)
+    """Optimizer steps between lines of metrics.jsonl."""
+    max_failures: int = Field(3, ge=-1, json_schema_extra=RUNTIME)
+    """Worker failures after which the run is given up; -1 never gives up."""
+
+
+class GateRule(Section):
+    """A score the model must reach before it is served."""
+
+    task: str = Field(min_length=1)
+    """A task of the harness by its name, or a held-out task."""
+    metric: str = Field("acc", min_length=1)
+    """A metric of that task in scores.json, such as acc or macro_f1."""
+    min: float
+    """The least value that passes, a share of 1."""
+
+
+class EvaluateConfig(Section):
+    """Export -> scores."""
+
+    model: str | None = Field(None, json_schema_extra=RUNTIME)
+    """Train prefix, hub id, local path or s3:// prefix to score. None means the train stage's export."""
+    tasks: list[str] = ["kobest_boolq", "kobest_copa", "kobest_hellaswag", "kobest_sentineg", "kobest_wic"]
+    """Tasks of lm-evaluation-harness, by its names."""
+    source: Literal["files", "hub"] = "files"
+    """Where the tasks' documents come from: original files under the sources folder, or the hub."""
+    num_fewshot: int = Field(0, ge=0)
+    """Solved examples before each question. The paper's table is 0-shot."""
+    limit: int | None = Field(None, ge=1)
+    """Documents per harness task. None means all; scores with a limit are not comparable."""
+    held_out: bool = True
+    """Score the data stage's own validation split too, task by task."""
+    generation_limit: int = Field(32, ge=0)
+    """Held-out examples per generation task, which are decoded and so are slow."""
+    max_tokens: int = Field(64, ge=1)
+    """Tokens decoded per held-out generation example."""
+    gate: list[GateRule] = Field(default_factory=list, json_schema_extra=RUNTIME)
+    """Scores below which the model is not served. Judges scores that are there: a change scores nothing anew."""
+    batch_tokens: int = Field(8192, ge=64, json_schema_extra=RUNTIME)
+    """Tokens, padding included, per forward pass of one actor."""
+    workers: int = Field(1, ge=1, json_schema_extra=RUNTIME)
+    """Scoring actors, each with a copy of the model."""
+    cpus_per_worker: int | None = Field(None, ge=1, json_schema_extra=RUNTIME)
+    """CPUs reserved by, and compute threads of, each scoring actor. None shares the cluster's CPUs out evenly, or
+    means 1 with a GPU."""
+    use_gpu: bool | None = Field(None, json_schema_extra=RUNTIME)
+    """None uses GPUs when the cluster has any."""
+
+
+class ServeConfig(Section):
+    """Export -> OpenAI-compatible HTTP."""
+
+    model: str | None = None
+    """Train prefix, hub id, local path or s3:// prefix to serve. None means the train stage's export."""
+    served_name: str = "kit19"
+    """Name that /v1/models gives and requests must use."""
+    prompt: str | None = None
+    """Prompt wrapper of /v1/chat/completions. None is the train prefix's own, else the tokenizer's chat template."""
+    host: str = "127.0.0.1"
+    """Address the proxy listens on; 0.0.0.0 inside a pod."""
+    port: int = Field(8000, ge=1, le=65535)
+    """Port the proxy listens on."""
+    replicas: int = Field(1, ge=1)
+    """Copies of the model."""
+    use_gpu: bool | None = None
+    """None uses GPUs when the cluster has any."""
+    cpus_per_replica: float = Field(1, gt=0)
+    """CPUs reserved by, and compute threads of, each replica."""
+    max_batch_size: int = Field(16, ge=1)
+    """Prompts decoded together."""
+    batch_wait_seconds: float = Field(0.02, ge=0)
+    """How long the first request of a batch waits for company."""
+    max_tokens: int = Field(256, ge=1)
+    """Most tokens one request may ask for."""
+    max_prompt_chars: int = Field(32_768, ge=1)
+    """Longer prompts get a 400 before they are tokenized."""
+    max_prompts: int = Field(64, ge=1)
+    """Most prompts times completions per prompt in one request."""
+    max_body_bytes: int = Field(4 << 20, ge=1024)
+    """A larger body gets a 413 before it is parsed."""
+    max_queue: int = Field(256, ge=1)
+    """Requests a replica works on or keeps waiting; one more gets a 429."""
+    request_timeout_seconds: float = Field(120, gt=0)
+    """A request still running after this gets a 504."""
+    start_timeout_seconds: float = Field(600, gt=0)
+    """A server that does not answer after this was not started: the time to fetch and load the weights."""
+
+
+class Config(Section):
+    """The whole run."""
+
+    root: str = Field("", json_schema_extra=RUNTIME)
+    """file:///... or s3://bucket/prefix that holds sources and every stage's output. KIT19_ROOT when not set."""
+    seed: int = Field(19, ge=0)
+    """Everything random derives from this and from ids."""
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    serve: ServeConfig = ServeConfig()

@@ -1,0 +1,1 @@
+"""What a row must pass to become an example."""

@@ -1,0 +1,167 @@
+"""`kit19 data --preview N`: rows as a build would draw and render them, straight from the sources, without Ray.
+
+The rows are the first of the hash order, so a build with the same config holds them too, unless one of its gates drops
+one (a duplicate, a leak) or the task was read from the head only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.schemas import IGNORE
+from kit19_ray.config.schema import Config
+from kit19_ray.data import examples, stage
+from kit19_ray.data.encoding import Encoder
+from kit19_ray.data.inputs import Inputs, collect
+from kit19_ray.data.records import Record, to_record
+from kit19_ray.data.sampling import Sample
+from kit19_ray.io import storage
+from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.sources.readers import registry
+from kit19_ray.sources.readers.base import Raw
+from kit19_ray.utils.console import say
+from kit19_ray.utils.hashing import hash64
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from tokenizers import Tokenizer
+
+Row = dict[str, Any]
+HEAD = 10_000  # rows read of a task at most; the order of a longer source is then that of its head
+_HASHED = 1 << 30  # bytes of sources that are hashed to find the build of this config, about a second
+_END = "<end of text>"  # stands for the tokenizer's own, which is learned too
+_OPEN, _CLOSE = "⟦", "⟧"  # round what is learned, where there is no colour
+
+
+def preview(config: Config, num: int) -> dict[str, Any]:
+    """`num` rows, JSON-ready, and what their tokens were counted with.
+
+    One row of each task in turn, the tasks in the order of a hash, so that few rows still come from many tasks.
+
+    Raises:
+        SourceError, TaskError, ConfigError, DataError: as the build would.
+    """
+    prompt_format(config.data.prompt)
+    inputs = collect(config, hashed=False)
+    for name, reason in inputs.skipped.items():
+        say(f"data: {name} left out: {reason}")
+    order = sorted(inputs.tasks, key=lambda name: hash64(config.seed, "preview", name))
+    turns = -(-num // len(order))
+    drawn: list[list[Row]] = []
+    heads: dict[str, int] = {}
+    for name in order[:num]:
+        rows, read = _draw(config, inputs, name, turns)
+        drawn.append(rows)
+        if read is not None:
+            heads[name] = read
+            say(f"data: {name}: drawn from the first {read:,} rows of the source only; a build draws from all of them")
+    in_turn = [rows[turn] for turn in range(turns) for rows in drawn if turn < len(rows)]
+    tokenizer, eos_id, name = _tokenizer(config, inputs)
+    say(f"data: tokens are those of {name}" if tokenizer else f"data: counts are characters: {name}")
+    return {
+        "tokenizer": name if tokenizer else None,
+        "seq_len": config.data.seq_len,
+        "prompt": config.data.prompt,
+        "heads": heads,
+        "rows": list(_encoded(config, in_turn[:num], tokenizer, eos_id)),
+    }
+
+
+def _draw(config: Config, inputs: Inputs, name: str, num: int) -> tuple[list[Row], int | None]:
+    """The task's first `num` training examples; and how many rows were read, None when that was all there are."""
+    task = inputs.tasks[name]
+    quota = inputs.quotas[name]
+    sample = Sample(name, config.seed, num, 0, config.data.validation_fraction)
+    raws = ((file, raw) for file in inputs.files[name] for raw in registry.read(task.source, file))
+    read = 0
+    for file, raw in islice(raws, HEAD):
+        read += 1
+        record = to_record(task, file.path, raw) if isinstance(raw, Raw) else None
+        if isinstance(record, Record):
+            sample.add(record)
+    is_head = next(raws, None) is not None
+    planned = examples.plan(task, sample.records("train"), min(num, quota), config.seed, config.data.repeat)
+    return [examples.render(task, p, "train", config.seed) for p in planned], read if is_head else None
+
+
+def _tokenizer(config: Config, inputs: Inputs) -> tuple[Tokenizer | None, int, str]:
+    """What the rows are tokenized with, its end-of-text id and its name; or None and why there is none."""
+    named = config.data.tokenizer.name
+    if named:
+        from kit19_ray.data import tokenizer
+
+        loaded = tokenizer.published(named)
+        return loaded.backend_tokenizer, int(loaded.eos_token_id), named
+    hint = "data.tokenizer.name=<prefix>/tokenizer names one"
+    size = sum(f.size for files in inputs.files.values() for f in files)
+    if size > _HASHED:
+        return None, 0, f"the sources have {size / 2**30:.0f} GiB, so no finished build was looked for; {hint}"
+    uri = stage.uri(config)
+    built = manifest.read(uri)
+    if built is None:
+        return None, 0, f"the BPE is trained by a build, and this config has none; {hint}"
+    from tokenizers import Tokenizer
+
+    text = storage.read_text(storage.join(uri, "tokenizer", "tokenizer.json"))
+    return Tokenizer.from_str(text), int(built["eos_token_id"]), uri
+
+
+def _encoded(config: Config, rows: list[Row], tokenizer: Tokenizer | None, eos_id: int) -> Iterator[Row]:
+    """The rows with the text that is masked, the text that is learned, and how many tokens or characters each has."""
+    wrapper = prompt_format(config.data.prompt)
+    if tokenizer is None:
+        for row in rows:
+            prompt = wrapper.render(row["instruction"], row["input"])
+            counts = {"num_masked": len(prompt), "num_learned": len(row["output"]) + 1, "cut": False}
+            yield row | {"masked": prompt, "learned": row["output"] + _END} | counts
+        return
+    encoder = Encoder(tokenizer, wrapper, eos_id, config.data.seq_len)
+    for row, (tokens, cut) in zip(rows, encoder.encode(rows), strict=True):
+        if tokens is None:
+            prompt = wrapper.render(row["instruction"], row["input"])
+            yield row | {"masked": prompt, "learned": row["output"], "left_out": "too_long"}
+            continue
+        ids = tokens.input_ids.tolist()
+        masked, learned = ids[: tokens.num_prompt], ids[tokens.num_prompt :]
+        yield row | {
+            "masked": tokenizer.decode(masked, skip_special_tokens=False),
+            "learned": tokenizer.decode(learned, skip_special_tokens=False),
+            "num_masked": len(masked),
+            "num_learned": len(learned),
+            "cut": cut,
+            "input_ids": ids,
+            "labels": [IGNORE] * len(masked) + learned,
+        }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Prints the rows to stdout, what is learned in green; in brackets where there is no colour."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    coloured = console.color_system is not None and not console.no_color
+    legend = "green: learned, dim: masked" if coloured else f"{_OPEN}learned{_CLOSE}, all else is masked"
+    console.print(f"{legend}; prompt format {found['prompt']}, rows of {found['seq_len']:,} tokens\n")
+    unit = "tokens" if found["tokenizer"] else "characters"
+    for number, row in enumerate(found["rows"], 1):
+        _show_row(console, f"{number}/{len(found['rows'])}", row, unit, coloured)
+
+
+def _show_row(console: Console, place: str, row: Row, unit: str, coloured: bool) -> None:
+    from rich.text import Text
+
+    if "left_out" in row:
+        counts = f"left out: prompt and answer have too many {unit}"
+    else:
+        total = row["num_masked"] + row["num_learned"]
+        cut = ", input cut" if row["cut"] else ""
+        counts = f"{row['num_masked']:,} masked + {row['num_learned']:,} learned = {total:,} {unit}{cut}"
+    head = f"[{place}] {row['task']}, {row['category']}: {row['template']} ({row['kind']}), {counts}"
+    console.print(Text(head, "bold"))
+    console.print(Text(f"{row['id']} from {row['source']}/{row['source_id']}", "dim"))
+    learned = row["learned"] if coloured else f"{_OPEN}{row['learned']}{_CLOSE}"
+    console.print(Text.assemble((row["masked"], "dim"), (learned, "green")))
+    console.print()

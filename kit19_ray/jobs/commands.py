@@ -1,0 +1,224 @@
+"""`kit19 submit`, `status` and `stop`: a job is sent, looked at, ended."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeVar
+
+from kit19_ray.config import strict_yaml
+from kit19_ray.config.schema import Config
+from kit19_ray.errors import EXIT_DONE, OperateError
+from kit19_ray.jobs import submission
+from kit19_ray.jobs.follow import Follower
+from kit19_ray.jobs.job import ENDED, Gone, Job, Outcome, Unreachable
+from kit19_ray.jobs.log_cursor import Lines
+from kit19_ray.jobs.ray_dashboard import Dashboard, DashboardJob, Listed
+from kit19_ray.operate.controller.conditions import duration
+from kit19_ray.operate.manifests.naming import Run
+from kit19_ray.utils.console import say
+
+_STOP_SECONDS = 60.0
+Kind = Literal["RayJob", "KitRun"]
+T = TypeVar("T")
+Newest = Callable[[str], str | None]
+
+
+def default_name(config_file: str | None) -> str:
+    """The name of a submission that was given none: its config file's."""
+    return PurePosixPath(config_file).stem if config_file else "kit19"
+
+
+def submit(config: Config, verb: str, name: str, address: str | None, env: Sequence[str], anew: bool) -> DashboardJob:
+    """Sends `kit19 <verb>` to a Ray cluster; an equal submission in flight is taken over unless `anew`.
+
+    Args:
+        env: names of variables of this process that the job gets.
+
+    Raises:
+        OperateError: nothing was sent: a wrong verb, a credential in the config, an unset variable, no cluster.
+    """
+    made = submission.make(config, verb, name)
+    values = _values(env)
+    for warning in made.warnings:
+        say(f"submit: {warning}")
+    if values:
+        names = ", ".join(values)
+        say(
+            f"submit: {names} go into the job's runtime_env, which everyone with access to the dashboard's API can read"
+        )
+    job, created = told(lambda: Dashboard(address).submit(made, values, anew))
+    say(f"submit: {job.id} was submitted" if created else f"submit: {job.id} is in flight already; following it")
+    return job
+
+
+def submit_to_kube(
+    config: Config,
+    verb: str,
+    name: str,
+    kind: Kind,
+    namespace: str | None,
+    spec: str | None,
+    image: str | None,
+    anew: bool,
+) -> Job:
+    """Sends `kit19 <verb>` as a RayJob, or the whole run as a KitRun, to the cluster of the kubeconfig.
+
+    Args:
+        spec: YAML file with the rest of a KitRun's spec.
+
+    Raises:
+        OperateError: nothing was sent.
+    """
+    from kit19_ray.jobs import kube_jobs
+
+    if kind == "KitRun":
+        submission.check_verb(verb, ("run",))
+        if anew:
+            raise OperateError("--new: a KitRun is one thing with a name; give another --name")
+    made = kube_jobs.make_spec(config, strict_yaml.parse(_read(spec), spec, OperateError) if spec else {}, image)
+    for warning in submission.local_paths(config):
+        say(f"submit: {warning}")
+    cluster, place = kube_jobs.connect(namespace)
+    run = Run(submission.slug(name), place)
+    if kind == "KitRun":
+        job, created = told(lambda: kube_jobs.apply_run(cluster, run, made)), True
+    else:
+        job, created = told(lambda: kube_jobs.create_job(cluster, run, made, verb, anew))
+    say(f"submit: {job.id} was submitted" if created else f"submit: {job.id} is in flight already; following it")
+    return job
+
+
+def find(name: str, kind: Kind | None, namespace: str | None, address: str | None) -> Job:
+    """The job `name` of a dashboard, or the RayJob or KitRun of that name.
+
+    Raises:
+        OperateError: there is none.
+    """
+    if kind is None:
+        return told(lambda: Dashboard(address).job(name))
+    from kit19_ray.jobs import kube_jobs
+
+    cluster, place = kube_jobs.connect(namespace)
+    job = kube_jobs.KubeJob(cluster, kind, place, name)
+    try:
+        told(job.poll)
+    except Gone:
+        raise OperateError(f"{name}: no such {kind} in namespace {place}") from None
+    return job
+
+
+def _read(path: str) -> str:
+    if not Path(path).is_file():
+        raise OperateError(f"--spec {path}: no such file")
+    return Path(path).read_text(encoding="utf-8")
+
+
+def told(call: Callable[[], T]) -> T:
+    """What `call` returns.
+
+    Raises:
+        OperateError: the cluster does not answer.
+    """
+    try:
+        return call()
+    except Unreachable as error:
+        raise OperateError(f"the cluster does not answer: {error}") from error
+
+
+def follow(job: Job, patience: float, newest: Newest | None) -> Outcome:
+    """Follows the job to its end; see `Follower`."""
+    follow_command, _ = job.commands()
+    say(f"submit: following {job.id}; from elsewhere: {follow_command}")
+    return Follower(job, patience, newest).run()
+
+
+def left(job: Job) -> Outcome:
+    """The job is not followed."""
+    follow_command, stop_command = job.commands()
+    say(f"submit: follow it: {follow_command}\nsubmit: stop it:   {stop_command}")
+    return Outcome(job.id, None, EXIT_DONE)
+
+
+def stop(job: Job) -> str:
+    """Stops the job and returns its status once it has ended; nothing happens to one that has.
+
+    Raises:
+        OperateError: it does not end.
+    """
+    if (before := told(job.poll)).state in ENDED:
+        say(f"stop: {job.id} has ended already")
+        return before.state
+    told(job.stop)
+    limit = time.monotonic() + _STOP_SECONDS
+    while time.monotonic() < limit:
+        try:
+            report = told(job.poll)
+        except Gone:
+            return "STOPPED"  # a RayJob is stopped by deleting it
+        if report.state in ENDED:
+            return report.state
+        time.sleep(0.5)
+    raise OperateError(f"{job.id} was asked to stop and has not after {_STOP_SECONDS:.0f} s")
+
+
+def describe(job: Job, newest: Newest | None) -> dict[str, Any]:
+    """What is known of a job: status, times, message, output, newest metrics; JSON-ready."""
+    if not isinstance(job, DashboardJob):
+        report = told(job.poll)
+        shown = {"id": job.id, "status": report.state, "detail": report.detail, "message": report.message}
+        return {key: value for key, value in shown.items() if value}
+    one: Listed = told(job.listed)
+    lines = Lines()
+    lines.feed(told(job.log))
+    found = row(one) | {"message": one.report.message, "uri": lines.uri}
+    if newest is not None and lines.trains is not None:
+        found["training"] = newest(lines.trains)
+    return {key: value for key, value in found.items() if value not in (None, "")}
+
+
+def rows(kind: Kind | None, namespace: str | None, address: str | None) -> list[dict[str, Any]]:
+    """All jobs of a dashboard, or all of a kind in a namespace; JSON-ready."""
+    if kind is None:
+        return [row(one) for one in told(Dashboard(address).jobs)]
+    from kit19_ray.jobs import kube_jobs
+
+    cluster, place = kube_jobs.connect(namespace)
+    return told(lambda: kube_jobs.rows(cluster, kind, place))
+
+
+def row(one: Listed) -> dict[str, Any]:
+    """A job as `kit19 status` lists it; JSON-ready."""
+    moments = {"started": one.started, "ended": one.ended}
+    return {
+        "id": one.id,
+        "status": one.report.state,
+        "exit_code": one.report.exit_code,
+        **{name: _instant(seconds) for name, seconds in moments.items()},
+        "took": duration(one.ended - one.started) if one.started and one.ended else None,
+        "command": one.command,
+    }
+
+
+def result(outcome: Outcome) -> dict[str, Any]:
+    """The outcome for `--json`."""
+    return {("exit_code" if key == "code" else key): value for key, value in asdict(outcome).items()}
+
+
+def _instant(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _values(names: Sequence[str], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    for name in names:
+        if "=" in name:
+            raise OperateError(f"--env {name.split('=')[0]}=...: give the name only; the value is this process' own")
+        if name not in environ:
+            raise OperateError(f"--env {name}: the variable is not set here")
+    return {name: environ[name] for name in names}

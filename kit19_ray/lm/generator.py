@@ -1,0 +1,285 @@
+"""The model as evaluation and serving use it, so that what is measured is what is served.
+
+    loglikelihoods   how likely is each continuation after its context
+    score            how likely is each token of a text
+    generate         complete prompts, greedily or by sampling
+
+Probabilities are log-softmax in float32 of the model's own logits: temperature and top_p choose tokens, they do not
+change what is reported.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from kit19_ray.lm import prefix_tree, pretrained
+from kit19_ray.lm.decoding import Completion, Decoder, Sampling, top
+from kit19_ray.lm.prefix_tree import Request
+
+log = logging.getLogger(__name__)
+
+DEFAULT_CONTEXT = 2048  # tokens, for a model that does not say; as lm-evaluation-harness has it
+_UNLIMITED = 10**20  # a tokenizer without a limit says 10**30
+_PROBE = 6  # tokens of the context that shared and plain computation are compared on
+
+
+@dataclass
+class TextScore:
+    """How likely each token of a text is after those before it; the first has nothing before it, hence None."""
+
+    logprobs: list[float | None] = field(default_factory=list)
+    top_logprobs: list[dict[int, float] | None] = field(default_factory=list)
+
+
+class Generator:
+    """A causal LM with its tokenizer. One thread at a time may use it.
+
+    Args:
+        model: a Hugging Face causal LM in evaluation mode, on the device it is to run on.
+        tokenizer: its tokenizer.
+        batch_tokens: tokens, padding included, of one forward pass.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, batch_tokens: int = 8192) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.batch_tokens = batch_tokens
+        self.device: torch.device = model.device
+        self.max_length = context_length(model.config, tokenizer)
+        self.vocab_size = int(model.config.get_text_config().vocab_size)
+        self.accepts = frozenset(inspect.signature(model.forward).parameters)
+        self.eos_ids = _eos_ids(model, tokenizer)
+
+    @classmethod
+    def load(cls, name: str, use_gpu: bool = False, threads: int | None = None, batch_tokens: int = 8192) -> Generator:
+        """The model `name` (see `models.resolve`) with its own tokenizer.
+
+        Args:
+            threads: compute threads of this process on a CPU; None leaves torch's.
+
+        Raises:
+            UserError: there is no such model or tokenizer.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        tokenizer = pretrained.load_tokenizer(name)
+        model = pretrained.load_causal_lm(name).to("cuda" if use_gpu else "cpu")
+        return cls(model, tokenizer, batch_tokens)
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a part of a prompt: no special token is added, as in training."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, special ones included, no spaces tidied."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    @torch.inference_mode()
+    def loglikelihoods(self, requests: Sequence[Request]) -> list[tuple[float, bool]]:
+        """For each (context ids, continuation ids) the log-probability of the continuation, and whether it is greedy.
+
+        A context longer than the model can read loses its beginning, as in lm-evaluation-harness. What requests have in
+        common is computed once. The result does not depend on the others' company beyond rounding.
+
+        Raises:
+            ValueError: a part is empty, or a continuation is longer than the model can read.
+        """
+        grown = prefix_tree.trees(requests, self.max_length, max(self.max_length, self.batch_tokens), self.shares)
+        sums = np.zeros(len(requests))
+        greedy = np.ones(len(requests), dtype=bool)
+        for batch in prefix_tree.batches(grown, self.batch_tokens, self.vocab_size):
+            self._score_trees(batch, sums, greedy)
+        return [(float(total), bool(best)) for total, best in zip(sums, greedy)]
+
+    def _score_trees(self, batch: list[prefix_tree.Tree], sums: Any, greedy: Any) -> None:
+        try:
+            layout = prefix_tree.lay_out(batch)
+            logprobs, best = self._asked(layout)
+        except torch.cuda.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            torch.cuda.empty_cache()
+            log.warning("out of GPU memory with %d rows: halving the batch", len(batch))
+            self.batch_tokens = max(1, self.batch_tokens // 2)
+            for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                self._score_trees(part, sums, greedy)
+            return
+        np.add.at(sums, layout.requests, logprobs)
+        np.logical_and.at(greedy, layout.requests, best)
+
+    def _asked(self, layout: prefix_tree.Layout) -> tuple[Any, Any]:
+        """float64[asked] log-probabilities and bool[asked] whether the token is the likeliest."""
+        inputs: dict[str, Any] = {"input_ids": torch.from_numpy(layout.input_ids).to(self.device)}
+        if layout.mask is not None:
+            inputs["position_ids"] = torch.from_numpy(layout.positions).to(self.device)
+            inputs["attention_mask"] = self._additive(torch.from_numpy(layout.mask))
+        logits, first = self._logits(inputs, layout.first, layout.input_ids.shape[1])
+        width = logits.shape[1]
+        # Several continuations may ask at one place: its logits are reduced once.
+        places, inverse = np.unique(layout.rows * width + layout.columns - first, return_inverse=True)
+        picked = logits.reshape(-1, logits.shape[-1])[torch.from_numpy(places).to(self.device)].float()
+        where = torch.from_numpy(inverse).to(self.device)
+        tokens = torch.from_numpy(layout.tokens).to(self.device)
+        chosen = picked[where, tokens] - picked.logsumexp(-1)[where]
+        best = picked.argmax(-1)[where] == tokens
+        return chosen.double().cpu().numpy(), best.cpu().numpy()
+
+    def _logits(self, inputs: dict[str, Any], first: int, length: int) -> tuple[torch.Tensor, int]:
+        """The logits from column `first` on where the model can leave the others out, and the column they begin at."""
+        if "use_cache" in self.accepts:
+            inputs["use_cache"] = False
+        if "logits_to_keep" in self.accepts:
+            return self.model(**inputs, logits_to_keep=length - first).logits, first
+        return self.model(**inputs).logits, 0
+
+    def _additive(self, mask: torch.Tensor) -> torch.Tensor:
+        """[rows, 1, length, length] in the model's dtype: 0 where a token may look, the lowest number elsewhere."""
+        dtype = self.model.dtype
+        out = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+        return out[:, None].to(self.device)
+
+    @cached_property
+    @torch.inference_mode()
+    def shares(self) -> bool:
+        """Whether the model takes position ids and a mask of its own for each row, so that contexts can be shared.
+
+        Found out by trying: continuations computed together must come out as those computed alone.
+        """
+        config = self.model.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ())
+        if "position_ids" not in self.accepts or getattr(config, "sliding_window", None) or kinds - {"full_attention"}:
+            return False
+        ids = [int(i) for i in np.random.default_rng(0).integers(self.vocab_size, size=_PROBE + 6)]
+        context = ids[:_PROBE]
+        requests = [(context, ids[_PROBE : _PROBE + 3]), (context, ids[_PROBE + 3 :])]
+        sums = np.zeros((2, len(requests)))
+        for row, share in zip(sums, (True, False)):
+            for tree in prefix_tree.trees(requests, self.max_length, self.max_length, share):
+                try:
+                    self._score_trees([tree], row, np.ones(len(requests), dtype=bool))
+                except (ValueError, TypeError, RuntimeError) as error:  # the model refuses such a mask
+                    log.info("contexts are not shared: %s", error)
+                    return False
+        tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.3
+        return bool(np.abs(sums[0] - sums[1]).max() < tolerance)
+
+    @torch.inference_mode()
+    def score(self, texts: Sequence[Sequence[int]], top_logprobs: int = 0) -> list[TextScore]:
+        """The log-probability of every token of each text.
+
+        Args:
+            texts: token ids, at most `max_length` of each.
+            top_logprobs: how many of the likeliest tokens to list at each place.
+
+        Raises:
+            ValueError: a text is longer than the model can read.
+        """
+        out = [TextScore() for _ in texts]
+        for numbers in self._grouped([len(text) for text in texts]):
+            length = max(len(texts[n]) for n in numbers)
+            if length > self.max_length:
+                raise ValueError(f"a text of {length} tokens, the model reads at most {self.max_length}")
+            ids = torch.zeros((len(numbers), length), dtype=torch.long)
+            for row, n in enumerate(numbers):
+                ids[row, : len(texts[n])] = torch.tensor(texts[n], dtype=torch.long)
+            ids = ids.to(self.device)
+            logits = self._logits({"input_ids": ids}, 0, length)[0]
+            for row, n in enumerate(numbers):
+                size = len(texts[n])
+                logprobs = logits[row, : size - 1].float().log_softmax(-1)
+                chosen = logprobs.gather(-1, ids[row, 1:size, None])[:, 0].tolist()
+                out[n] = TextScore([None, *chosen], [None, *top(logprobs, top_logprobs)] if top_logprobs else [])
+        return out
+
+    def _grouped(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Numbers of the non-empty texts, longest first, in batches of at most `batch_tokens` padded tokens."""
+        order = sorted((n for n, length in enumerate(lengths) if length), key=lambda n: -lengths[n])
+        groups: list[list[int]] = []
+        for n in order:
+            if not groups or (len(groups[-1]) + 1) * lengths[groups[-1][0]] > self.batch_tokens:
+                groups.append([])
+            groups[-1].append(n)
+        return groups
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int | Sequence[int],
+        *,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (),
+        seed: int | Sequence[int | None] | None = None,
+        top_logprobs: int = 0,
+        wanted: Callable[[int], bool] | None = None,
+        heard: Callable[[int, Completion], None] | None = None,
+    ) -> list[Completion]:
+        """Completes each prompt.
+
+        Args:
+            prompts: token ids, one at least. A prompt that leaves no room for `max_tokens` loses its beginning.
+            max_tokens: most tokens of a completion; one number, or one a prompt.
+            temperature: 0 takes the likeliest token.
+            top_p: sample among the likeliest tokens that together have this probability.
+            stop: texts that end a completion; they are cut off.
+            seed: of the sampling: one a prompt, or a number from which they follow. None is random.
+            top_logprobs: how many of the likeliest tokens to list beside each.
+            wanted: asked before each step about each prompt's number; False ends its completion.
+            heard: told each prompt's number and its completion so far, after each of its tokens.
+
+        Raises:
+            ValueError: a prompt is empty, or `max_tokens` leaves no room for a prompt.
+        """
+        limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
+        cut: list[list[int]] = []
+        for prompt, limit in zip(prompts, limits, strict=True):
+            if not prompt:
+                raise ValueError("a prompt needs at least one token")
+            if limit >= self.max_length:
+                raise ValueError(f"max_tokens={limit}, the model's context is {self.max_length} tokens")
+            cut.append(list(prompt[-(self.max_length - limit) :]))
+        seeds = (
+            [None if seed is None else seed + n for n in range(len(cut))] if not isinstance(seed, Sequence) else seed
+        )
+        out = [Completion() for _ in cut]
+        for numbers in self._grouped([len(p) + limit for p, limit in zip(cut, limits)]):
+            decoder = Decoder(self, Sampling(temperature, top_p, tuple(stop), top_logprobs))
+            done = decoder.run(
+                [cut[n] for n in numbers],
+                [limits[n] for n in numbers],
+                [seeds[n] for n in numbers],
+                None if wanted is None else [lambda n=n: wanted(n) for n in numbers],  # type: ignore[misc]
+                None if heard is None else [partial(heard, n) for n in numbers],
+            )
+            for n, completion in zip(numbers, done, strict=True):
+                out[n] = completion
+        return out
+
+
+def context_length(config: Any, tokenizer: Any) -> int:
+    """Tokens the model can read: what lm-evaluation-harness takes it to be."""
+    text = getattr(config, "text_config", None) or config
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        value = getattr(text, name, None)
+        if value is not None:
+            return int(value)
+    limit = getattr(tokenizer, "model_max_length", None)
+    return int(limit) if limit is not None and limit < _UNLIMITED else DEFAULT_CONTEXT
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end a text: the generation config's, else the tokenizer's."""
+    found = getattr(model.generation_config, "eos_token_id", None)
+    if found is None:
+        found = tokenizer.eos_token_id
+    if found is None:
+        return frozenset()
+    return frozenset(found if isinstance(found, (list, tuple)) else [found])

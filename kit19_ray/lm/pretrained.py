@@ -1,0 +1,144 @@
+"""Models by name: found, loaded from safetensors only, or a GPT-NeoX built from sizes. Remote code is never run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit19_ray.artifacts import manifest
+from kit19_ray.errors import UserError
+from kit19_ray.io import storage
+
+if TYPE_CHECKING:
+    import torch
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def resolve(name: str, marker: str = "config.json") -> str:
+    """What `from_pretrained` is given for `name`: a hub id, or the path of a folder on this node.
+
+    Args:
+        name: hub id, local path, or file:// or s3:// prefix. A train prefix stands for its export.
+        marker: a file that a folder must hold to be what is asked for.
+
+    Raises:
+        UserError: nothing is there, or nothing that looks like a model.
+        StorageError: the prefix cannot be read.
+    """
+    local = Path(name).expanduser()
+    if "://" not in name and not local.exists():
+        if _HUB_ID.fullmatch(name):
+            return name
+        raise UserError(
+            f"{name!r}: there is no such folder, and a hub id looks like `organisation/name`",
+            hint="give an existing folder, a file:// or s3:// prefix, or a hub id",
+        )
+    uri = storage.normalise(name)
+    made = manifest.read(uri)
+    if made is not None and made.get("stage") == "train":
+        uri = storage.join(uri, str(made["export"]))
+    if not storage.exists(storage.join(uri, marker)):
+        raise UserError(
+            f"{name!r}: {uri} has no {marker}, so it is neither in Hugging Face's layout nor a finished train prefix",
+            hint="a training run that is not finished has no export: run `kit19 train` again to go on",
+        )
+    return str(storage.local_dir(uri))
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of `name` (see `resolve`).
+
+    Raises:
+        UserError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    found = resolve(name, "tokenizer_config.json")
+    try:
+        return AutoTokenizer.from_pretrained(found, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"tokenizer {name!r}: {_first_line(error)}") from error
+
+
+def load_config(name: str) -> Any:
+    """The model config of `name` (see `resolve`).
+
+    Raises:
+        UserError: there is none, or its code is not part of transformers.
+    """
+    from transformers import AutoConfig
+
+    found = resolve(name)
+    try:
+        return AutoConfig.from_pretrained(found, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {name!r}: {_first_line(error)}") from error
+
+
+def load_causal_lm(name: str, dtype: torch.dtype | None = None) -> Any:
+    """The causal LM `name` (see `resolve`), in evaluation mode on the CPU.
+
+    Args:
+        dtype: of the weights; None keeps the files'.
+
+    Raises:
+        UserError: there is no such model, or it has no safetensors weights.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    found = resolve(name)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of reading local files; a download from the hub keeps its own
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            found, dtype="auto" if dtype is None else dtype, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model {name!r}: {_first_line(error)}",
+            hint="weights are read from safetensors files only; other formats can hold code",
+        ) from error
+
+
+def build_gpt_neox(
+    *,
+    hidden_size: int,
+    layers: int,
+    heads: int,
+    intermediate_size: int | None,
+    vocab_size: int,
+    seq_len: int,
+    eos_token_id: int,
+    pad_token_id: int,
+    seed: int,
+) -> Any:
+    """A GPTNeoXForCausalLM with fresh float32 weights that depend on the sizes and `seed` only.
+
+    Args:
+        intermediate_size: width of the feed-forward layer; None means 4 x hidden_size.
+        seq_len: positions the model is trained on, and so its context length.
+    """
+    import torch
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    config = GPTNeoXConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=intermediate_size or 4 * hidden_size,
+        max_position_embeddings=seq_len,
+        bos_token_id=eos_token_id,
+        eos_token_id=eos_token_id,
+        pad_token_id=pad_token_id,
+        tie_word_embeddings=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return GPTNeoXForCausalLM(config)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

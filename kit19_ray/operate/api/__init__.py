@@ -1,0 +1,1 @@
+"""The KitRun: spec, status, CRD, and the rights the operator needs."""

@@ -1,0 +1,104 @@
+"""One operator works at a time: whoever holds the Lease. As client-go does it, with its times.
+
+The holder renews every 2 seconds and gives up its work when it could not for 10; another takes the lease over when it
+was not renewed for 15 seconds, or at once when the holder let go of it. An operator that is killed and started again
+under the same identity (a container of the same pod) goes on at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+from kit19_ray.operate.kube_client import ApiError, Cluster
+
+log = logging.getLogger(__name__)
+
+NAME = "kit19-operator"
+DURATION_SECONDS, RENEW_SECONDS, GIVE_UP_SECONDS = 15, 2.0, 10.0
+
+
+class Lease:
+    """A claim to the lease.
+
+    Args:
+        namespace: where the lease is.
+        identity: who asks; unique among operators that run at the same time.
+    """
+
+    def __init__(self, cluster: Cluster, namespace: str, identity: str) -> None:
+        self._cluster, self._namespace, self._identity = cluster, namespace, identity
+        self._seen: tuple[Any, float] | None = None
+
+    async def acquire(self) -> None:
+        """Returns when the lease is held."""
+        told = False
+        while True:
+            try:
+                if await asyncio.to_thread(self._take):
+                    log.info("%s holds the lease %s/%s", self._identity, self._namespace, NAME)
+                    return
+                if not told:
+                    log.info("another operator holds the lease %s/%s; waiting", self._namespace, NAME)
+                    told = True
+            except ApiError as error:
+                if error.status in (401, 403):
+                    raise
+                log.warning("the lease cannot be taken: %s", error)
+            await asyncio.sleep(RENEW_SECONDS)
+
+    async def keep(self) -> None:
+        """Renews the lease; returns when it is lost."""
+        renewed = time.monotonic()
+        while time.monotonic() - renewed < GIVE_UP_SECONDS:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                if not await asyncio.to_thread(self._take):
+                    break
+                renewed = time.monotonic()
+            except ApiError as error:
+                log.warning("the lease cannot be renewed: %s", error)
+        log.error("the lease is lost")
+
+    async def release(self) -> None:
+        """Lets go, so that another operator need not wait."""
+        found = await asyncio.to_thread(self._cluster.lease, self._namespace, NAME)
+        if found is not None and found["spec"].get("holderIdentity") == self._identity:
+            found["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
+            await asyncio.to_thread(self._cluster.write_lease, found, False)
+
+    def _take(self) -> bool:
+        """Takes or renews the lease; False while it is another's."""
+        found = self._cluster.lease(self._namespace, NAME)
+        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec = {"holderIdentity": self._identity, "leaseDurationSeconds": DURATION_SECONDS, "renewTime": now}
+        if found is None:
+            metadata = {"name": NAME, "namespace": self._namespace}
+            lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
+            return self._write(lease | {"spec": spec | {"acquireTime": now, "leaseTransitions": 0}}, new=True)
+        held = found["spec"]
+        mine = held.get("holderIdentity") == self._identity
+        if not mine and held.get("holderIdentity") and not self._expired(held):
+            return False
+        if not mine:
+            spec |= {"acquireTime": now, "leaseTransitions": int(held.get("leaseTransitions") or 0) + 1}
+        return self._write(found | {"spec": {**held, **spec}}, new=False)
+
+    def _expired(self, held: dict[str, Any]) -> bool:
+        """Whether the holder has been silent for its duration, by this machine's clock: clocks differ."""
+        record = (held.get("holderIdentity"), held.get("renewTime"))
+        if self._seen is None or self._seen[0] != record:
+            self._seen = (record, time.monotonic())
+        return time.monotonic() - self._seen[1] > float(held.get("leaseDurationSeconds") or DURATION_SECONDS)
+
+    def _write(self, lease: dict[str, Any], new: bool) -> bool:
+        try:
+            self._cluster.write_lease(lease, new)
+        except ApiError as error:
+            if error.status == 409:
+                return False  # another was faster
+            raise
+        return True

@@ -1,0 +1,171 @@
+"""The operator as a process: the lease, kopf, the health and metrics endpoints, a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import kopf
+import kubernetes
+from aiohttp import web
+
+from kit19_ray.errors import OperateError
+from kit19_ray.operate.api import crd
+from kit19_ray.operate.controller import handlers, metrics
+from kit19_ray.operate.controller.leader_election import Lease
+from kit19_ray.operate.controller.metrics import Metrics
+from kit19_ray.operate.controller.reconciler import Reconciler
+from kit19_ray.operate.kube_client import ApiError, Cluster
+
+log = logging.getLogger(__name__)
+
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def own_namespace() -> str:
+    """The namespace of this pod, else `default`."""
+    return _NAMESPACE_FILE.read_text().strip() if _NAMESPACE_FILE.is_file() else "default"
+
+
+def run(
+    namespaces: Sequence[str],
+    everywhere: bool,
+    metrics_port: int | None,
+    health_port: int | None,
+    lease_namespace: str | None,
+    identity: str | None,
+) -> None:
+    """Runs the operator until SIGTERM.
+
+    Args:
+        namespaces: where to work; ignored with `everywhere`.
+        metrics_port: of /metrics; None opens none.
+        health_port: of /healthz; None opens none.
+        lease_namespace: of the Lease; None means this pod's.
+        identity: of the Lease; None means the host's name, which in a pod is the pod's.
+
+    Raises:
+        OperateError: the cluster cannot be reached, a right or a CustomResourceDefinition is missing, a port is taken,
+            or the lease is lost.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what it tries again is told where it fails for good
+    try:
+        cluster = Cluster.connect()
+    except kubernetes.config.ConfigException as error:
+        raise OperateError(f"no cluster: {error}", hint="run it in a pod, or set KUBECONFIG") from None
+    lease = Lease(cluster, lease_namespace or own_namespace(), identity or socket.gethostname())
+    asyncio.run(_main(cluster, lease, [] if everywhere else list(namespaces), everywhere, metrics_port, health_port))
+
+
+async def _main(
+    cluster: Cluster,
+    lease: Lease,
+    namespaces: list[str],
+    everywhere: bool,
+    metrics_port: int | None,
+    health_port: int | None,
+) -> None:
+    counted = Metrics()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    runners = [
+        await _serve(port, path, text, kind)
+        for port, path, text, kind in (
+            (metrics_port, "/metrics", counted.text, metrics.CONTENT_TYPE),
+            (health_port, "/healthz", lambda: b"ok\n", "text/plain"),
+        )
+        if port is not None
+    ]
+    try:
+        if not await _until(stop, lease.acquire()):
+            return
+        await asyncio.to_thread(_check_kinds, cluster)
+        counted.leader.set(1)
+        registry = kopf.OperatorRegistry()
+        handlers.register(registry, Reconciler(cluster, counted, handlers.tell))
+        keeping = asyncio.create_task(lease.keep())
+        keeping.add_done_callback(lambda _: stop.set())
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=handlers.settings(),
+                namespaces=namespaces,
+                clusterwide=everywhere,
+                standalone=True,  # the lease takes the place of kopf's peering
+                stop_flag=stop,
+            )
+        finally:
+            lost = keeping.done()
+            keeping.cancel()
+        if lost:
+            raise OperateError("the lease is lost: another operator works, or the API server was away too long")
+        with suppress(ApiError):
+            await lease.release()
+    except ApiError as error:
+        raise OperateError(
+            f"the API server refuses: {error}", hint="see kit19_ray/operate/api/rbac.py for the rights"
+        ) from None
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+
+
+def _check_kinds(cluster: Cluster) -> None:
+    """Refuses to work where KitRuns or RayJobs are not known: their watches would never start.
+
+    Raises:
+        OperateError: a CustomResourceDefinition is not installed.
+    """
+    for group, version, hint in (
+        (crd.GROUP, crd.VERSION, "install k8s/crd.yaml, or the kit19-operator chart"),
+        ("ray.io", "v1", "install KubeRay's operator, 1.4 or newer"),
+    ):
+        if not cluster.serves(group, version):
+            raise OperateError(f"the API server does not know {group}/{version}", hint=hint)
+
+
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Waits for `work`; False when `stop` came first."""
+    doing = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([doing, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not doing.done():
+        doing.cancel()
+        return False
+    doing.result()
+    return True
+
+
+async def _serve(port: int, path: str, text: Callable[[], bytes], kind: str) -> web.AppRunner:
+    """A server that answers `path` with `text()`."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=text(), headers={"Content-Type": kind})
+
+    app = web.Application()
+    app.router.add_get(path, answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, port=port).start()
+    except OSError as error:
+        raise OperateError(f"cannot listen on port {port}: {error.strerror or error}") from None
+    return runner
+
+
+def default_namespaces() -> list[str]:
+    """Where to work when nothing is said: WATCH_NAMESPACES, else this pod's namespace."""
+    named = [name.strip() for name in os.environ.get("WATCH_NAMESPACES", "").split(",") if name.strip()]
+    return named or [own_namespace()]

@@ -1,0 +1,67 @@
+"""What the operator counts, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from kit19_ray.operate.api.status import Status
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_RUN = ["namespace", "name"]
+
+
+class Metrics:
+    """Counters of one operator; each has a registry of its own, so that several can live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.leader = Gauge("kit19_operator_leader", "1 while this operator works.", registry=self.registry)
+        self.reconciles = Counter(
+            "kit19_operator_reconciles", "Looks at a KitRun by how they ended.", ["result"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "kit19_operator_reconcile_seconds",
+            "Time of a look at a KitRun.",
+            buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+            registry=self.registry,
+        )
+        self.transitions = Counter(
+            "kit19_operator_transitions", "KitRuns that came to a phase.", ["phase"], registry=self.registry
+        )
+        self.storage_errors = Counter(
+            "kit19_operator_storage_errors", "Roots that could not be read.", registry=self.registry
+        )
+        self._phase = Gauge(
+            "kit19_run_phase", "1 for the phase a KitRun is in.", [*_RUN, "phase"], registry=self.registry
+        )
+        self._progress = Gauge(
+            "kit19_run_progress", "Share of the stage at work.", [*_RUN, "stage"], registry=self.registry
+        )
+        self._speed = Gauge("kit19_run_tokens_per_second", "Of training.", _RUN, registry=self.registry)
+        self._loss = Gauge("kit19_run_loss", "Newest training loss.", _RUN, registry=self.registry)
+        self._score = Gauge("kit19_run_score", "Of scores.json.", [*_RUN, "task", "metric"], registry=self.registry)
+
+    def show(self, namespace: str, name: str, status: Status) -> None:
+        """The gauges of a run, as its status has them."""
+        self.forget(namespace, name)
+        self._phase.labels(namespace, name, status.phase).set(1)
+        stage = getattr(status.stages, status.stage) if status.stage else None
+        if stage is not None and stage.progress is not None:
+            self._progress.labels(namespace, name, status.stage).set(stage.progress)
+        train = status.stages.train
+        if train.tokens_per_second is not None:
+            self._speed.labels(namespace, name).set(train.tokens_per_second)
+        if train.loss is not None:
+            self._loss.labels(namespace, name).set(train.loss)
+        for task, metrics in status.scores.items():
+            for metric, value in metrics.items():
+                self._score.labels(namespace, name, task, metric).set(value)
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Takes the gauges of a run away."""
+        for gauge in (self._phase, self._progress, self._speed, self._loss, self._score):
+            gauge.remove_by_labels({"namespace": namespace, "name": name})
+
+    def text(self) -> bytes:
+        """All of it, for a scrape."""
+        return generate_latest(self.registry)

@@ -1,0 +1,1 @@
+"""The objects the operator makes: RayJobs, RayServices, their pods, and how they are named."""

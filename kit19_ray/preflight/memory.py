@@ -1,0 +1,147 @@
+"""Bytes one train worker needs, and which settings would make it fit. Formulas only; nothing is measured here.
+
+Weights, gradients and optimizer state: ZeRO (arXiv 1910.02054, section 3): for P parameters on N workers in bf16 with
+Adam, 2P + 2P + 12P bytes, the last divided by N from stage 1 on, the second from stage 2, the first from stage 3. In
+fp32 the weights and gradients take 4P each; DeepSpeed keeps its own float32 copy of the weights then too, so it stays
+12P.
+
+Activations: arXiv 2205.05198, section 4.1; see `sizes.Sizes.saved_per_token`. A test compares them with what autograd
+keeps.
+
+Buffers: DeepSpeed's buckets of 5e8 elements, two when communication overlaps (GPU), and under ZeRO-3 up to 1e9 gathered
+parameters, each its default. A bucket larger than the model is allocated on a GPU all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+
+from kit19_ray.preflight.model_sizes import Sizes
+
+GB = 10**9
+CARDS = (40, 80, 141)
+"""Memory of the usual data-centre GPUs, in GB."""
+_USABLE = 0.92  # of a card: the CUDA context, NCCL and the allocator's fragments take the rest; a rule of thumb
+_BUCKET, _MAX_LIVE = 500_000_000, 1_000_000_000  # elements; DeepSpeed's defaults
+_WIDTH = {"bf16": 2, "fp32": 4}  # bytes
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What decides a worker's memory.
+
+    Attributes:
+        precision: `bf16` or `fp32`.
+        asked: share of the positions that have a label, where the head computes logits.
+    """
+
+    sizes: Sizes
+    precision: str
+    zero_stage: int
+    workers: int
+    micro_batch_size: int
+    seq_len: int
+    gradient_checkpointing: bool
+    asked: float
+    gpu: bool
+
+
+def checkpoint_bytes(parameters: int, precision: str) -> int:
+    """Bytes of one checkpoint: the weights, and float32 weights with Adam's two moments."""
+    return parameters * (_WIDTH[precision] + 12)
+
+
+def export_bytes(parameters: int, precision: str) -> int:
+    """Bytes of the exported weights."""
+    return parameters * _WIDTH[precision]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one worker."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    buffers: int
+
+    @property
+    def total(self) -> int:
+        """The sum."""
+        return sum(asdict(self).values())
+
+    def fits(self, card: int) -> bool:
+        """Whether it fits a GPU of `card` GB."""
+        return self.total <= card * GB * _USABLE
+
+
+def estimate(setting: Setting) -> Memory:
+    """The bytes of one worker."""
+    parameters, width, workers = setting.sizes.parameters, _WIDTH[setting.precision], setting.workers
+    stage = setting.zero_stage
+    return Memory(
+        weights=width * parameters // (workers if stage >= 3 else 1),
+        gradients=width * parameters // (workers if stage >= 2 else 1),
+        optimizer=12 * parameters // workers,
+        activations=activations(setting),
+        buffers=_buffers(setting),
+    )
+
+
+def activations(setting: Setting) -> int:
+    """Bytes kept between the forward and the backward pass of one micro-batch."""
+    sizes, width = setting.sizes, _WIDTH[setting.precision]
+    tokens = setting.micro_batch_size * setting.seq_len
+    # Packed rows have a mask of their own, which each layer's attention keeps in the activations' type.
+    layer = tokens * sizes.saved_per_token * width + tokens * setting.seq_len * width
+    kept = tokens * sizes.hidden_size * width
+    body = sizes.layers * kept + layer if setting.gradient_checkpointing else sizes.layers * layer
+    # Logits in the activations' type, in float32, and their log-softmax in float32.
+    head = tokens * setting.asked * (sizes.vocab_size * (width + 8) + sizes.hidden_size * width)
+    return int(body + 2 * kept + head)
+
+
+def _buffers(setting: Setting) -> int:
+    parameters, width = setting.sizes.parameters, _WIDTH[setting.precision]
+    bucket = _BUCKET if setting.gpu else min(parameters, _BUCKET)
+    if setting.zero_stage >= 3:
+        return width * (bucket + min(parameters, _MAX_LIVE))
+    return width * bucket * (2 if setting.gpu else 1)
+
+
+def suggestion(setting: Setting, batch_size: int, card: int) -> tuple[dict[str, int | bool], Memory] | None:
+    """The fewest changes that fit a GPU of `card` GB, as `train` keys, in the order of what they cost.
+
+    Returns:
+        None when nothing within this batch size does.
+    """
+    for changed in _ladder(setting, batch_size):
+        found = estimate(changed)
+        if found.fits(card):
+            names = ("gradient_checkpointing", "micro_batch_size", "zero_stage", "workers")
+            return {n: getattr(changed, n) for n in names if getattr(changed, n) != getattr(setting, n)}, found
+    return None
+
+
+def _ladder(setting: Setting, batch_size: int) -> Iterator[Setting]:
+    """Ever stronger changes: those that cost least speed first, more GPUs last."""
+    at = setting
+    yield at
+    for stage in range(setting.zero_stage + 1, 4):
+        if setting.workers > 1:  # one worker has nobody to share with
+            at = replace(at, zero_stage=stage)
+            yield at
+    if not at.gradient_checkpointing:
+        yield replace(setting, gradient_checkpointing=True)
+        at = replace(at, gradient_checkpointing=True)
+        yield at
+    while at.micro_batch_size > 1:
+        smaller = max(n for n in range(1, at.micro_batch_size) if at.micro_batch_size % n == 0)
+        at = replace(at, micro_batch_size=smaller)
+        yield at
+    at = replace(at, zero_stage=3)
+    while batch_size % (2 * at.workers * at.micro_batch_size) == 0:
+        at = replace(at, workers=2 * at.workers)
+        yield at

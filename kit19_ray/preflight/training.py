@@ -1,0 +1,208 @@
+"""The train stage, looked at: batches, steps, the model's size, memory per worker, storage, time."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kit19_ray.artifacts import manifest, metrics_log
+from kit19_ray.config.schema import Config, TrainConfig
+from kit19_ray.errors import StorageError, TrainError
+from kit19_ray.io import storage
+from kit19_ray.preflight import base_model as named
+from kit19_ray.preflight import memory
+from kit19_ray.preflight.findings import Findings, State
+from kit19_ray.preflight.model_sizes import Sizes
+from kit19_ray.train import spec, stage
+
+_TOKENS_PER_EXAMPLE = 80  # mean of the sample build with its tokenizer; a data prefix that is finished says its own
+
+
+def train(config: Config, data: Findings, built: dict[str, Any] | None) -> Findings:
+    """What `kit19 train` would do.
+
+    Args:
+        data: the data stage, looked at.
+        built: its manifest, None where it is not finished.
+    """
+    # Nothing was trained on data that was never built; on data that cannot be named, nobody knows.
+    found = Findings("train", state="unknown" if data.uri is None else "to do")
+    if built is not None:
+        found.uri = stage.uri(config, str(data.uri))
+        found.state = _state(config.train, found)
+    rows, seq_len, vocab_size, asked = _corpus(config, data, built)
+    # A published model has its own vocabulary; one from scratch has the tokenizer's, which may come out smaller.
+    found.facts |= {"estimated": built is None, "parameters_estimated": built is None and not config.train.model.name}
+    if built is not None and not built["splits"].get("validation", {}).get("rows"):
+        found.missing.append(
+            TrainError(f"{data.uri} has no validation rows", hint="build it with data.validation above 0")
+        )
+    sizes = named.sizes(config, vocab_size, found)
+    if config.train.model.name:
+        named.check_named(config.train.model.name, "train.model.name", "config.json", found)
+    if sizes is not None and built is not None and built["vocab_size"] > sizes.vocab_size:
+        found.missing.append(
+            TrainError(
+                f"train.model.name={config.train.model.name!r} knows {sizes.vocab_size} tokens, the data prefix was "
+                f"built with a tokenizer of {built['vocab_size']}",
+                hint=f"build the data with the model's own tokenizer: data.tokenizer.name={config.train.model.name}",
+            )
+        )
+    made = found.check(lambda: spec.make(config.train, rows, seq_len))
+    if made is not None:
+        found.facts |= asdict(made) | {"tokens": made.steps * made.batch_tokens}
+        _time(config, made, found)
+    if sizes is not None:
+        _size(config.train, sizes, seq_len, asked, found)
+        _disk(config, found)
+    _machine(config.train, found)
+    return found
+
+
+def _state(train: TrainConfig, found: Findings) -> State:
+    out = str(found.uri)
+    if manifest.read(out) is not None:
+        return "finished"
+    newest = _newest_checkpoint(out)
+    if newest is None:
+        return "to do"
+    found.facts["resumes_at_step"] = int(newest["step"])
+    written_by = newest.get("sharding")
+    if written_by not in (None, {"world_size": train.workers, "zero_stage": train.zero_stage}):
+        found.notes.append(
+            f"the newest checkpoint was written with train.workers={written_by['world_size']} and "
+            f"train.zero_stage={written_by['zero_stage']}"
+        )
+    return "resumable"
+
+
+def _newest_checkpoint(out: str) -> dict[str, Any] | None:
+    """The state of the checkpoint furthest on; one that an upload left incomplete has none yet."""
+    states: list[dict[str, Any]] = []
+    for name in storage.list_dirs(out):
+        state = storage.join(out, name, "state.json")
+        if name.startswith("checkpoint_") and storage.exists(state):
+            states.append(json.loads(storage.read_text(state)))
+    return max(states, key=lambda state: int(state["step"]), default=None)
+
+
+def _corpus(config: Config, data: Findings, built: dict[str, Any] | None) -> tuple[int, int, int, float]:
+    """Packed training rows, their length, entries of the vocabulary, share of positions that have a label."""
+    if built is not None:
+        split = built["splits"]["train"]
+        tokens = split["rows"] * built["seq_len"]
+        return split["rows"], built["seq_len"], built["vocab_size"], split["labels"] / max(1, tokens)
+    seq_len = config.data.seq_len
+    rows = math.ceil(data.facts.get("examples_at_most", 0) * _TOKENS_PER_EXAMPLE / seq_len)
+    return max(1, rows), seq_len, config.data.tokenizer.vocab_size, 1.0
+
+
+def _time(config: Config, made: spec.Plan, found: Findings) -> None:
+    """Seconds left, where an earlier run of the same model under this root says how fast it was."""
+    if found.state == "finished":
+        return
+    line = metrics_log.last(str(found.uri)) if found.uri else None
+    if found.state == "resumable" and line and line.get("tokens_per_second"):
+        left = (made.steps - found.facts["resumes_at_step"]) * made.batch_tokens
+        found.facts |= {"seconds": left / line["tokens_per_second"], "seconds_from": found.uri}
+        return
+    runs = []
+    for name in storage.list_dirs(config.root):
+        run = manifest.read(storage.join(config.root, name)) if name.startswith("train-") else None
+        if run and run["config"]["model"] == config.train.model.identity() and run.get("tokens_per_second"):
+            runs.append((run["tokens"], name, run["tokens_per_second"]))
+    if runs:
+        _, name, speed = max(runs)  # the longest run is the steadiest figure
+        seconds = made.steps * made.batch_tokens / speed
+        found.facts |= {"seconds": seconds, "seconds_from": storage.join(config.root, name)}
+
+
+def _devices(train: TrainConfig) -> list[tuple[bool, str]]:
+    """(on a GPU, precision) of each way the run may go; both where the config leaves it to the cluster."""
+    kinds = [train.use_gpu] if train.use_gpu is not None else [True, False]
+    auto = {True: "bf16", False: "fp32"}
+    return [(gpu, auto[gpu] if train.precision == "auto" else train.precision) for gpu in kinds]
+
+
+def _size(train: TrainConfig, sizes: Sizes, seq_len: int, asked: float, found: Findings) -> None:
+    found.facts["parameters"] = sizes.parameters
+    found.facts["devices"] = []
+    for gpu, precision in _devices(train):
+        setting = memory.Setting(
+            sizes=sizes,
+            precision=precision,
+            zero_stage=train.zero_stage,
+            workers=train.workers,
+            micro_batch_size=train.micro_batch_size,
+            seq_len=seq_len,
+            gradient_checkpointing=train.gradient_checkpointing,
+            asked=asked,
+            gpu=gpu,
+        )
+        bytes_ = memory.estimate(setting)
+        entry: dict[str, Any] = {"device": "GPU" if gpu else "CPU", "precision": precision}
+        entry["bytes"] = asdict(bytes_) | {"total": bytes_.total}
+        if gpu:
+            entry["cards"] = [_card(setting, train.batch_size, bytes_, card) for card in memory.CARDS]
+        entry["storage"] = {
+            "checkpoint": memory.checkpoint_bytes(sizes.parameters, precision),
+            "checkpoints": train.keep_checkpoints,
+            "export": memory.export_bytes(sizes.parameters, precision),
+        }
+        found.facts["devices"].append(entry)
+
+
+def _card(setting: memory.Setting, batch_size: int, bytes_: memory.Memory, card: int) -> dict[str, Any]:
+    if bytes_.fits(card):
+        return {"gb": card, "fits": True}
+    better = memory.suggestion(setting, batch_size, card)
+    if better is None:
+        return {"gb": card, "fits": False}
+    return {"gb": card, "fits": False, "fits_with": better[0], "then_bytes": better[1].total}
+
+
+def _disk(config: Config, found: Findings) -> None:
+    """A local disk that cannot hold checkpoints and export is missing space."""
+    if found.state == "finished" or not config.root.startswith("file://"):
+        return
+    # One more checkpoint than is kept, while it is written.
+    needs = [
+        (s["checkpoints"] + 1) * s["checkpoint"] + s["export"] for s in (d["storage"] for d in found.facts["devices"])
+    ]
+    folder = Path(storage.filesystem(config.root)[1])
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if min(needs) > free:
+        found.missing.append(
+            StorageError(
+                f"{config.root}: checkpoints and export need {min(needs) / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+                hint="lower train.keep_checkpoints, or give a root with more space",
+            )
+        )
+
+
+def _machine(train: TrainConfig, found: Findings) -> None:
+    """What this machine alone could not hold; a cluster may."""
+    if os.environ.get("RAY_ADDRESS") or found.state == "finished":
+        return
+    wanted, have = train.workers * train.cpus_per_worker, os.cpu_count() or 1
+    if wanted > have:
+        found.notes.append(
+            f"train.workers={train.workers} x train.cpus_per_worker={train.cpus_per_worker:g} need {wanted:g} CPUs, "
+            f"this machine has {have}: it takes a cluster (RAY_ADDRESS)"
+        )
+    need = max((d["bytes"]["total"] for d in found.facts.get("devices", []) if d["device"] == "CPU"), default=0)
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if train.use_gpu is False and train.workers * need > ram:
+        found.notes.append(
+            f"train.workers={train.workers} need about {train.workers * need / 1e9:.0f} GB, this machine has "
+            f"{ram / 1e9:.0f} GB: lower train.micro_batch_size or set train.gradient_checkpointing=true"
+        )
+    if train.use_gpu and not list(Path("/dev").glob("nvidia[0-9]*")):
+        found.notes.append("train.use_gpu=true, and this machine has no NVIDIA GPU: it takes a cluster (RAY_ADDRESS)")

@@ -1,0 +1,94 @@
+"""What flows out of the original files: `LocatedFile` in, `Raw` records and `Reject`s out.
+
+Every row of a file becomes exactly one of the two, so rows in = records + rejects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+if TYPE_CHECKING:
+    from kit19_ray.sources.catalog import Source
+
+ROW_EXCERPT = 500  # characters of a rejected row that are kept
+
+
+@dataclass(frozen=True)
+class LocatedFile:
+    """One original file that exists."""
+
+    uri: str
+    """Where it is."""
+    path: str
+    """Its path below the source's folder, as the origin names it."""
+    split: str
+    """train, validation or test."""
+    size: int = 0
+    """Bytes."""
+    sha256_expected: str | None = None
+    """Hash of the published file; None when it is not known."""
+    bytes_expected: int | None = None
+    """Size of the published file; None when it is not known."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Reader options of this file alone; they win over the source's."""
+    companions: tuple[LocatedFile, ...] = ()
+    """Files read in step with this one (stylekqc: `topic/` beside `act/`); inputs too, so hash them as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """One record as the file has it, with normalised text and canonical labels."""
+
+    line: int
+    """Physical line where the record starts, from 1."""
+    fields: dict[str, str]
+    group: str | None = None
+    """Records with the same group belong on the same side of a train/validation split. None: the record alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One row that is no record."""
+
+    line: int
+    """Physical line where the row starts, from 1."""
+    reason: str
+    """snake_case: too_few_columns, too_many_columns, invalid_utf8, unknown_label, empty_field, placeholder, ..."""
+    row: str
+    """The row's first characters, for the log."""
+
+    @classmethod
+    def of(cls, line: int, reason: str, row: str | bytes) -> Reject:
+        """A reject with an excerpt of `row`."""
+        if isinstance(row, bytes):
+            row = row[: 4 * ROW_EXCERPT].decode("utf-8", "replace")
+        return cls(line, reason, row[:ROW_EXCERPT])
+
+
+Opener = Callable[[str], BinaryIO]
+"""Opens a URI for reading in binary."""
+
+
+def open_uri(uri: str, opener: Opener | None) -> BinaryIO:
+    """Opens `uri` with `opener`, or with `storage.open_input` when that is None."""
+    if opener is not None:
+        return opener(uri)
+    from kit19_ray.io import storage
+
+    stream: BinaryIO = storage.open_input(uri)
+    return stream
+
+
+class Reader(Protocol):
+    """Streams one file. Memory is bounded whatever the file's size.
+
+    Raises:
+        SourceError: the file as a whole cannot be used, e.g. a column is missing from its header. A bad row never
+            raises; it is a Reject.
+    """
+
+    def __call__(
+        self, source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+    ) -> Iterator[Raw | Reject]: ...

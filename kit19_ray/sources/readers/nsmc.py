@@ -1,0 +1,29 @@
+"""NSMC: a file that was written with CSV quoting twice and is to be read without any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
+from kit19_ray.sources.readers.delimited import read_cells
+from kit19_ray.sources.readers.text import normalise
+
+if TYPE_CHECKING:
+    from kit19_ray.sources.catalog import Source
+
+
+def unnest(document: str) -> str:
+    """Undoes two layers of CSV quoting: three quotes at either end, and four for each quote within."""
+    if len(document) < 6 or not (document.startswith('"""') and document.endswith('"""')):
+        return document
+    for _ in range(2):
+        document = document[1:-1].replace('""', '"')
+    return document
+
+
+def read_nsmc(
+    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+) -> Iterator[Raw | Reject]:
+    """text and label of a review; the options are those of `delimited`, with the text in the field `text`."""
+    return read_cells(source, file, stream, lambda name, cell: normalise(unnest(cell) if name == "text" else cell))

@@ -1,0 +1,70 @@
+"""The closed list of readers that `catalog.yaml` and a task file's own source may name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reader, Reject, open_uri
+from kit19_ray.sources.readers.delimited import DelimitedOptions, read_delimited
+from kit19_ray.sources.readers.hate_speech import read_hatescore, read_unsmile
+from kit19_ray.sources.readers.json_array import read_json_array, read_squad
+from kit19_ray.sources.readers.jsonl import JsonlOptions, read_jsonl
+from kit19_ray.sources.readers.korsts import read_korsts
+from kit19_ray.sources.readers.nsmc import read_nsmc
+from kit19_ray.sources.readers.sentence_pairs import read_parakqc, read_stylekqc
+from kit19_ray.sources.readers.wiki import read_kowiki
+
+if TYPE_CHECKING:
+    from kit19_ray.sources.catalog import Source
+
+
+class NoOptions(BaseModel):
+    """A reader of one dataset's own format takes no options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+READERS: dict[str, Reader] = {
+    "delimited": read_delimited,
+    "jsonl": read_jsonl,
+    "json": read_json_array,
+    "squad": read_squad,
+    "nsmc": read_nsmc,
+    "unsmile": read_unsmile,
+    "hatescore": read_hatescore,
+    "korsts": read_korsts,
+    "parakqc": read_parakqc,
+    "stylekqc": read_stylekqc,
+    "kowiki": read_kowiki,
+}
+"""Name -> reader."""
+
+OPTIONS: dict[str, type[BaseModel]] = {
+    "delimited": DelimitedOptions,
+    "jsonl": JsonlOptions,
+    "json": JsonlOptions,
+    "nsmc": DelimitedOptions,
+}
+"""Name -> model of its options; `NoOptions` for the others."""
+
+
+def options_of(reader: str) -> type[BaseModel]:
+    """The model that a reader's options must fit."""
+    return OPTIONS.get(reader, NoOptions)
+
+
+def read(source: Source, file: LocatedFile, opener: Opener | None = None) -> Iterator[Raw | Reject]:
+    """Streams one located file through its source's reader, and closes it.
+
+    Args:
+        opener: opens a URI; `storage.open_input` by default.
+
+    Raises:
+        SourceError: the file as a whole is not in the source's format.
+    """
+    with closing(open_uri(file.uri, opener)) as stream:
+        yield from READERS[source.reader](source, file, stream, opener)

@@ -1,0 +1,211 @@
+"""Task files: one YAML per task, its stem the task's name, found by walking the folder.
+
+A task says which fields of which source make a record, what the answers are, and the templates that turn a record
+into an instruction, an input and an output. A 21st task is one more file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from kit19_ray.config import strict_yaml
+from kit19_ray.config.loading import validate
+from kit19_ray.errors import TaskError, nearest
+from kit19_ray.sources.catalog import Source, load_catalog
+from kit19_ray.tasks import templates
+
+DEFINITIONS = Path(__file__).parent / "definitions"
+
+Category = Literal[
+    "hate_speech",
+    "boolean_qa",
+    "natural_language_inference",
+    "text_generation",
+    "closed_book_qa",
+    "semantic_textual_similarity",
+    "sentiment_analysis",
+    "intent_argument_extraction",
+    "math",
+    "summarization",
+]
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class Template(BaseModel):
+    """One way to ask."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    """Unique in its file."""
+    kind: Literal["closed", "open"]
+    """closed: the prompt lists the choices; open: it does not."""
+    instruction: str
+    """Jinja over the record's fields and `choices`."""
+    input: str = ""
+    """Jinja over the record's fields and `choices`."""
+    outputs: list[str] = Field(min_length=1)
+    """Phrasings of the answer, one chosen by hash. Jinja over the fields, `choices`, `choice` and `label`."""
+    choices: dict[str, str] | None = None
+    """Other words for the task's labels, for this template alone."""
+    requires: dict[str, list[str]] = Field(default_factory=dict)
+    """Applies only to records whose field has one of these values."""
+    generation: bool = False
+    """The answer is a text of its own, not a choice, although the task has choices."""
+
+    @field_validator("name")
+    @classmethod
+    def _snake_case(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError("a template name is snake_case")
+        return name
+
+    def applies(self, fields: dict[str, str]) -> bool:
+        """Whether the template can be used for a record with these fields."""
+        return not self.requires or all(fields.get(name) in values for name, values in self.requires.items())
+
+
+class TaskSpec(BaseModel):
+    """A task file as written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    category: Category
+    description: str
+    source: str | Source
+    """Id in catalog.yaml, or a source described in place."""
+    splits: list[Literal["train", "validation", "test"]] = Field(min_length=1)
+    """Splits of the source that may be trained on."""
+    fields: list[str] = Field(min_length=1)
+    """What a record holds."""
+    optional: list[str] = Field(default_factory=list)
+    """Fields that may be empty."""
+    answer: str | None = None
+    """Field with the label; none for a generation task."""
+    choices: dict[str, str] | None = None
+    """Label -> its word in prompts and answers, in the order they are listed."""
+    choice_fields: list[str] | None = None
+    """Multiple choice: label "1" picks the first of these fields, and so on."""
+    limits: dict[str, int] = Field(default_factory=dict)
+    """Characters kept of a long field."""
+    templates: list[Template] = Field(min_length=1)
+    metrics: list[Literal["accuracy", "macro_f1", "exact_match", "chrf"]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSpec:
+        names = [t.name for t in self.templates]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"duplicate template names: {', '.join(twice)}")
+        if (self.answer is None) != (self.choices is None and self.choice_fields is None):
+            raise ValueError("`answer` needs `choices` or `choice_fields`, and they need `answer`")
+        if self.choices is not None and self.choice_fields is not None:
+            raise ValueError("`choices` and `choice_fields` exclude each other")
+        named = [*self.optional, *self.limits, *(self.choice_fields or []), *([self.answer] if self.answer else [])]
+        for name in named:
+            if name not in self.fields:
+                raise ValueError(f"field {name!r} is not in `fields`{nearest(name, self.fields)}")
+        for template in self.templates:
+            self._check(template)
+        return self
+
+    def _check(self, template: Template) -> None:
+        where = f"template {template.name!r}"
+        asked = set(self.fields) | ({"choices"} if self.answer else set())
+        if self.answer and not template.generation:
+            asked.discard(self.answer)
+        answered = set(self.fields) | ({"choices", "choice", "label"} if self.answer else set())
+        for text, known, part in [(template.instruction, asked, "instruction"), (template.input, asked, "input")] + [
+            (o, answered, "outputs") for o in template.outputs
+        ]:
+            for name in sorted(templates.undeclared(text) - known):
+                raise ValueError(
+                    f"{where}: {part} uses {name!r}, which is not one of {', '.join(sorted(known))}"
+                    f"{nearest(name, known)}"
+                )
+        for name in template.requires:
+            if name not in self.fields:
+                raise ValueError(f"{where}: requires names field {name!r}{nearest(name, self.fields)}")
+        if template.choices is not None and list(template.choices) != list(self.choices or {}):
+            raise ValueError(f"{where}: its choices must name the task's labels, in the task's order")
+
+
+class Task(BaseModel):
+    """A task with its name and its source resolved."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    name: str
+    spec: TaskSpec
+    source_id: str
+    source: Source
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Label values in the order of the choices; empty for a generation task."""
+        if self.spec.choices is not None:
+            return list(self.spec.choices)
+        return [str(i + 1) for i in range(len(self.spec.choice_fields or []))]
+
+    @cached_property
+    def asked_fields(self) -> list[str]:
+        """Fields that some template's prompt shows, in the order of `fields`."""
+        shown = {
+            name
+            for template in self.spec.templates
+            for text in (template.instruction, template.input)
+            for name in templates.undeclared(text)
+        }
+        if "choices" in shown:
+            shown |= set(self.spec.choice_fields or ())
+        return [name for name in self.spec.fields if name in shown]
+
+    def words(self, template: Template, fields: dict[str, str]) -> list[str]:
+        """The word or text of each label, in the order of `labels`, for a record under a template."""
+        if self.spec.choice_fields is not None:
+            return [fields[name] for name in self.spec.choice_fields]
+        return list((template.choices or self.spec.choices or {}).values())
+
+
+def load_task(path: Path) -> Task:
+    """Reads one task file.
+
+    Raises:
+        TaskError: it is not YAML, has wrong keys or values, or a template names an unknown field.
+    """
+    tree = strict_yaml.parse(path.read_text(encoding="utf-8"), str(path), TaskError)
+    spec = validate(TaskSpec, tree, str(path), TaskError)
+    if isinstance(spec.source, Source):
+        return Task(name=path.stem, spec=spec, source_id=path.stem, source=spec.source)
+    catalog = load_catalog()
+    if spec.source not in catalog:
+        raise TaskError(f"{path}: source {spec.source!r} is not in catalog.yaml{nearest(spec.source, catalog)}")
+    return Task(name=path.stem, spec=spec, source_id=spec.source, source=catalog[spec.source])
+
+
+def load_tasks(names: Iterable[str] | None = None, extra_dir: str | None = None) -> dict[str, Task]:
+    """Every task, or those named, sorted by name.
+
+    Raises:
+        TaskError: a file is wrong, two files share a name, or a name is unknown.
+    """
+    files: dict[str, Path] = {}
+    folders = [DEFINITIONS] + ([Path(extra_dir)] if extra_dir else [])
+    for folder in folders:
+        if not folder.is_dir():
+            raise TaskError(f"data.tasks_dir: {folder} is not a folder")
+        for path in sorted(folder.glob("*.yaml")):
+            if path.stem in files:
+                raise TaskError(f"task {path.stem!r} has two files: {files[path.stem]} and {path}")
+            files[path.stem] = path
+    wanted = sorted(files) if names is None else sorted(set(names))
+    for name in wanted:
+        if name not in files:
+            raise TaskError(f"data.tasks: {name!r} is no task{nearest(name, files)}; known: {', '.join(sorted(files))}")
+    return {name: load_task(files[name]) for name in wanted}

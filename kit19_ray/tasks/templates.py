@@ -1,0 +1,113 @@
+"""Templates: sandboxed Jinja, the Korean filters task files may use, and long texts cut at a sentence end.
+
+Filters beside Jinja's own:
+    {{ word | particle('은/는') }}   the word and the particle that agrees with it
+    {{ title | quoted }}             '제목', in single quotes; `particle` may follow it
+    {{ choices | either }}           긍정 또는 부정
+    {{ choices | numbered }}         1. 긍정 <newline> 2. 부정
+and Jinja's own for a plain list: {{ choices | join(', ') }}.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from kit19_ray.errors import TaskError
+from kit19_ray.tasks.josa import check_pair, particle
+
+# A stop, then any closing quotes, then a space; no stop after a digit, which numbers a list or a date (2018. 8. 30.).
+_SENTENCE_END = re.compile(r"(?:(?<!\d)[.。]|[?!…])[\"'”’」』)\]]*(?=\s|$)|\n")
+
+
+def quoted(word: object) -> str:
+    """`word` in single quotes."""
+    return f"'{word}'"
+
+
+def either(words: Sequence[str]) -> str:
+    """The words as alternatives: "가 또는 나", "가, 나 또는 다"."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} 또는 {words[-1]}"
+
+
+def numbered(words: Sequence[str]) -> str:
+    """The words as lines "1. 가", "2. 나"."""
+    return "\n".join(f"{i}. {word}" for i, word in enumerate(words, 1))
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """No attribute that starts with an underscore, no mutation, no repetition: 'x' * 10**9 is a denial of service."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        raise SecurityError(f"operator {operator} is not allowed in a template")
+
+
+_ENVIRONMENT = _Sandbox(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
+_ENVIRONMENT.globals.clear()  # no range, lipsum or namespace: a template only says how fields become text
+_ENVIRONMENT.filters.update(particle=particle, quoted=quoted, either=either, numbered=numbered)
+
+
+@lru_cache(maxsize=4096)
+def _compiled(text: str) -> Template:
+    try:
+        return _ENVIRONMENT.from_string(text)
+    except TemplateError as problem:
+        raise TaskError(f"template {text!r}: {problem}") from None
+
+
+def render(text: str, values: Mapping[str, Any]) -> str:
+    """Fills in a template. Values are plain text: braces in them stay as they are.
+
+    Raises:
+        TaskError: the template is not Jinja, names something `values` lacks, or does what the sandbox forbids.
+    """
+    try:
+        return _compiled(text).render(values)
+    except (TemplateError, TypeError, ValueError, ArithmeticError) as problem:
+        raise TaskError(f"template {text!r}: {problem}") from None
+
+
+@lru_cache(maxsize=4096)
+def undeclared(text: str) -> frozenset[str]:
+    """Names a template takes from outside.
+
+    Raises:
+        ValueError: the template is not Jinja, uses an unknown filter, or asks for an unknown particle. It is not a
+            TaskError so that a pydantic validator reports it with the file and the key.
+    """
+    try:
+        tree = _ENVIRONMENT.parse(text)
+        _compiled(text)
+        for call in tree.find_all(nodes.Filter):
+            if call.name == "particle":
+                for argument in call.args:
+                    if isinstance(argument, nodes.Const):
+                        check_pair(argument.value)
+    except (TemplateError, TaskError) as problem:
+        raise ValueError(str(problem)) from None
+    return frozenset(meta.find_undeclared_variables(tree))
+
+
+def truncate_sentences(text: str, limit: int) -> str:
+    """At most `limit` characters of `text`, ended where a sentence ends.
+
+    When no sentence ends in the second half of the allowance, the cut falls at a space, and failing that anywhere.
+    """
+    if len(text) <= limit:
+        return text
+    head = text[:limit]
+    ends = [m.end() for m in _SENTENCE_END.finditer(text, 0, limit + 1) if limit // 2 <= m.end() <= limit]
+    if ends:
+        return head[: ends[-1]].rstrip()
+    space = limit if text[limit].isspace() else head.rfind(" ")
+    return head[:space].rstrip() if space >= limit // 2 else head.rstrip()

@@ -1,0 +1,1 @@
+"""What every room may use: the console, the Ray session, hashes."""

@@ -1,0 +1,72 @@
+from collections.abc import Callable
+
+import pytest
+
+from kit19_ray.sources.readers.base import Raw, Reject
+from kit19_ray.sources.readers.wiki import CONTINUATION, clean, is_heading
+
+Reads = Callable[..., list[Raw | Reject]]
+
+LEAD = "거문고(, )는 줄이 여섯인 현악기이다. 술대로 줄을 뜯어 소리를 낸다."
+MORE = "옛 선비들이 즐겨 탔다. 산조가 이름 높다. &lt;양금신보&gt;는 그 악보를 모은 책이다. 지금도 배우는 사람이 많다."
+DOC = f'<doc id="1" url="u" title="거문고 &amp; 술대">\n거문고 &amp; 술대\n\n{LEAD}\n역사.\n{MORE}\n\n</doc>\n'
+LOVIT = f" = 거문고 &amp; 술대 = \n\n {LEAD}\n\n = = 역사 = = \n\n {MORE}\n\n"
+EMPTY = '<doc id="2" url="u" title="빈 글">\n빈 글\n\n\n</doc>\n'
+
+
+@pytest.mark.parametrize("data", [DOC, LOVIT])
+def test_both_layouts_give_the_same_article(read_text: Reads, data: str) -> None:
+    (record,) = read_text("kowiki_text", data)
+    assert isinstance(record, Raw)
+    assert record.line == 1
+    assert record.fields["title"] == "거문고 & 술대"
+    assert record.fields["first_paragraph"] == "거문고는 줄이 여섯인 현악기이다. 술대로 줄을 뜯어 소리를 낸다."
+    assert record.fields["opening"].startswith("거문고는")
+    prose = record.fields["opening"] + " " + record.fields["continuation"]
+    assert prose.endswith("<양금신보>는 그 악보를 모은 책이다. 지금도 배우는 사람이 많다.")
+    assert "역사" not in prose
+    assert "역사" in record.fields["text"]
+
+
+def test_articles_follow_each_other_with_their_lines(read_text: Reads) -> None:
+    found = read_text("kowiki_text", EMPTY + DOC)
+    assert [(r.line, r.reason if isinstance(r, Reject) else "") for r in found] == [(1, "empty_body"), (6, "")]
+    assert [r.line for r in read_text("kowiki_text", LOVIT + LOVIT)] == [1, 9]
+
+
+def test_broken_articles_are_rejected_alone(read_text: Reads) -> None:
+    data = b"".join(
+        [
+            b"stray\nmore\n",
+            DOC.replace("</doc>\n", "").encode(),
+            b'<doc id="3">\n\xea\xb0\x80\n</doc>\n',
+            DOC.encode().replace("여섯".encode(), b"\xff\xfe"),
+            DOC.encode(),
+            DOC.replace("</doc>\n", "").encode(),
+        ]
+    )
+    reasons = [r.reason if isinstance(r, Reject) else "ok" for r in read_text("kowiki_text", data)]
+    assert reasons == ["stray_text", "unclosed_doc", "malformed_doc", "invalid_utf8", "ok", "unclosed_doc"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("생애.", True), ("어린 시절.", True), ("= = 역사 = =", True), ("= = = 초기 = = =", True),
+     ("그는 웃었다.", False), ("정말 그럴까.", False), ("마침표가 없는 짧은 줄", False)],
+)  # fmt: skip
+def test_headings(line: str, expected: bool) -> None:
+    assert is_heading(line) == expected
+
+
+def test_what_templates_leave_behind() -> None:
+    assert clean("지미(, 1924년 ~ )는 &quot;땅콩&quot;<br>이다[[분류:사람]]") == '지미(1924년 ~ )는 "땅콩"이다'
+    assert clean("빈 괄호 ()는 사라진다") == "빈 괄호는 사라진다"
+
+
+def test_the_continuation_is_short_and_ends_with_a_sentence(read_text: Reads) -> None:
+    body = " ".join(f"{i}번째 문장은 조금 길게 쓰여 있다." for i in range(200))
+    (record,) = read_text("kowiki_text", f'<doc id="1" url="u" title="긴 글">\n긴 글\n\n{body}\n</doc>\n')
+    assert isinstance(record, Raw)
+    assert len(record.fields["continuation"]) <= CONTINUATION
+    assert record.fields["continuation"].endswith("다.")
+    assert len(record.fields["text"]) == len(body)
