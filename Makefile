@@ -4,7 +4,7 @@
 #   make test         the tests                       (TESTS=tests/serve ARGS='-k batch' narrows them)
 #   make lint         ruff, mypy --strict, import-linter
 #   make bench        the benchmarks, each beside its peer
-#   make charts       write again what helm/ and k8s/ have from the package's models
+#   make generated    write again what helm/, k8s/ and docs/ have from the package's models
 #   make docs         the documentation as a site, in build/site; a broken link is an error
 #   make constraints  resolve every version again and write constraints.txt
 #   make clean        remove VENV and the caches
@@ -30,7 +30,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test lint bench charts docs constraints install clean
+.PHONY: help demo test lint bench generated docs constraints install clean
 
 help:
 	@sed -n '3,11s/^#   //p' Makefile
@@ -82,8 +82,12 @@ bench: $(STAMP)
 	@echo "make: every benchmark beside its peer (about 10 minutes on 2 cores)" >&2
 	for script in benchmarks/*.py; do "$(BIN)/python" "$$script"; done
 
-charts: $(STAMP)
-	@"$(BIN)/python" -m scripts.charts
+generated: $(STAMP)
+	@"$(BIN)/python" -m kit19_ray.config.reference > docs/config.md
+	"$(BIN)/python" -m kit19_ray.operate.api.crd > k8s/crd.yaml
+	"$(BIN)/python" -m scripts.charts
+	"$(BIN)/python" -m scripts.cli_reference > docs/cli.md
+	"$(BIN)/python" -m scripts.templates_review > docs/templates.md
 
 docs: $(STAMP)
 	@echo "make: the documentation into build/site (about 10 seconds)" >&2

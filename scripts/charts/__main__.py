@@ -34,7 +34,7 @@ def chart_files() -> Iterator[tuple[str, str]]:
 
 
 def _rules() -> str:
-    out = ["# Made by `make charts` from kit19_ray/operate/api/rbac.py.\n"]
+    out = ["# Made by `make generated` from kit19_ray/operate/api/rbac.py.\n"]
     for key, rules in (("rules", rbac.RULES), ("leaseRules", rbac.LEASE_RULES)):
         out.append(f"{key}:\n")
         for rule in rules:
@@ -50,7 +50,7 @@ def main() -> int:
     helm = kube_tools.tools(Path(sys.prefix) / "bin")["helm"]
     stale += _put(manifests.rendered(helm, REPOSITORY), check)
     for path in stale:
-        print(f"{path} {'is not up to date: run `make charts`' if check else 'written'}", file=sys.stderr)
+        print(f"{path} {'is not up to date: run `make generated`' if check else 'written'}", file=sys.stderr)
     return int(check and bool(stale))
 
 

@@ -15,12 +15,12 @@ from kit19_ray.operate.api import kubernetes_types
 from kit19_ray.operate.api.kubernetes_types import Embedded, Object
 
 Json = dict[str, Any]
-BEGIN, END = "<!-- values: made by `make charts` -->\n", "<!-- end of values -->\n"
+BEGIN, END = "<!-- values: made by `make generated` -->\n", "<!-- end of values -->\n"
 
 
 def values_yaml(model: type[BaseModel]) -> str:
     """The defaults, each under its description."""
-    head = f"# {model.__doc__}\n# Made by `make charts` from scripts/charts; a test holds them equal.\n"
+    head = f"# {model.__doc__}\n# Made by `make generated` from scripts/charts; a test holds them equal.\n"
     return head + "".join(_entries(model(), 0))
 
 

@@ -79,7 +79,7 @@ def rendered(helm: str, repository: Path) -> Iterator[tuple[str, str]]:
         done = subprocess.run(command, cwd=repository, stdout=subprocess.PIPE, text=True, check=True)
         parts = [part for part in done.stdout.split("---\n") if part.strip()]
         kept = [part for part in parts if not any(f"/{name}" in part.splitlines()[0] for name in one.leave_out)]
-        head = f"{one.head}\nMade by `make charts` from helm/{one.chart} with {one.values}."
+        head = f"{one.head}\nMade by `make generated` from helm/{one.chart} with {one.values}."
         text = "".join(f"# {line}\n" for line in head.splitlines())
         yield one.path, text + "".join(f"---\n{_plain(part)}" for part in kept)
 

@@ -42,8 +42,8 @@ def test_only_what_may_pass_is_tried_again(tmp_path: Path, code: str, ran: int, 
 def test_sigterm_ends_the_stage_and_is_no_reason_to_try_again(tmp_path: Path) -> None:
     file = tmp_path / "tries"
     code = (
-        "import sys; from kit19_ray import attempts; "
-        f"sys.exit(attempts.run({counting(file, 'import time; time.sleep(60)')!r}, 3, 0))"
+        "import sys; from kit19_ray.cli import retry; "
+        f"sys.exit(retry.run({counting(file, 'import time; time.sleep(60)')!r}, 3, 0))"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     while not file.exists():

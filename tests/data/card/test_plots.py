@@ -81,7 +81,7 @@ def test_unusual_tasks_are_drawn_without_a_warning(tasks: dict[str, Any]) -> Non
 
 def test_matplotlib_is_loaded_by_drawing_only_and_without_pyplot() -> None:
     code = (
-        "import sys\nfrom kit19_ray.data import plots\nassert 'matplotlib' not in sys.modules\n"
+        "import sys\nfrom kit19_ray.data.card import plots\nassert 'matplotlib' not in sys.modules\n"
         f"plots.draw({statistics({'one': task()})!r})\nassert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

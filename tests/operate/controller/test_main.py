@@ -70,7 +70,7 @@ def test_sigterm_ends_it_while_it_waits_for_the_lease(kubeconfig: str) -> None:
 
 def test_it_loads_neither_ray_nor_torch() -> None:
     script = (
-        "import sys; from kit19_ray.operate import running; "
+        "import sys; from kit19_ray.operate.controller import main; "
         "print([m for m in ('ray', 'torch', 'transformers', 'datasets') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
