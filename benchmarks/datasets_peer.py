@@ -103,7 +103,6 @@ def run(config: Any, folder: Path, cpus: int) -> tuple[float, int]:
     from kit19_ray.data.filters import decontamination, minhash
     from kit19_ray.data.inputs import collect
     from kit19_ray.sources import evaluation_sets
-    from kit19_ray.sources.readers import registry
     from kit19_ray.sources.readers.base import Raw
     from kit19_ray.utils.hashing import hash64
 
@@ -120,7 +119,7 @@ def run(config: Any, folder: Path, cpus: int) -> tuple[float, int]:
 
         def read(task: Any = task, name: str = name) -> Iterator[dict[str, Any]]:
             for file in inputs.files[name]:
-                for raw in registry.read(task.source, file):
+                for raw in task.source.read(file):
                     if isinstance(raw, Raw):
                         fields = json.dumps(raw.fields)
                         yield {"line": raw.line, "file": file.path, "group": raw.group or "", "fields": fields}

@@ -68,13 +68,25 @@ def read(out: str) -> list[dict[str, Any]]:
 
 def last(out: str) -> dict[str, Any] | None:
     """The newest whole line, read from the end of the file."""
+    lines = _tail(out)
+    return lines[-1] if lines else None
+
+
+def newest(out: str) -> dict[str, Any]:
+    """Each figure as the newest line that has it says, of the file's end; {} before the first line."""
+    found: dict[str, Any] = {}
+    for line in _tail(out):
+        found |= {name: value for name, value in line.items() if value is not None}
+    return found
+
+
+def _tail(out: str) -> list[dict[str, Any]]:
     uri = storage.join(out, NAME)
     if not storage.exists(uri):
-        return None
+        return []
     with storage.open_input(uri) as file:
         file.seek(max(0, file.size() - _TAIL_BYTES))
-        lines = _parse(file.readall().decode(errors="replace"))
-    return lines[-1] if lines else None
+        return _parse(file.readall().decode(errors="replace"))
 
 
 def _parse(text: str) -> list[dict[str, Any]]:

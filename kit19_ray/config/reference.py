@@ -94,8 +94,8 @@ def markdown() -> str:
         "# The config",
         "",
         "Written by `python -m kit19_ray.config.reference > docs/config.md`. A key goes into the YAML file, or on the "
-        "command line as `train.epochs=1`. A key marked † changes how fast or where a stage runs, never what it writes: "
-        "a run goes on under the same URI when it changes.",
+        "command line as `train.epochs=1`. A key marked † changes how fast or where a stage runs, never what it "
+        "writes: a run goes on under the same URI when it changes.",
     ]
     for section, found in rows.items():
         out += ["", f"## {section or 'Top level'}", "", "| key | type | default | meaning |", "|---|---|---|---|"]

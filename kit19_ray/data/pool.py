@@ -29,7 +29,6 @@ from kit19_ray.data.filters.ngrams import letters
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.data.sampling import Sample
 from kit19_ray.io import storage
-from kit19_ray.sources.readers import registry
 from kit19_ray.sources.readers.base import LocatedFile, Raw
 from kit19_ray.tasks.task import Task
 from kit19_ray.utils.hashing import hash64
@@ -100,7 +99,7 @@ def fill(job: PoolJob, index: Index | None) -> None:
     storage.delete(job.out)  # what an interrupted build left
     pool = _Pool(job, index)
     for file in job.files:
-        for raw in registry.read(job.task.source, file):
+        for raw in job.task.source.read(file):
             pool.offer(file, raw)
     pool.close()
 

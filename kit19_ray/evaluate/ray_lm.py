@@ -11,7 +11,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from kit19_ray.evaluate.actors import Pool
-from kit19_ray.lm.generator import context_length
+from kit19_ray.lm.loaded_model import context_length
 
 _GENERATION = {"max_gen_toks": 256, "temperature": 0.0, "top_p": 1.0}  # where a task says nothing, as in `hf`
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from kit19_ray import __version__
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts import scores as scores_file
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import report
@@ -19,7 +19,7 @@ from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say
 
 VERSION = 2  # of what this stage writes; raise it when equal inputs would give other scores
-SCORES, REPORT, OUTCOMES = "scores.json", "report.md", "outcomes.json"
+REPORT = "report.md"
 _PACKAGES = ("lm-eval", "transformers", "torch", "ray", "datasets", "sacrebleu")
 _END = 1 << 20  # bytes hashed at each end of a model's file
 
@@ -50,11 +50,18 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
     with ray_session.connected():
         say(f"evaluate: {model} -> {out}")
         scores, outcomes = _scores(config, model, asked, held_out, built)
-    storage.write_text(storage.join(out, OUTCOMES), json.dumps(outcomes) + "\n")
-    storage.write_text(storage.join(out, SCORES), json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
+    scores_file.write(out, scores, outcomes)
     storage.write_text(storage.join(out, REPORT), report.markdown(scores))
     manifest.commit(
-        out, {"stage": "evaluate", "scores": SCORES, "report": REPORT, **identity, "model": model, "data": held_out}
+        out,
+        {
+            "stage": "evaluate",
+            "scores": scores_file.SCORES,
+            "report": REPORT,
+            **identity,
+            "model": model,
+            "data": held_out,
+        },
     )
     report.show(scores)
     return out

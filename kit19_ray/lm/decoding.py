@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
-if TYPE_CHECKING:
-    from kit19_ray.lm.generator import Generator
+from kit19_ray.lm.loaded_model import LoadedModel
 
 
 @dataclass
@@ -41,9 +40,9 @@ class Sampling:
 class Decoder:
     """Decodes one batch. A row that has ended leaves the batch once half of the rows have."""
 
-    def __init__(self, generator: Generator, sampling: Sampling) -> None:
-        self.generator = generator
-        self.model = generator.model
+    def __init__(self, loaded: LoadedModel, sampling: Sampling) -> None:
+        self.loaded = loaded
+        self.model = loaded.model
         self.sampling = sampling
         # A token has at least one byte, so a stop sequence that has just ended lies within this many tokens. A few
         # more, so that the first of them does not begin within a character.
@@ -67,7 +66,7 @@ class Decoder:
         for row, prompt in enumerate(prompts):
             ids[row, length - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
             mask[row, length - len(prompt) :] = 1
-        ids, mask = ids.to(self.generator.device), mask.to(self.generator.device)
+        ids, mask = ids.to(self.loaded.device), mask.to(self.loaded.device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         rows = list(range(len(prompts)))  # which prompt each row of the batch belongs to
         alive = {n for n in rows if limits[n] > 0}
@@ -75,7 +74,7 @@ class Decoder:
         while alive:
             if wanted is not None:
                 for n in [n for n in alive if not wanted[n]()]:
-                    out[n].text = self.generator.decode(out[n].token_ids)
+                    out[n].text = self.loaded.decode(out[n].token_ids)
                     alive.discard(n)
                 if not alive:
                     break
@@ -90,10 +89,10 @@ class Decoder:
                 if heard is not None and len(out[n].token_ids) > before:
                     heard[n](out[n])
             kept = [row for row, n in enumerate(rows) if n in alive]
-            ids = torch.tensor(chosen, dtype=torch.long, device=self.generator.device)[:, None]
+            ids = torch.tensor(chosen, dtype=torch.long, device=self.loaded.device)[:, None]
             positions = positions[:, -1:] + 1
             if alive and 2 * len(kept) <= len(rows) and hasattr(cache, "batch_select_indices"):
-                index = torch.tensor(kept, device=self.generator.device)
+                index = torch.tensor(kept, device=self.loaded.device)
                 cache.batch_select_indices(index)
                 ids, mask, positions = ids[index], mask[index], positions[index]
                 rows = [rows[row] for row in kept]
@@ -102,7 +101,7 @@ class Decoder:
 
     def _step(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> tuple[Any, Any]:
         """float32[rows, vocabulary] logits after the last token, and the cache."""
-        accepts = self.generator.accepts
+        accepts = self.loaded.accepts
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": True, "past_key_values": cache}
         if "position_ids" in accepts:
             inputs["position_ids"] = positions
@@ -126,24 +125,24 @@ class Decoder:
 
     def _ended(self, done: Completion, token: int, logprob: float, top: dict[int, float] | None, limit: int) -> bool:
         """Adds a token to a completion; whether it is the last one."""
-        generator = self.generator
-        if token in generator.eos_ids:
+        loaded = self.loaded
+        if token in loaded.eos_ids:
             done.finish_reason = "stop"
-            done.text = generator.decode(done.token_ids)
+            done.text = loaded.decode(done.token_ids)
             return True
         done.token_ids.append(token)
         done.logprobs.append(logprob)
         if top is not None:
             done.top_logprobs.append(top)
         stop = self.sampling.stop
-        if stop and any(s in generator.decode(done.token_ids[-self._tail :]) for s in stop):
-            text = generator.decode(done.token_ids)
+        if stop and any(s in loaded.decode(done.token_ids[-self._tail :]) for s in stop):
+            text = loaded.decode(done.token_ids)
             cuts = [place for s in stop if (place := text.find(s)) >= 0]
             if cuts:
                 done.text, done.finish_reason = text[: min(cuts)], "stop"
                 return True
         if len(done.token_ids) >= limit:
-            done.text = generator.decode(done.token_ids)
+            done.text = loaded.decode(done.token_ids)
             return True
         return False
 

@@ -10,7 +10,6 @@ change what is reported.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +21,11 @@ import torch
 
 from kit19_ray.lm import prefix_tree, pretrained
 from kit19_ray.lm.decoding import Completion, Decoder, Sampling, top
+from kit19_ray.lm.loaded_model import LoadedModel
 from kit19_ray.lm.prefix_tree import Request
 
 log = logging.getLogger(__name__)
 
-DEFAULT_CONTEXT = 2048  # tokens, for a model that does not say; as lm-evaluation-harness has it
-_UNLIMITED = 10**20  # a tokenizer without a limit says 10**30
 _PROBE = 6  # tokens of the context that shared and plain computation are compared on
 
 
@@ -39,24 +37,16 @@ class TextScore:
     top_logprobs: list[dict[int, float] | None] = field(default_factory=list)
 
 
-class Generator:
-    """A causal LM with its tokenizer. One thread at a time may use it.
+class Generator(LoadedModel):
+    """A loaded model that scores and completes. One thread at a time may use it.
 
     Args:
-        model: a Hugging Face causal LM in evaluation mode, on the device it is to run on.
-        tokenizer: its tokenizer.
         batch_tokens: tokens, padding included, of one forward pass.
     """
 
     def __init__(self, model: Any, tokenizer: Any, batch_tokens: int = 8192) -> None:
-        self.model = model.eval()
-        self.tokenizer = tokenizer
+        super().__init__(model, tokenizer)
         self.batch_tokens = batch_tokens
-        self.device: torch.device = model.device
-        self.max_length = context_length(model.config, tokenizer)
-        self.vocab_size = int(model.config.get_text_config().vocab_size)
-        self.accepts = frozenset(inspect.signature(model.forward).parameters)
-        self.eos_ids = _eos_ids(model, tokenizer)
 
     @classmethod
     def load(cls, name: str, use_gpu: bool = False, threads: int | None = None, batch_tokens: int = 8192) -> Generator:
@@ -73,14 +63,6 @@ class Generator:
         tokenizer = pretrained.load_tokenizer(name)
         model = pretrained.load_causal_lm(name).to("cuda" if use_gpu else "cpu")
         return cls(model, tokenizer, batch_tokens)
-
-    def encode(self, text: str) -> list[int]:
-        """The tokens of a part of a prompt: no special token is added, as in training."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens, special ones included, no spaces tidied."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     @torch.inference_mode()
     def loglikelihoods(self, requests: Sequence[Request]) -> list[tuple[float, bool]]:
@@ -262,24 +244,3 @@ class Generator:
             for n, completion in zip(numbers, done, strict=True):
                 out[n] = completion
         return out
-
-
-def context_length(config: Any, tokenizer: Any) -> int:
-    """Tokens the model can read: what lm-evaluation-harness takes it to be."""
-    text = getattr(config, "text_config", None) or config
-    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-        value = getattr(text, name, None)
-        if value is not None:
-            return int(value)
-    limit = getattr(tokenizer, "model_max_length", None)
-    return int(limit) if limit is not None and limit < _UNLIMITED else DEFAULT_CONTEXT
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Tokens that end a text: the generation config's, else the tokenizer's."""
-    found = getattr(model.generation_config, "eos_token_id", None)
-    if found is None:
-        found = tokenizer.eos_token_id
-    if found is None:
-        return frozenset()
-    return frozenset(found if isinstance(found, (list, tuple)) else [found])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kit19_ray.artifacts import manifest, metrics_log
+from kit19_ray.artifacts import manifest, metrics_log, scores
 from kit19_ray.errors import StorageError, nearest
-from kit19_ray.evaluate.stage import OUTCOMES
 from kit19_ray.io import storage
 
 Json = dict[str, Any]
@@ -123,13 +121,6 @@ def _read(
     evaluate_uri: str | None, evaluate: Json | None, train_uri: str | None, train: Json | None, several: bool
 ) -> Run:
     names = [uri.rsplit("/", 1)[1] for uri in (train_uri, evaluate_uri) if uri]
-    scores = (
-        json.loads(storage.read_text(storage.join(evaluate_uri, evaluate["scores"])))
-        if evaluate_uri and evaluate
-        else None
-    )
-    outcomes_uri = storage.join(evaluate_uri, OUTCOMES) if evaluate_uri else None
-    outcomes = json.loads(storage.read_text(outcomes_uri)) if outcomes_uri and storage.exists(outcomes_uri) else {}
     return Run(
         name=" / ".join(names) if several else names[0],
         train_uri=train_uri,
@@ -138,6 +129,6 @@ def _read(
         lines=metrics_log.read(train_uri) if train_uri else [],
         evaluate_uri=evaluate_uri,
         evaluate=evaluate,
-        scores=scores,
-        outcomes=outcomes,
+        scores=scores.read(evaluate_uri) if evaluate_uri and evaluate else None,
+        outcomes=scores.read_outcomes(evaluate_uri) if evaluate_uri else {},
     )

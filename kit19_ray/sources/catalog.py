@@ -5,7 +5,7 @@ The catalogue knows the published files' hashes; `files.locate` finds files, who
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kit19_ray.config import strict_yaml
 from kit19_ray.config.loading import validate
 from kit19_ray.errors import SourceError, nearest
+from kit19_ray.sources.readers import registry
+from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
 from kit19_ray.sources.readers.registry import READERS, options_of
 
 CATALOG = Path(__file__).parent / "catalog.yaml"
@@ -138,6 +140,10 @@ class Source(BaseModel):
     notes: str = ""
     """What a reader of the data card should know."""
     files: list[SourceFile] = Field(min_length=1)
+
+    def read(self, file: LocatedFile, opener: Opener | None = None) -> Iterator[Raw | Reject]:
+        """Streams one of its files, see `registry.read`."""
+        return registry.read(self.reader, self.options, file, opener)
 
     @field_validator("reader")
     @classmethod

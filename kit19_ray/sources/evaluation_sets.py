@@ -15,7 +15,6 @@ from kit19_ray.config.loading import validate
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.catalog import Source, load_catalog
 from kit19_ray.sources.files import locate, verify_sha256
-from kit19_ray.sources.readers import registry
 from kit19_ray.sources.readers.base import LocatedFile, Raw
 
 EVALUATION_SETS = Path(__file__).parent / "evaluation_sets.yaml"
@@ -94,6 +93,6 @@ def find(base: str, check: bool) -> tuple[list[Located], list[str]]:
 def items(located: Located) -> Iterator[list[str]]:
     """The texts of each item of a set."""
     for file in located.files:
-        for raw in registry.read(located.source, file):
+        for raw in located.source.read(file):
             if isinstance(raw, Raw):
                 yield [raw.fields[name] for name in located.texts if raw.fields.get(name)]

@@ -13,7 +13,8 @@ import torch
 from kit19_ray.data.tokenizer import train_bpe
 from kit19_ray.lm import pretrained
 from kit19_ray.lm.decoding import sample
-from kit19_ray.lm.generator import Generator, context_length
+from kit19_ray.lm.generator import Generator
+from kit19_ray.lm.loaded_model import context_length
 
 # float32 sums over other shapes differ in the last bits: about 1e-6 a token here, with logits of about 10.
 TOLERANCE = 1e-3

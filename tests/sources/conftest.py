@@ -11,7 +11,6 @@ import pytest
 from kit19_ray.sources.catalog import Source, load_catalog
 from kit19_ray.sources.files import locate
 from kit19_ray.sources.readers.base import LocatedFile, Raw, Reject
-from kit19_ray.sources.readers.registry import read
 
 Records = list[Raw | Reject]
 
@@ -37,7 +36,7 @@ def read_text() -> Callable[..., Records]:
             blob = blobs[uri]
             return io.BytesIO(blob.encode() if isinstance(blob, str) else blob)
 
-        return list(read(source, file, opener))
+        return list(source.read(file, opener))
 
     return reads
 
@@ -52,7 +51,7 @@ def read_real(shared_sources: Path) -> Callable[[str, str], Records]:
             source = load_catalog()[source_id]
             split = next(f.split for f in source.files if f.path == path)
             (file,) = [f for f in locate(source_id, source, str(shared_sources), [split]) if f.path == path]
-            known[source_id, path] = list(read(source, file))
+            known[source_id, path] = list(source.read(file))
         return known[source_id, path]
 
     return reads

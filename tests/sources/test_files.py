@@ -8,7 +8,6 @@ from kit19_ray.errors import SourceError
 from kit19_ray.io import storage
 from kit19_ray.sources.catalog import load_catalog
 from kit19_ray.sources.files import locate, verify_sha256
-from kit19_ray.sources.readers.registry import read
 
 NSMC = "id\tdocument\tlabel\n1\t좋다\t1\n"
 
@@ -75,7 +74,7 @@ def test_located_files_are_read_where_they_are(tmp_path: Path) -> None:
     base = written(tmp_path, {"nsmc/ratings_train.txt": NSMC})
     source = load_catalog()["nsmc"]
     (file,) = locate("nsmc", source, base, ["train"])
-    assert [r.line for r in read(source, file)] == [2]
+    assert [r.line for r in source.read(file)] == [2]
 
 
 def test_a_wrong_hash_and_a_truncated_file(tmp_path: Path) -> None:

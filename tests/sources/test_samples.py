@@ -9,7 +9,6 @@ from kit19_ray.data.records import Record, to_record
 from kit19_ray.sources.catalog import load_catalog
 from kit19_ray.sources.files import SAMPLES, locate
 from kit19_ray.sources.readers.base import Raw, Reject
-from kit19_ray.sources.readers.registry import read
 from kit19_ray.tasks.task import load_tasks
 
 KOBEST = ["kobest_boolq", "kobest_copa", "kobest_hellaswag", "kobest_sentineg", "kobest_wic"]
@@ -24,7 +23,7 @@ REJECTS = {
 
 def records(name: str, split: str) -> list[Raw | Reject]:
     source = load_catalog()[name]
-    return [r for file in locate(name, source, str(SAMPLES), [split]) for r in read(source, file)]
+    return [r for file in locate(name, source, str(SAMPLES), [split]) for r in source.read(file)]
 
 
 @pytest.mark.parametrize(("name", "split", "least"), CASES)
@@ -83,7 +82,7 @@ def test_no_sample_is_a_record_of_a_dataset(shared_sources: Path) -> None:
                 paths = [f.path for f in source.files if f.split == split and (base / name / f.path).is_file()]
                 files = locate(name, source, str(base), [split]) if paths and not _lacking(base, name, split) else []
                 for file in files:
-                    for record in read(source, file):
+                    for record in source.read(file):
                         if isinstance(record, Raw):
                             found |= {v for k, v in record.fields.items() if k not in SHORT and len(v) > 3}
         return found

@@ -12,7 +12,6 @@ from kit19_ray.data.records import Record, to_record
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.files import locate
 from kit19_ray.sources.readers.base import LocatedFile, Raw
-from kit19_ray.sources.readers.registry import read
 from kit19_ray.tasks.task import Task, load_tasks
 
 from .conftest import left_behind
@@ -34,7 +33,7 @@ def files(task: Task, base: Path) -> list[LocatedFile]:
 
 
 def records(task: Task, file: LocatedFile) -> list[Record]:
-    raws = islice((r for r in read(task.source, file) if isinstance(r, Raw)), PER_FILE)
+    raws = islice((r for r in task.source.read(file) if isinstance(r, Raw)), PER_FILE)
     return [r for r in (to_record(task, file.path, raw) for raw in raws) if isinstance(r, Record)]
 
 

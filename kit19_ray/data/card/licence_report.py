@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kit19_ray.sources.catalog import Licence, Source
+from kit19_ray.data.filters.licence_policy import forbids
+from kit19_ray.sources.catalog import Source
 from kit19_ray.tasks.task import Task
 
 _OTHER = "**no**"
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
-
-
-def forbids(licence: Licence) -> list[str]:
-    """What a licence does not allow."""
-    allowed = {"commercial use": licence.commercial, "derivatives": licence.derivatives}
-    return [use for use, is_allowed in allowed.items() if not is_allowed]
 
 
 def licences(tasks: Mapping[str, Task]) -> Table:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kit19_ray.data.card.licence_report import forbids
 from kit19_ray.errors import DataError
+from kit19_ray.sources.catalog import Licence
 from kit19_ray.tasks.task import Task
 
 ALLOWED_USES: dict[str, tuple[str, ...]] = {
@@ -14,6 +14,12 @@ ALLOWED_USES: dict[str, tuple[str, ...]] = {
     "commercial": ("derivatives", "commercial use"),  # what is trained on is changed as well
 }
 """Policy -> the uses a source must allow."""
+
+
+def forbids(licence: Licence) -> list[str]:
+    """What a licence does not allow."""
+    allowed = {"commercial use": licence.commercial, "derivatives": licence.derivatives}
+    return [use for use, is_allowed in allowed.items() if not is_allowed]
 
 
 def excluded(tasks: Mapping[str, Task], policy: str, named: Sequence[str] | None) -> dict[str, str]:

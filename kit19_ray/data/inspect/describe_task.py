@@ -8,14 +8,13 @@ from typing import Any
 
 from kit19_ray.config.schema import Config
 from kit19_ray.data import mixture
-from kit19_ray.data.card.licence_report import forbids
 from kit19_ray.data.examples import Planned, render
+from kit19_ray.data.filters.licence_policy import forbids
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.errors import SourceError, TaskError, nearest
 from kit19_ray.io import storage
 from kit19_ray.sources.files import SAMPLES, locate, sources_uri
 from kit19_ray.sources.readers.base import Raw
-from kit19_ray.sources.readers.registry import read
 from kit19_ray.tasks.task import Task, Template, load_tasks
 
 SEED = 19  # of the shown examples' phrasings
@@ -69,7 +68,7 @@ def sample_records(task: Task, base: str | None = None) -> list[Record]:
             files = locate(task.source_id, task.source, folder, task.spec.splits) if folder else []
         except SourceError:
             continue  # a task of the user's own has no samples, and its files may not be there yet
-        raws = (to_record(task, f.path, raw) for f in files for raw in read(task.source, f) if isinstance(raw, Raw))
+        raws = (to_record(task, f.path, raw) for f in files for raw in task.source.read(f) if isinstance(raw, Raw))
         return [record for record in islice(raws, _ROWS) if isinstance(record, Record)]
     return []
 

@@ -20,7 +20,6 @@ from kit19_ray.data.records import Record, to_record
 from kit19_ray.data.sampling import Sample
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import prompt_format
-from kit19_ray.sources.readers import registry
 from kit19_ray.sources.readers.base import Raw
 from kit19_ray.utils.console import say
 from kit19_ray.utils.hashing import hash64
@@ -75,7 +74,7 @@ def _draw(config: Config, inputs: Inputs, name: str, num: int) -> tuple[list[Row
     task = inputs.tasks[name]
     quota = inputs.quotas[name]
     sample = Sample(name, config.seed, num, 0, config.data.validation_fraction)
-    raws = ((file, raw) for file in inputs.files[name] for raw in registry.read(task.source, file))
+    raws = ((file, raw) for file in inputs.files[name] for raw in task.source.read(file))
     read = 0
     for file, raw in islice(raws, HEAD):
         read += 1

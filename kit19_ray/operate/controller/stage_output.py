@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from typing import Any
 
-from kit19_ray.artifacts import gate, output_pointer
+from kit19_ray.artifacts import gate, metrics_log, output_pointer, scores
 from kit19_ray.errors import UserError
-from kit19_ray.io import storage
 from kit19_ray.operate.api.spec import KitRunSpec, Stage
 from kit19_ray.operate.controller.observation import Report
 from kit19_ray.operate.manifests import naming
 from kit19_ray.operate.manifests.naming import Run
 
-_TAIL_BYTES = 4096
 # metrics.jsonl's names and the status' own
 _METRICS = ("progress", "step", "steps", "eta_seconds", "tokens_per_second", "loss", "validation_loss")
 
@@ -41,8 +37,7 @@ def read(run: Run, spec: KitRunSpec, stage: Stage) -> Report:
         if stage == "train":
             return Report(uri, _metrics(uri))
         if stage == "evaluate" and finished:
-            scores = json.loads(storage.read_text(storage.join(uri, "scores.json")))
-            return Report(uri, scores=gate.table(scores))
+            return Report(uri, scores=gate.table(scores.read(uri)))
     except UserError as error:
         return Report(error=str(error).replace("\n", "; "), unreadable=True)
     except (ValueError, KeyError, AttributeError) as error:
@@ -51,24 +46,6 @@ def read(run: Run, spec: KitRunSpec, stage: Stage) -> Report:
 
 
 def _metrics(uri: str) -> dict[str, float]:
-    """The newest whole line of metrics.jsonl; empty before the first."""
-    path = storage.join(uri, "metrics.jsonl")
-    if not storage.exists(path):
-        return {}
-    with storage.open_input(path) as file:
-        file.seek(max(0, file.size() - _TAIL_BYTES))
-        lines = bytes(file.readall()).decode(errors="replace").splitlines()
-    newest: dict[str, float] = {}
-    for line in lines:
-        found = _parse(line)
-        newest |= {name: found[name] for name in _METRICS if isinstance(found.get(name), (int, float))}
-    return newest
-
-
-def _parse(line: str) -> dict[str, Any]:
-    """A line's object; {} for one that is cut off."""
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) and "step" in found else {}
+    """The newest figures of a run's metrics; empty before the first."""
+    newest = metrics_log.newest(uri)
+    return {name: newest[name] for name in _METRICS if isinstance(newest.get(name), (int, float))}

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
-if TYPE_CHECKING:
-    from kit19_ray.sources.catalog import Source
+from pydantic import BaseModel, ConfigDict
 
 ROW_EXCERPT = 500  # characters of a rejected row that are kept
 
@@ -81,14 +80,16 @@ def open_uri(uri: str, opener: Opener | None) -> BinaryIO:
     return stream
 
 
-class Reader(Protocol):
-    """Streams one file. Memory is bounded whatever the file's size.
+class NoOptions(BaseModel):
+    """A reader of one dataset's own format takes no options."""
 
-    Raises:
-        SourceError: the file as a whole cannot be used, e.g. a column is missing from its header. A bad row never
-            raises; it is a Reject.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def __call__(
-        self, source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
-    ) -> Iterator[Raw | Reject]: ...
+
+Reader = Callable[[Any, LocatedFile, BinaryIO, "Opener | None"], Iterator[Raw | Reject]]
+"""Streams one file: (its options, the file, its bytes, how to open companions). Memory is bounded whatever its size.
+
+Raises:
+    SourceError: the file as a whole cannot be used, e.g. a column is missing from its header. A bad row never raises;
+        it is a Reject.
+"""

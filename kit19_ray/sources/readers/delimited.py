@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
 from kit19_ray.sources.readers.table import Dialect, Table
 from kit19_ray.sources.readers.text import normalise
-
-if TYPE_CHECKING:
-    from kit19_ray.sources.catalog import Source
 
 
 class FieldOptions(BaseModel):
@@ -87,10 +84,9 @@ def columns(options: FieldOptions, table: Table) -> list[tuple[str, int]]:
 
 
 def read_cells(
-    source: Source, file: LocatedFile, stream: BinaryIO, clean: Callable[[str, str], str]
+    options: DelimitedOptions, file: LocatedFile, stream: BinaryIO, clean: Callable[[str, str], str]
 ) -> Iterator[Raw | Reject]:
     """Records of a delimited file; `clean` makes a field of its name and its cell."""
-    options = DelimitedOptions.model_validate({**source.options, **file.options})
     table = open_table(options, file, stream)
     places = columns(options, table)
     for row in table:
@@ -101,7 +97,7 @@ def read_cells(
 
 
 def read_delimited(
-    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+    options: DelimitedOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
     """Records of a delimited file; see `DelimitedOptions`."""
-    return read_cells(source, file, stream, lambda _, cell: normalise(cell))
+    return read_cells(options, file, stream, lambda _, cell: normalise(cell))

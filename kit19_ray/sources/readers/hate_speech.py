@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Raw, Reject
 from kit19_ray.sources.readers.delimited import DelimitedOptions, open_table
 from kit19_ray.sources.readers.text import normalise
-
-if TYPE_CHECKING:
-    from kit19_ray.sources.catalog import Source
 
 GROUPS = ("여성/가족", "남성", "성소수자", "인종/국적", "연령", "지역", "종교", "기타 혐오")
 ABUSE, CLEAN = "악플/욕설", "clean"
@@ -20,7 +17,7 @@ _NO_TARGET = {"None", "단순 악플"}
 
 
 def read_unsmile(
-    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+    options: NoOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
     """text, label (hate, abuse or clean) and targets (group names joined by ", ", empty when none).
 
@@ -57,7 +54,7 @@ def read_unsmile(
 
 
 def read_hatescore(
-    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+    options: NoOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
     """text, label (hate, abuse or clean), targets as in UnSmile, and origin, the kind of text it comes from."""
     table = open_table(DelimitedOptions(delimiter=",", quoting="csv"), file, stream)

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from kit19_ray.errors import SourceError
-from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Raw, Reject
 from kit19_ray.sources.readers.jsonl import JsonlOptions, record, wanted_keys
 from kit19_ray.sources.readers.text import has_surrogate, normalise
-
-if TYPE_CHECKING:
-    from kit19_ray.sources.catalog import Source
 
 MAX_BYTES = 256 << 20
 
@@ -35,14 +32,13 @@ def _document(file: LocatedFile, stream: BinaryIO) -> Any:
 
 
 def read_json_array(
-    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+    options: JsonlOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
     """Records of a file that is one list of objects; `line` is the object's number in it.
 
     Raises:
         SourceError: the file is not JSON, not a list, or too large.
     """
-    options = JsonlOptions.model_validate({**source.options, **file.options})
     keys = wanted_keys(options)
     document = _document(file, stream)
     if not isinstance(document, list):
@@ -52,7 +48,7 @@ def read_json_array(
 
 
 def read_squad(
-    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+    options: NoOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
     """title, context, question and the first answer of each question of SQuAD 1.1's nesting, numbered from 1.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from pydantic import Field
 
@@ -12,9 +12,6 @@ from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
 from kit19_ray.sources.readers.delimited import FieldOptions, finish
 from kit19_ray.sources.readers.lines import physical_lines
 from kit19_ray.sources.readers.text import has_surrogate, normalise
-
-if TYPE_CHECKING:
-    from kit19_ray.sources.catalog import Source
 
 
 class JsonlOptions(FieldOptions):
@@ -35,10 +32,9 @@ def _text(value: Any) -> str | None:
 
 
 def read_jsonl(
-    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+    options: JsonlOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
     """Records of a file with one JSON object a line; numbers become text, null becomes empty."""
-    options = JsonlOptions.model_validate({**source.options, **file.options})
     keys = wanted_keys(options)
     for number, data in enumerate(physical_lines(stream), 1):
         yield _of_line(options, keys, number, data)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Raw, Reject
 from kit19_ray.sources.readers.delimited import DelimitedOptions, open_table
 from kit19_ray.sources.readers.text import normalise
-
-if TYPE_CHECKING:
-    from kit19_ray.sources.catalog import Source
 
 MAX_SCORE = 5
 
@@ -21,7 +18,7 @@ def _rounded(score: Decimal, step: str) -> str:
 
 
 def read_korsts(
-    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+    options: NoOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
     """sentence1, sentence2, score ("0.0" to "5.0") and label ("0" to "5", the score rounded, halves up)."""
     table = open_table(DelimitedOptions(), file, stream)

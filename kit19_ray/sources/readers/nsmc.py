@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
-from kit19_ray.sources.readers.delimited import read_cells
+from kit19_ray.sources.readers.delimited import DelimitedOptions, read_cells
 from kit19_ray.sources.readers.text import normalise
-
-if TYPE_CHECKING:
-    from kit19_ray.sources.catalog import Source
 
 
 def unnest(document: str) -> str:
@@ -23,7 +20,7 @@ def unnest(document: str) -> str:
 
 
 def read_nsmc(
-    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+    options: DelimitedOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
     """text and label of a review; the options are those of `delimited`, with the text in the field `text`."""
-    return read_cells(source, file, stream, lambda name, cell: normalise(unnest(cell) if name == "text" else cell))
+    return read_cells(options, file, stream, lambda name, cell: normalise(unnest(cell) if name == "text" else cell))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reader, Reject, open_uri
+from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Raw, Reader, Reject, open_uri
 from kit19_ray.sources.readers.delimited import DelimitedOptions, read_delimited
 from kit19_ray.sources.readers.hate_speech import read_hatescore, read_unsmile
 from kit19_ray.sources.readers.json_array import read_json_array, read_squad
@@ -17,16 +17,6 @@ from kit19_ray.sources.readers.korsts import read_korsts
 from kit19_ray.sources.readers.nsmc import read_nsmc
 from kit19_ray.sources.readers.sentence_pairs import read_parakqc, read_stylekqc
 from kit19_ray.sources.readers.wiki import read_kowiki
-
-if TYPE_CHECKING:
-    from kit19_ray.sources.catalog import Source
-
-
-class NoOptions(BaseModel):
-    """A reader of one dataset's own format takes no options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
 
 READERS: dict[str, Reader] = {
     "delimited": read_delimited,
@@ -57,14 +47,18 @@ def options_of(reader: str) -> type[BaseModel]:
     return OPTIONS.get(reader, NoOptions)
 
 
-def read(source: Source, file: LocatedFile, opener: Opener | None = None) -> Iterator[Raw | Reject]:
-    """Streams one located file through its source's reader, and closes it.
+def read(
+    reader: str, options: Mapping[str, Any], file: LocatedFile, opener: Opener | None = None
+) -> Iterator[Raw | Reject]:
+    """Streams one located file through the reader of that name, and closes it.
 
     Args:
+        options: the source's; the file's own win over them.
         opener: opens a URI; `storage.open_input` by default.
 
     Raises:
         SourceError: the file as a whole is not in the source's format.
     """
+    checked = options_of(reader).model_validate({**options, **file.options})
     with closing(open_uri(file.uri, opener)) as stream:
-        yield from READERS[source.reader](source, file, stream, opener)
+        yield from READERS[reader](checked, file, stream, opener)

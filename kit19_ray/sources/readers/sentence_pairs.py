@@ -18,16 +18,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from kit19_ray.errors import SourceError
-from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject, open_uri
+from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Raw, Reject, open_uri
 from kit19_ray.sources.readers.delimited import DelimitedOptions, open_table
 from kit19_ray.sources.readers.table import Row, Table
 from kit19_ray.sources.readers.text import normalise
-
-if TYPE_CHECKING:
-    from kit19_ray.sources.catalog import Source
 
 GROUP = 10  # rows of one paraphrase group
 FORMAL = GROUP // 2  # rows of a StyleKQC group that come first and are formal
@@ -128,7 +125,7 @@ def make_pairs(slots: Iterator[Slot], name: str) -> Iterator[Raw | Reject]:
 
 
 def read_parakqc(
-    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+    options: NoOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
     """sentence1, sentence2, label (same or different), act, topic. Columns of the file: topic, act, sentence."""
     table = open_table(DelimitedOptions(header=["topic", "act", "sentence"]), file, stream)
@@ -155,7 +152,7 @@ def _zipped(acts: Table, topics: Table) -> Iterator[Slot]:
 
 
 def read_stylekqc(
-    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+    options: NoOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
     """sentence1, sentence2, label (same or different), act, topic, style1, style2 (formal or informal).
 

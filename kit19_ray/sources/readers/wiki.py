@@ -14,14 +14,11 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Raw, Reject
 from kit19_ray.sources.readers.lines import physical_lines
 from kit19_ray.sources.readers.text import normalise
-
-if TYPE_CHECKING:
-    from kit19_ray.sources.catalog import Source
 
 MAX_ARTICLE = 4 << 20  # characters; a longer one is a reject, so that memory stays bounded
 OPENING = 80  # characters after which the opening ends with its sentence
@@ -119,7 +116,7 @@ class _Article:
 
 
 def read_kowiki(
-    source: Source, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
+    options: NoOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
     """Articles of a file in either layout; see `article` for the fields.
 

@@ -21,7 +21,7 @@ from kit19_ray.errors import SourceError
 from kit19_ray.sources.catalog import load_catalog
 from kit19_ray.sources.readers.base import LocatedFile, Raw, Reject
 from kit19_ray.sources.readers.hate_speech import read_hatescore
-from kit19_ray.sources.readers.registry import READERS, read
+from kit19_ray.sources.readers.registry import READERS
 from tests.sources.stranger import source
 
 HEADERS = {
@@ -78,7 +78,7 @@ def found_in(name: str, data: bytes, companion: bytes = b"") -> list[Raw | Rejec
     blobs = {"mem://main": data, "mem://companion": companion}
     beside = (LocatedFile("mem://companion", "companion", "train"),) if name == "stylekqc" else ()
     file = LocatedFile("mem://main", "main", "train", companions=beside)
-    return list(read(SOURCES[name], file, lambda uri: io.BytesIO(blobs[uri])))
+    return list(SOURCES[name].read(file, lambda uri: io.BytesIO(blobs[uri])))
 
 
 def count_lines(data: bytes) -> int:

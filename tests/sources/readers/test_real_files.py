@@ -15,7 +15,6 @@ from kit19_ray.errors import SourceError
 from kit19_ray.sources.catalog import Source, load_catalog
 from kit19_ray.sources.files import locate, verify_sha256
 from kit19_ray.sources.readers.base import LocatedFile, Raw, Reject
-from kit19_ray.sources.readers.registry import read
 
 pytestmark = pytest.mark.real_data
 
@@ -348,13 +347,13 @@ def test_files_of_the_sets_that_the_catalogue_leaves_out(shared_sources: Path) -
     pairs = adhoc({"quoting": "csv", "labels": {"is_duplicate": {"0": "same", "1": "different"}}})
     for name, rows in (("train.txt", 6136), ("validation.txt", 682), ("test.txt", 758)):
         file = LocatedFile(str(shared_sources / "question_pair" / name), name, "train")
-        assert len(raws(list(read(pairs, file)))) == rows
+        assert len(raws(list(pairs.read(file)))) == rows
     problems = adhoc({"delimiter": ",", "quoting": "csv", "keep": ["problem"]})
     file = LocatedFile(str(shared_sources / "math_korean/test.csv"), "test.csv", "test")
-    assert len(raws(list(read(problems, file)))) == 282
+    assert len(raws(list(problems.read(file)))) == 282
     sts = adhoc({"labels": {"similarity": {"0": "different", "1": "same"}}})
     file = LocatedFile(str(shared_sources / "stylekqc/sts/dev.tsv"), "dev.tsv", "validation")
-    labels = Counter(r.fields["similarity"] for r in raws(list(read(sts, file))))
+    labels = Counter(r.fields["similarity"] for r in raws(list(sts.read(file))))
     assert labels == {"same": 5400, "different": 5400}
 
 
@@ -366,10 +365,10 @@ def test_evaluation_sets_are_within_reach_of_the_generic_reader(shared_sources: 
         ("eval/korean_hate_speech/labeled/dev.tsv", "none", 471),
     ):
         file = LocatedFile(str(shared_sources / path), path, "test")
-        assert len(raws(list(read(adhoc({"quoting": quoting}), file)))) == rows
+        assert len(raws(list(adhoc({"quoting": quoting}).read(file)))) == rows
 
 
 def test_a_column_that_is_not_there(shared_sources: Path) -> None:
     file = LocatedFile(str(shared_sources / "question_pair/kor_pair_train.csv"), "kor_pair_train.csv", "train")
     with pytest.raises(SourceError, match=r"kor_pair_train.csv, line 1: column 'question_1' is missing.*'question1'"):
-        list(read(adhoc({"delimiter": ",", "quoting": "csv", "keep": ["question_1"]}), file))
+        list(adhoc({"delimiter": ",", "quoting": "csv", "keep": ["question_1"]}).read(file))
