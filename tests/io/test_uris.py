@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,17 @@ from kit19_ray.io import uris
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=40).filter(
     lambda name: name not in (".", "..")
 )
+
+
+def refused(*parts: str) -> bool:
+    """Whether a path of these parts has a character no URI can hold: a line break, or on S3 what XML has not."""
+    broken = len("".join(parts).splitlines()) > 1 or re.search("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", "".join(parts))
+    unlisted = parts[0].startswith("s3") and re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "".join(parts))
+    if not (broken or unlisted):
+        return False
+    with pytest.raises(StorageError, match="cannot hold U"):
+        uris.join(*parts)
+    return True
 
 
 @pytest.mark.parametrize("name", ["exp #1", "a?b=c", "50%25", "운영 기록", "운영", "~x", "a&b+c", "x:y", "'q'"])
@@ -36,11 +48,8 @@ def test_home_is_home_only_as_a_part_of_its_own(monkeypatch: pytest.MonkeyPatch)
 @given(NAMES, NAMES)
 def test_any_name_is_itself_or_refused(first: str, second: str) -> None:
     for root, path in (("file:///runs", "/runs"), ("s3://bucket/runs", "bucket/runs")):
-        try:
+        if not refused(root, first, second):
             joined = uris.join(root, first, second)
-        except StorageError as error:
-            assert "cannot hold" in error.message
-        else:
             assert uris.split(joined)[1] == f"{path}/{first}/{second}"
             assert uris.normalise(joined) == joined and len(joined.splitlines()) == 1
 
