@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from kit19_ray.cli.options import ConfigOption, Json, Overrides, app, load
+from kit19_ray.errors import UserError
 from kit19_ray.utils.console import show
 
 
@@ -45,6 +46,8 @@ def show_(
     json: Json = False,
 ) -> None:
     """Show all of one task: its source and files, fields, choices, and each template with an example."""
+    if "=" in name:
+        raise UserError("kit19 tasks show NAME: the name of a task is missing; `kit19 tasks` lists them")
     from kit19_ray.data.inspect import describe_task
 
     show(describe_task.describe(load(config, overrides, needs_root=False), name), json, describe_task.show)

@@ -16,18 +16,7 @@ def kit19(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "kit19_ray", *words], capture_output=True, text=True, timeout=120)
 
 
-HEAVY = {
-    "ray",
-    "torch",
-    "transformers",
-    "deepspeed",
-    "datasets",
-    "lm_eval",
-    "pandas",
-    "kopf",
-    "kubernetes",
-    "matplotlib",
-}
+HEAVY = {"ray", "torch", "transformers", "deepspeed", "datasets", "lm_eval", "pandas", "kopf", "matplotlib"}
 
 
 def imported(words: list[str]) -> set[str]:
