@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.errors import EvaluateError
 from kit19_ray.lm.prefix_tree import Request
-from kit19_ray.utils import console
+from kit19_ray.utils import console, ray_session
 
 if TYPE_CHECKING:
     from kit19_ray.lm.decoding import Completion
@@ -54,13 +54,8 @@ class Pool:
         have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         use_gpu = bool(have.get("GPU")) if config.use_gpu is None else config.use_gpu
         cpus = config.cpus_per_worker or (1 if use_gpu else max(1, int(have.get("CPU", 1)) // config.workers))
-        for name, wanted in (("CPU", config.workers * cpus), ("GPU", config.workers if use_gpu else 0)):
-            if wanted > have.get(name, 0):
-                there = f"{have.get(name, 0):g}"
-                raise EvaluateError(
-                    f"evaluate.workers={config.workers} need {wanted} {name}s, the Ray cluster has {there}",
-                    hint="lower evaluate.workers or evaluate.cpus_per_worker",
-                )
+        hint = "lower evaluate.workers or evaluate.cpus_per_worker"
+        ray_session.require("evaluate.workers", config.workers, cpus, use_gpu, hint, EvaluateError)
         remote = ray.remote(
             num_cpus=cpus, num_gpus=1 if use_gpu else 0, max_restarts=_RETRIES, max_task_retries=_RETRIES
         )(Scorer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
@@ -67,7 +66,14 @@ def run(config: Config, data_uri: str) -> str:
             data=data_uri,
             config=config.train,
             plan=plan,
-            use_gpu=_use_gpu(config.train),
+            use_gpu=ray_session.require(
+                "train.workers",
+                config.train.workers,
+                config.train.cpus_per_worker,
+                config.train.use_gpu,
+                "lower train.workers or train.cpus_per_worker",
+                TrainError,
+            ),
             seed=config.seed,
             vocab_size=built["vocab_size"],
             eos_token_id=built["eos_token_id"],
@@ -130,28 +136,6 @@ def _check_model(train: TrainConfig, built: dict[str, Any]) -> None:
             f"{built['vocab_size']}",
             hint=f"build the data with the model's own tokenizer: data.tokenizer.name={name}",
         )
-
-
-def _use_gpu(train: TrainConfig) -> bool:
-    """Whether the workers get GPUs, after a look at what the cluster has.
-
-    Raises:
-        TrainError: the local cluster can never hold the workers.
-    """
-    import ray
-
-    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    use_gpu = bool(have.get("GPU")) if train.use_gpu is None else train.use_gpu
-    wanted = {"CPU": train.workers * train.cpus_per_worker} | ({"GPU": float(train.workers)} if use_gpu else {})
-    for name, number in wanted.items():
-        if number <= have.get(name, 0):
-            continue
-        text = f"train.workers={train.workers} need {number:g} {name}s, the Ray cluster has {have.get(name, 0):g}"
-        if os.environ.get("RAY_ADDRESS"):
-            say(f"train: {text}; waiting for it to grow")
-        else:
-            raise TrainError(text, hint="lower train.workers or train.cpus_per_worker")
-    return use_gpu
 
 
 def _fit(job: Job) -> dict[str, Any]:
