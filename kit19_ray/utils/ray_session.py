@@ -30,7 +30,7 @@ _QUIET = {
 }
 # Ray's own switch for "this machine only": every port is bound to 127.0.0.1. It is read when ray is imported.
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-_CONNECT_SECONDS, _ANSWER_SECONDS = 5.0, 30.0
+_CONNECT_SECONDS, _ANSWER_SECONDS = 5.0, 45.0
 _FILES = 4096  # open files that raylet, its workers and our shards need at most
 _SLOW = "timed out during startup"  # Ray 2.60's words for a raylet that was not up after 30 s
 _SAID = 200  # characters of Ray's own words
@@ -143,7 +143,8 @@ def connected(cpus: int | None = None, verbose: bool = False) -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS") or _current_cluster() or "local"
     if address != "local":
-        _check_address(address)
+        if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job's cluster is there: it started us
+            _check_address(address)
     else:
         _raise_file_limit()
     try:
