@@ -49,6 +49,7 @@ def build(args: dict[str, Any]) -> Any:
     model = arguments.serve.model
     if model is None:
         raise ServeError("args: serve.model is not set, so there is nothing to serve")
+    stage.check_access(arguments.serve, is_local=False)  # a cluster's proxies listen to everybody
     pretrained.resolve(model)
     scaling = arguments.autoscaling
     return stage.application(arguments.serve, model, scaling.model_dump() if scaling else None)
