@@ -242,7 +242,10 @@ class Build:
     def _task(self, name: str, share: Share, counts: Row) -> Row:
         """A task's entry of the manifest."""
         task, quota = self._inputs.tasks[name], share.quotas["train"]
-        filled, rendered = manifest.require(share.pool, "data"), manifest.require(share.examples, "data")
+        filled, rendered = (
+            manifest.require(share.pool, "data", "pool"),
+            manifest.require(share.examples, "data", "examples"),
+        )
         dropped = {**filled["dropped"]}
         for reason, number in counts["dropped"].items():
             dropped[reason] = dropped.get(reason, 0) + number
