@@ -1,7 +1,7 @@
 """Writes docs/reference/gates.md: what decontamination takes from each task, and how much of that is right by hand.
 
-    python scripts/gate_report.py --sources FOLDER > docs/reference/gates.md          the page: counts, and verdicts by hand
-    python scripts/gate_report.py --sources FOLDER --show kmhas --rows 50   the rows themselves beside their items
+    python scripts/gate_report.py --sources FOLDER > docs/reference/gates.md   the page: counts, and verdicts by hand
+    python scripts/gate_report.py --sources FOLDER --show kmhas --rows 50      the rows themselves beside their items
 
 Verdicts stand in gate_verdicts.yaml, task -> set -> [rows read, rows that hold the item]: numbers only, since most
 sources may not be passed on. The rows to read are the first by hash, so everyone reads the same ones.
@@ -34,8 +34,8 @@ READ = 50  # rows of a task and set that are read by hand, where there are so ma
 HEAD = """\
 # What decontamination removes
 
-Made by `python scripts/gate_report.py --sources FOLDER > docs/reference/gates.md` from the published files that may be had
-without a form. A row leaves when it holds an item of an evaluation set, whole or but for one changed word
+Made by `python scripts/gate_report.py --sources FOLDER > docs/reference/gates.md` from the published files that may be
+had without a form. A row leaves when it holds an item of an evaluation set, whole or but for one changed word
 (`kit19_ray/data/filters/decontamination.py` says what that means; `kit19_ray/sources/evaluation_sets.yaml` lists the
 sets). *read*: of these rows the first by hash, at most 50, were compared with their items by hand; *right*: so many of
 them hold the item. `--show SET` prints the rows.
