@@ -16,7 +16,6 @@ from kit19_ray.serve import deployment
         ({}, "args: serve.model is not set, so there is nothing to serve"),
         ({"serve": {"modl": "x"}}, "serve.modl: unknown key (did you mean 'model'?)"),
         ({"serve": {"model": "/no/such/model", "auth": "none"}}, "/no/such/model"),
-        ({"serve": {"model": "x/y"}}, "the server can be reached from other machines, but there is no API key"),
         ({"serve": {"model": "x/y", "auth": "keys"}}, "serve.auth: keys, but there is no API key"),
         ({"autoscaling": {"max_replicas": 0}}, "autoscaling.max_replicas: Input should be greater than or equal to 1"),
     ],
@@ -65,3 +64,19 @@ def test_gpus_are_what_the_config_says_without_a_look_at_the_cluster(
         monkeypatch.setattr(ray, name, look)
     section = {"model": "s3://b/train-1", "auth": "none", "use_gpu": use_gpu}
     assert models(deployment.build({"serve": section}))["kit19"].ray_actor_options["num_gpus"] == gpus
+
+
+def test_a_server_that_is_open_to_everybody_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from kit19_ray.lm import pretrained
+
+    monkeypatch.setattr(pretrained, "resolve", lambda name: name)
+    deployment.build({"serve": {"model": "s3://b/train-1", "auth": "none"}})
+    assert not caplog.messages
+    deployment.build({"serve": {"model": "s3://b/train-1"}})
+    assert "can be reached from other machines, but there is no API key" in caplog.text
+    caplog.clear()
+    monkeypatch.setenv("KIT19_API_KEYS", "a-long-enough-key-for-all")
+    deployment.build({"serve": {"model": "s3://b/train-1"}})
+    assert not caplog.messages

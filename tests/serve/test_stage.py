@@ -266,5 +266,21 @@ def test_the_command_serves_until_it_is_interrupted(
 
 
 def test_the_request_bodys_schema_is_published(http: httpx.Client) -> None:
-    published = http.get("/openapi.json").json()["paths"]["/v1/completions"]["post"]["requestBody"]
-    assert "max_tokens" in json.dumps(published)
+    document = http.get("/openapi.json").json()
+    published = document["paths"]["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert published == {"$ref": "#/components/schemas/CompletionRequest"}
+    assert "max_tokens" in document["components"]["schemas"]["CompletionRequest"]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"host": "0.0.0.0"}, "the server can be reached from other machines, but there is no API key"),
+        ({"auth": "keys"}, "serve.auth: keys, but there is no API key"),
+    ],
+)
+def test_a_server_for_others_needs_keys(free_port: Callable[[], int], fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ServeError, match=message):
+        stage.start(Config(root="file:///unused", serve=ServeConfig(port=free_port(), **fields)), "unused")
+    stage.check_access(ServeConfig(host="0.0.0.0", auth="none"), is_local=False)
+    stage.check_access(ServeConfig(host="0.0.0.0", api_keys_file="/keys"), is_local=False)
