@@ -176,7 +176,6 @@ async def _answer(service: Service, body: bytes, parse: Parse) -> Response:
 
 async def _whole(service: Service, request: CompletionRequest | ChatRequest) -> Json:
     timeout = service.limits.request_timeout_seconds
-<<<<<<< HEAD
     try:
         async with asyncio.timeout(timeout):
             return await service.complete(request)
@@ -187,18 +186,6 @@ async def _whole(service: Service, request: CompletionRequest | ChatRequest) -> 
     except Exception:  # a fault of ours becomes a response here, and in events.py
         log.exception("a completion failed")
         raise events.fault() from None
-=======
-    with service.metrics.one_in_progress():
-        try:
-            return await asyncio.wait_for(service.complete(request), timeout)
-        except TimeoutError:
-            raise events.too_late(timeout) from None
-        except ApiError:
-            raise
-        except Exception:  # a fault of ours becomes a response here, and in events.py
-            log.exception("a completion failed")
-            raise events.fault() from None
->>>>>>> main
 
 
 async def _api_error(request: Request, error: Exception) -> JSONResponse:
