@@ -83,11 +83,11 @@ bench: $(STAMP)
 	for script in benchmarks/*.py; do "$(BIN)/python" "$$script"; done
 
 generated: $(STAMP)
-	@"$(BIN)/python" -m kit19_ray.config.reference > docs/config.md
+	@"$(BIN)/python" -m kit19_ray.config.reference > docs/reference/config.md
 	"$(BIN)/python" -m kit19_ray.operate.api.crd > k8s/crd.yaml
 	"$(BIN)/python" -m scripts.charts
-	"$(BIN)/python" -m scripts.cli_reference > docs/cli.md
-	"$(BIN)/python" -m scripts.templates_review > docs/templates.md
+	"$(BIN)/python" -m scripts.cli_reference > docs/reference/cli.md
+	"$(BIN)/python" -m scripts.templates_review > docs/reference/templates.md
 
 docs: $(STAMP)
 	@echo "make: the documentation into build/site (about 10 seconds)" >&2

@@ -1,6 +1,6 @@
-"""Writes docs/cli.md: every verb with its usage, arguments and options, read off the command line itself.
+"""Writes docs/reference/cli.md: every verb with its usage, arguments and options, read off the command line itself.
 
-    python scripts/cli_reference.py > docs/cli.md
+    python scripts/cli_reference.py > docs/reference/cli.md
 
 A test compares the file with what this prints.
 """
@@ -19,9 +19,9 @@ SECTIONS = ("data", "train", "evaluate", "serve")  # verbs with a section of the
 HEAD = """\
 # The command line
 
-Written by `python scripts/cli_reference.py > docs/cli.md`. `python -m kit19_ray` is the same as `kit19`. A stage's last
-line on stdout is its output's URI and all else goes to stderr. Exit code 0 is done, 2 the user's mistake (one message),
-1 a fault of kit19-ray, 130 interrupted.
+Written by `python scripts/cli_reference.py > docs/reference/cli.md`. `python -m kit19_ray` is the same as `kit19`.
+A stage's last line on stdout is its output's URI and all else goes to stderr. Exit code 0 is done, 2 the user's mistake
+(one message), 1 a fault of kit19-ray, 130 interrupted.
 """
 
 

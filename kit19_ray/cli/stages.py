@@ -33,6 +33,20 @@ def tasks(
             show(list_tasks.rows(load(config, overrides, needs_root=False)), json, list_tasks.show)
 
 
+@app.command("config")
+def config_(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this one.")] = None,
+) -> None:
+    """List the configs that come with the package; with a NAME, print it: `kit19 config demo > demo.yaml`."""
+    from kit19_ray.config import examples
+
+    if name is None:
+        for known in examples.names():
+            print(f"{known}\t{examples.about(known)}")
+        return
+    print(examples.text(name), end="")
+
+
 @app.command()
 def fetch(
     words: Annotated[
