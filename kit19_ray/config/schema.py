@@ -227,7 +227,7 @@ class EvaluateConfig(Section):
     held_out: bool = True
     """Score the data stage's own validation split too, task by task."""
     generation_limit: int = Field(32, ge=0)
-    """Held-out examples per task and template kind that are decoded, which is slow: free answers all need it."""
+    """Held-out free answers per task; they are decoded, which is slow."""
     max_tokens: int = Field(256, ge=1)
     """Most tokens decoded per held-out example; a task whose answers are shorter gets room for its longest one."""
     gate: list[GateRule] = Field(default_factory=list, json_schema_extra=RUNTIME)

@@ -1,7 +1,7 @@
 """What a model wrote against the bare answer, whatever the phrasing around it. Pure text in, figures out.
 
-A template asks for an answer in its own words ("정답: 18", "이 문제의 답은 18입니다."), and a model may use others. So a
-short answer counts when it stands in what was written, with at most `PHRASING` letters around it.
+A template asks for an answer in its own words ("정답: 18", "이 문제의 답은 18입니다."), and a model may use others. So
+a short answer counts when it stands in what was written, with at most `PHRASING` letters around it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any
 PHRASING = 60
 """Letters that may stand around an answer; the longest phrasing of our templates has about 40."""
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?")
+_OTHERWISE = {"기타 혐오": ("기타 집단", "그 밖의 집단", "다른 집단")}
 _PLACE = re.compile(r"\W*(\d+)\W*(?:번|번째)?\W*")
 
 
 def letters(text: str) -> str:
-    """The text in NFC and lower case without spaces and punctuation: 중괄호, quotes and full stops do not matter."""
+    """The text in NFC and lower case without spaces and punctuation: quotes and full stops do not matter."""
     folded = unicodedata.normalize("NFC", text).casefold()
     return "".join(c for c in folded if c.isalnum())
 
@@ -58,7 +59,9 @@ def pick_choice(said: str, words: Sequence[str]) -> int | None:
     return opening[0] if len(opening) == 1 else None
 
 
-def compare(said: str, answer: str, answer_type: str | None, whole: bool, names: Iterable[str] = ()) -> dict[str, float]:
+def compare(
+    said: str, answer: str, answer_type: str | None, whole: bool, names: Iterable[str] = ()
+) -> dict[str, float]:
     """The figures of one answer, by its type.
 
     Args:
@@ -68,12 +71,13 @@ def compare(said: str, answer: str, answer_type: str | None, whole: bool, names:
         names: of a set: everything that a set of the task can hold.
 
     Returns:
-        `exact_match` of all types; `set_f1` of a set; `chrf` (0 to 100) of phrase, text and code; `rouge_l` (0 to 1, over
-        letters) of a text.
+        `exact_match` of all types; `set_f1` of a set; `chrf` (0 to 100) of phrase, text and code; `rouge_l` (0 to 1,
+        over letters) of a text.
     """
     if answer_type == "number":
         number, right = last_number(said), last_number(answer)
-        return {"exact_match": float(number is not None and number == right)}
+        # A few problems ask who or which: 빵집.
+        return {"exact_match": float(holds(said, answer) if right is None else number == right)}
     if answer_type == "set":
         gold = {letters(name) for name in answer.split(",") if letters(name)}
         found = named_in(said, [*names, *answer.split(",")])
@@ -91,19 +95,38 @@ def compare(said: str, answer: str, answer_type: str | None, whole: bool, names:
 
 
 def holds(said: str, answer: str) -> bool:
-    """Whether a text holds the answer, letter by letter, with at most `PHRASING` letters around it."""
+    """Whether a text holds the answer, letter by letter, with at most `PHRASING` letters around and between its parts.
+
+    Parts stand between commas: "교육, 급식을 바꿔 주세요" is held by "분야: 교육 / 제목: 급식을 바꿔 주세요".
+    """
     own, right = letters(said), letters(answer)
-    return right in own and len(own) - len(right) <= PHRASING if right else own == right
+    if not right:
+        return own == right
+    place = 0
+    for part in filter(None, map(letters, answer.split(","))):
+        found = own.find(part, place)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return len(own) - len(right) <= PHRASING
 
 
 def named_in(said: str, names: Iterable[str]) -> set[str]:
-    """The names, as letters, that a text holds; of names within names the longest."""
+    """The names, as letters, that a text holds; of names within names the longest.
+
+    인종/국적 is held by "특정 인종이나 국적" too, and 기타 혐오 by what templates call it.
+    """
     own = letters(said)
     found: set[str] = set()
-    for name in sorted({letters(name) for name in names} - {""}, key=lambda name: (-len(name), name)):
-        if name in own:
-            found.add(name)
-            own = own.replace(name, "\n")
+    for name in sorted(dict.fromkeys(names), key=lambda name: (-len(letters(name)), name)):
+        spellings = [[name], name.split("/"), *([other] for other in _OTHERWISE.get(name.strip(), ()))]
+        for spelling in spellings:
+            parts = [letters(part) for part in spelling]
+            if all(part and part in own for part in parts):
+                found.add(letters(name))
+                for part in parts:
+                    own = own.replace(part, "\n")
+                break
     return found
 
 

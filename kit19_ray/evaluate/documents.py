@@ -204,11 +204,13 @@ def overrides(config: Config, task: str) -> dict[str, Any]:
         return {"task": task}
     files = documents(config, task).files
     cache = storage.cache_dir() / "datasets"
-    return {
+    out: dict[str, Any] = {
         "task": task,
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": files, "cache_dir": str(cache)},
     }
+    # Without the file that solved examples come from none are asked for (see `located`), and none are to be looked for.
+    return out if "train" in files else out | {"training_split": None, "fewshot_split": None}
 
 
 def check_source(config: Config, tasks: list[str]) -> None:

@@ -51,6 +51,7 @@ def names(config: Config) -> list[str]:
         EvaluateError: the harness knows no such name, or a task's documents cannot be had.
     """
     asked = suites.expand(config.evaluate.tasks)
+    task_files(config.evaluate)
     if not set(asked) <= set(documents.TASKS):
         known = manager(config.evaluate, asked).all_tasks
         for name in asked:
@@ -84,7 +85,6 @@ def manager(config: EvaluateConfig, asked: Sequence[str]) -> Any:
     """The harness's index of tasks; of KoBEST's folder and ours alone where that is enough, 100 times faster."""
     import lm_eval.tasks
 
-    task_files(config)
     own = [str(Path(name).expanduser()) for name in config.include_path]
     if set(asked) <= set(documents.TASKS) and not own:
         return _index((str(Path(lm_eval.tasks.__file__).parent / "kobest"), str(_KLUE_FILES)), False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.evaluate import metrics
@@ -15,6 +15,12 @@ _MACRO = (*KOBEST, "klue_ynat")
 """Tasks whose definitions say `f1` and compute macro-F1."""
 
 Pairs = list[tuple[int, int]]
+_F1S: tuple[tuple[str, Literal["macro", "binary"], bool], ...] = (
+    ("macro_f1", "macro", False),
+    ("f1", "binary", False),
+    ("macro_f1_norm", "macro", True),
+)
+"""Metric, its average, and whether a choice's log-likelihood is divided by its length."""
 
 
 def entry(result: Result, task: Any, num_fewshot: int) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -44,8 +50,7 @@ def entry(result: Result, task: Any, num_fewshot: int) -> tuple[dict[str, Any], 
         called = called if filtered == first else f"{called},{filtered}"
         (scores["stderr"] if metric.endswith("_stderr") else scores)[called] = value
     outcomes = _outcomes(mine, scores)
-    for metric, (average, normalised) in {"macro_f1": ("macro", False), "f1": ("binary", False),
-                                          "macro_f1_norm": ("macro", True)}.items():  # fmt: skip
+    for metric, average, normalised in _F1S:
         wanted = (metric in scores and name in (*KOBEST, *KLUE)) or (normalised and name in KOBEST)
         pairs = _pairs(mine, task, normalised) if wanted else []
         if pairs:
@@ -67,10 +72,11 @@ def _outcomes(samples: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -
         if metric in ("n", "num_fewshot", "version") or not isinstance(mean, (int, float)):
             continue
         values = [plain(sample.get(metric)) for sample in samples]
-        if values and all(isinstance(value, (int, float)) for value in values):
-            # A metric whose aggregation is something else than the mean has no figure of its own a document.
-            if math.isclose(sum(values) / len(values), mean, rel_tol=1e-9, abs_tol=1e-12):
-                out[metric] = {str(s["doc_id"]): float(v) for s, v in zip(samples, values, strict=True)}
+        if not values or not all(isinstance(value, (int, float)) for value in values):
+            continue
+        # A metric whose aggregation is something else than the mean has no figure of its own a document.
+        if math.isclose(sum(values) / len(values), mean, rel_tol=1e-9, abs_tol=1e-12):
+            out[metric] = {str(s["doc_id"]): float(v) for s, v in zip(samples, values, strict=True)}
     return out
 
 
@@ -109,3 +115,8 @@ def group_entry(group: Any, results: Mapping[str, Mapping[str, Any]]) -> dict[st
         called = called if filtered == "none" or called not in scores else f"{called},{filtered}"
         (scores["stderr"] if metric.endswith("_stderr") else scores)[called] = value
     return scores
+
+
+def numbers(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The harness's metrics of a task that a group is made of, JSON-ready."""
+    return {key: plain(value) for key, value in found.items() if isinstance(plain(value), (int, float, str))}

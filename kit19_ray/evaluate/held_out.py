@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict, cast
 
 from kit19_ray.artifacts.samples import Sample
 from kit19_ray.config.schema import EvaluateConfig
@@ -107,7 +107,7 @@ def read(data_uri: str, task: str) -> list[Row]:
         with storage.open_input(uri) as file:
             there = set(pq.ParquetFile(file).schema_arrow.names)
             found = pq.read_table(file, columns=[*_COLUMNS, *(name for name in _ANSWER if name in there)]).to_pylist()
-        rows += [{"answer": None, "answer_type": None, **row} for row in found]
+        rows += [cast(Row, {"answer": None, "answer_type": None, **row}) for row in found]
     return sorted(rows, key=lambda row: (row["order"], row["id"]))
 
 
@@ -202,9 +202,7 @@ def _write(rows: Sequence[Row], reader: Reader, backend: Backend, max_tokens: in
     return samples
 
 
-def _decoded(
-    rows: Sequence[Row], reader: Reader, backend: Backend, max_tokens: int
-) -> Iterator[tuple[Sample, Row]]:
+def _decoded(rows: Sequence[Row], reader: Reader, backend: Backend, max_tokens: int) -> Iterator[tuple[Sample, Row]]:
     """Each row that fits, with what the model writes to it, greedily."""
     tokens = max(1, min(max_tokens, reader.room // 2))
     bare: list[Row] = [{**row, "candidates": []} for row in rows]
@@ -213,9 +211,7 @@ def _decoded(
     if not examples:
         return
     options = {"max_tokens": tokens, "stop": list(reader.prompt.stop)}
-    said = backend.generate(
-        [example.prompt for example in examples], options, f"held-out answers of {rows[0]['task']}"
-    )
+    said = backend.generate([example.prompt for example in examples], options, f"held-out answers of {rows[0]['task']}")
     for example, completion in zip(examples, said, strict=True):
         sample = _sample(example)
         sample["said"], sample["finish_reason"] = completion.text, completion.finish_reason

@@ -96,7 +96,7 @@ def paired_bootstrap(
     else:
         places = [rng.integers(n, size=n) for _ in range(_RESAMPLES)]
         drawn = np.array([
-            statistic([second[i] for i in place]) - statistic([first[i] for i in place])  # type: ignore[misc]
+            statistic([second[i] for i in place]) - statistic([first[i] for i in place])
             for place in places
         ])  # fmt: skip
     tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
@@ -117,7 +117,7 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    distinct, inverse, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     mean = ends - (counts - 1) / 2
     return [float(rank) for rank in mean[inverse]]
@@ -152,7 +152,8 @@ def _f1(tables: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """float64[tables, labels] of int64[tables, labels, labels]; 0 for a label that does not occur."""
     right = np.diagonal(tables, axis1=1, axis2=2)
     either = tables.sum(axis=1) + tables.sum(axis=2)  # 2 TP + FP + FN
-    return np.divide(2 * right, either, out=np.zeros(right.shape), where=either > 0)
+    f1: npt.NDArray[np.float64] = np.divide(2 * right, either, out=np.zeros(right.shape), where=either > 0)
+    return f1
 
 
 def _macro_f1(tables: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -139,7 +139,9 @@ class RayLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
             options = _options(requests[numbers[0]].args[1])
             room = self.max_length - options["max_tokens"]
             prompts = [self.tok_encode(requests[n].args[0])[-room:] for n in numbers]
-            for n, completion in zip(numbers, self.backend.generate(prompts, options, f"answers of {self.task}"), strict=True):
+            for n, completion in zip(
+                numbers, self.backend.generate(prompts, options, f"answers of {self.task}"), strict=True
+            ):
                 out[n] = completion.text
         return out
 

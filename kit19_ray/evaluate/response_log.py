@@ -64,7 +64,11 @@ class ResponseLog:
             self.backend.loglikelihoods([requests[n] for n in numbers], what, heard)
 
         found = self._answered(
-            _keys("loglikelihood", requests), ask, lambda value: {"loglikelihood": (value[0], value[1])}, what, on_results
+            _keys("loglikelihood", requests),
+            ask,
+            lambda value: {"loglikelihood": (value[0], value[1])},
+            what,
+            on_results,
         )
         return [(float(r["loglikelihood"][0]), bool(r["loglikelihood"][1])) for r in found]
 

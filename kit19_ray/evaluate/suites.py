@@ -1,4 +1,4 @@
-"""Suites: names for sets of tasks, in lm-evaluation-harness's own names. Pure: `kit19 plan` reads it without the harness."""
+"""Suites: names for sets of tasks, in lm-evaluation-harness's own names. `kit19 plan` reads them without it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ KLUE = ("klue_sts", "klue_ynat")
 """Not the harness's own: task files of ours, in `evaluate/klue`."""
 
 SUITES: dict[str, tuple[str, ...]] = {
-    # The tasks of the paper's table; WiC, which the table lacks, is trained on and so scored with the other KoBEST ones.
+    # The paper's table, and WiC, which it lacks: it is trained on, so it is scored with the other KoBEST tasks.
     "paper": (*KOBEST, *KLUE),
     "kobest": KOBEST,
     # Korean suites of the pinned harness (0.4.13), as groups where it has groups. Their documents are on the hub.
