@@ -21,7 +21,7 @@ from kit19_ray.artifacts import scores as scores_file
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import report
-from kit19_ray.io import storage
+from kit19_ray.io import lease, storage
 from kit19_ray.lm import pretrained
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say
@@ -52,30 +52,33 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
     built = _built(held_out) if held_out else None
     identity = identify(config, model, asked, built)
     out = manifest.stage_uri(config.root, "evaluate", identity)
-    if manifest.read(out) is not None:
+    if manifest.finished(out, "evaluate") is not None:
         say(f"evaluate: {out} is scored already")
         return out
-    with ray_session.connected():
+    with lease.held(out, "evaluate"), ray_session.connected():
+        if manifest.finished(out, "evaluate") is not None:
+            say(f"evaluate: {out} was scored meanwhile")
+            return out
         say(f"evaluate: {model} -> {out}")
         scores, outcomes, store, units = _scores(config, model, asked, held_out, built, out)
-    store.join(units)
-    scores_file.write(out, scores, outcomes)
-    storage.write_text(storage.join(out, REPORT), report.markdown(scores))
-    manifest.commit(
-        out,
-        {
-            "stage": "evaluate",
-            "scores": scores_file.SCORES,
-            "samples": samples_file.SAMPLES,
-            "report": REPORT,
-            **identity,
-            "model_identity": identity["model"],
-            "model": model,
-            "data": held_out,
-            "versions": scores["versions"],
-        },
-    )
-    store.clear()
+        store.join(units)
+        scores_file.write(out, scores, outcomes)
+        storage.write_text(storage.join(out, REPORT), report.markdown(scores))
+        manifest.commit(
+            out,
+            {
+                "stage": "evaluate",
+                "scores": scores_file.SCORES,
+                "samples": samples_file.SAMPLES,
+                "report": REPORT,
+                **identity,
+                "model_identity": identity["model"],
+                "model": model,
+                "data": held_out,
+                "versions": scores["versions"],
+            },
+        )
+        store.clear()
     report.show(scores)
     return out
 
