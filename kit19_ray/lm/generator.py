@@ -51,11 +51,19 @@ class Generator(LoadedModel):
         self.batch_tokens = batch_tokens
 
     @classmethod
-    def load(cls, name: str, use_gpu: bool = False, threads: int | None = None, batch_tokens: int = 8192) -> Generator:
-        """The model `name` (see `models.resolve`) with its own tokenizer.
+    def load(
+        cls,
+        name: str,
+        use_gpu: bool = False,
+        threads: int | None = None,
+        batch_tokens: int = 8192,
+        spread: bool = False,
+    ) -> Generator:
+        """The model `name` (see `pretrained.resolve`) with its own tokenizer.
 
         Args:
             threads: compute threads of this process on a CPU; None leaves torch's.
+            spread: the layers over all devices this process sees, for a model that does not fit one GPU.
 
         Raises:
             UserError: there is no such model or tokenizer.
@@ -63,9 +71,11 @@ class Generator(LoadedModel):
         if threads is not None:
             torch.set_num_threads(threads)
         tokenizer = pretrained.load_tokenizer(name)
-        model = pretrained.load_causal_lm(name)
-        device = torch.device("cuda" if use_gpu else "cpu")
-        model = model.to(device=device, dtype=compute_dtype(model.dtype, device))
+        model = pretrained.load_causal_lm(name, spread=spread)
+        device = torch.device("cuda") if use_gpu else torch.device("cpu")
+        dtype = compute_dtype(model.dtype, device)
+        # What is spread over devices is where it belongs.
+        model = model.to(dtype) if spread else model.to(device=device, dtype=dtype)
         return cls(model, tokenizer, batch_tokens)
 
     @torch.inference_mode()

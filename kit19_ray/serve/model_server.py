@@ -202,7 +202,8 @@ def _engine(model: str, name: str, limits: ServeConfig, threads: int, metrics: M
     """The engine, and what knows the model's tokens, vocabulary and context."""
     from kit19_ray.lm.generator import Generator
 
-    loaded = Generator.load(model, bool(limits.use_gpu), threads)
+    spread = bool(limits.use_gpu) and limits.gpus_per_replica > 1
+    loaded = Generator.load(model, bool(limits.use_gpu), threads, spread=spread)
     return TransformersEngine(loaded, batch_limits(limits, loaded), metrics, name), loaded
 
 

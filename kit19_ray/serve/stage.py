@@ -159,7 +159,10 @@ def application(section: ServeConfig, model: str, autoscaling: dict[str, Any] | 
             max_ongoing_requests=2 * section.max_queue,
             max_surge_percent=section.max_surge_percent,
             graceful_shutdown_timeout_s=section.drain_seconds,
-            ray_actor_options={"num_cpus": section.cpus_per_replica, "num_gpus": int(bool(section.use_gpu))},
+            ray_actor_options={
+                "num_cpus": section.cpus_per_replica,
+                "num_gpus": section.gpus_per_replica if section.use_gpu else 0,
+            },
         )
         served[name] = deployment.bind(uri, name, section, threads)
     gateway: Any = serve.deployment(

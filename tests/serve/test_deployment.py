@@ -47,7 +47,7 @@ def test_replicas_are_fixed_or_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert scaled["kit19"]._deployment_config.autoscaling_config.max_replicas == 5
 
 
-@pytest.mark.parametrize(("use_gpu", "gpus"), [(True, 1), (False, 0), (None, 0)])
+@pytest.mark.parametrize(("use_gpu", "gpus"), [(True, 2), (False, 0), (None, 0)])
 def test_gpus_are_what_the_config_says_without_a_look_at_the_cluster(
     monkeypatch: pytest.MonkeyPatch, use_gpu: bool | None, gpus: int
 ) -> None:
@@ -62,7 +62,7 @@ def test_gpus_are_what_the_config_says_without_a_look_at_the_cluster(
     monkeypatch.setattr(pretrained, "resolve", lambda name: name)
     for name in ("cluster_resources", "available_resources", "nodes"):
         monkeypatch.setattr(ray, name, look)
-    section = {"model": "s3://b/train-1", "auth": "none", "use_gpu": use_gpu}
+    section = {"model": "s3://b/train-1", "auth": "none", "use_gpu": use_gpu, "gpus_per_replica": 2}
     assert models(deployment.build({"serve": section}))["kit19"].ray_actor_options["num_gpus"] == gpus
 
 
