@@ -142,11 +142,11 @@ def counted(http: httpx.Client, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
-def test_the_readmes_curl_gets_an_answer(http: httpx.Client) -> None:
+def test_the_docs_curl_gets_an_answer(http: httpx.Client) -> None:
     if not shutil.which("curl"):
         pytest.skip("there is no curl")
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    command = re.search(r"^\$ (curl -N .*?)^```", readme, re.MULTILINE | re.DOTALL)
+    page = (Path(__file__).parents[2] / "docs/reference/stages.md").read_text(encoding="utf-8")
+    command = re.search(r"^\$ (curl -N .*?)^```", page, re.MULTILINE | re.DOTALL)
     assert command
     words = shlex.split(
         command[1].replace("http://127.0.0.1:8000", str(http.base_url).rstrip("/")).replace("\\\n", " ")
