@@ -6,9 +6,9 @@ A field marked `RUNTIME` changes how fast or where a stage runs, never what it w
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 RUNTIME: dict[str, Any] = {"identity": False}
 
@@ -51,7 +51,8 @@ class GatesConfig(Section):
     """Drop rows that hold an evaluation item, whole or nearly so; `kit19_ray/sources/evaluation_sets.yaml` has the
     sets."""
     contained: float = Field(0.8, gt=0, le=1)
-    """Share of an evaluation text's 5-letter n-grams from which a row counts as holding it, in whatever order."""
+    """Share of an evaluation text's 5-letter n-grams from which a row counts as holding it, in whatever order, when the
+    text has 50 letters or more. Of any text all but one run of at most 5 letters is enough as well."""
 
 
 class DataConfig(Section):
@@ -205,19 +206,31 @@ class EvaluateConfig(Section):
     model: str | None = Field(None, json_schema_extra=RUNTIME)
     """Train prefix, hub id, local path or s3:// prefix to score. None means the train stage's export."""
     tasks: list[str] = ["kobest_boolq", "kobest_copa", "kobest_hellaswag", "kobest_sentineg", "kobest_wic"]
-    """Tasks of lm-evaluation-harness, by its names."""
+    """Tasks of lm-evaluation-harness by its names: single ones, groups and tags; or a suite of ours: `paper` (the
+    paper's table), `kobest`, `korean`."""
+    include_path: list[str] = Field(default_factory=list, json_schema_extra=RUNTIME)
+    """Folders of further task files in lm-evaluation-harness's format, searched before its own. Such files may name
+    Python functions beside them, which are run. Their content counts in the identity, not the place."""
     source: Literal["files", "hub"] = "files"
     """Where the tasks' documents come from: original files under the sources folder, or the hub."""
-    num_fewshot: int = Field(0, ge=0)
-    """Solved examples before each question. The paper's table is 0-shot."""
+    num_fewshot: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    """Solved examples before each question, every count in one run: [0, 5] or just 5. The paper's table is 0-shot. A
+    task whose own definition says 0 stays at 0. The first count's scores have the task's bare name, another's
+    `task@5`."""
+    apply_chat_template: bool = False
+    """Ask the harness's tasks through the tokenizer's chat template, as an instruction model expects it."""
+    fewshot_as_multiturn: bool = False
+    """With the chat template: each solved example is a turn of its own, not one long question."""
+    system_instruction: str | None = None
+    """Text before every prompt of the harness's tasks; with the chat template the system's turn."""
     limit: int | None = Field(None, ge=1)
     """Documents per harness task. None means all; scores with a limit are not comparable."""
     held_out: bool = True
     """Score the data stage's own validation split too, task by task."""
     generation_limit: int = Field(32, ge=0)
-    """Held-out examples per generation task, which are decoded and so are slow."""
-    max_tokens: int = Field(64, ge=1)
-    """Tokens decoded per held-out generation example."""
+    """Held-out free answers per task; they are decoded, which is slow."""
+    max_tokens: int = Field(256, ge=1)
+    """Most tokens decoded per held-out example; a task whose answers are shorter gets room for its longest one."""
     gate: list[GateRule] = Field(default_factory=list, json_schema_extra=RUNTIME)
     """Scores below which the model is not served. Judges scores that are there: a change scores nothing anew."""
     batch_tokens: int = Field(8192, ge=64, json_schema_extra=RUNTIME)
@@ -229,6 +242,21 @@ class EvaluateConfig(Section):
     means 1 with a GPU."""
     use_gpu: bool | None = Field(None, json_schema_extra=RUNTIME)
     """None uses GPUs when the cluster has any."""
+    gpus_per_worker: int = Field(1, ge=1, json_schema_extra=RUNTIME)
+    """GPUs of each scoring actor. More than 1 spreads the model's layers over them, for one that does not fit one."""
+
+    @field_validator("num_fewshot", mode="before")
+    @classmethod
+    def _one_count_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _chat_template(self) -> EvaluateConfig:
+        if len(set(self.num_fewshot)) < len(self.num_fewshot):
+            raise ValueError(f"num_fewshot={self.num_fewshot} names a count twice")
+        if self.fewshot_as_multiturn and not self.apply_chat_template:
+            raise ValueError("fewshot_as_multiturn needs apply_chat_template")
+        return self
 
 
 class ServeConfig(Section):

@@ -49,11 +49,19 @@ class Generator(LoadedModel):
         self.batch_tokens = batch_tokens
 
     @classmethod
-    def load(cls, name: str, use_gpu: bool = False, threads: int | None = None, batch_tokens: int = 8192) -> Generator:
-        """The model `name` (see `models.resolve`) with its own tokenizer.
+    def load(
+        cls,
+        name: str,
+        use_gpu: bool = False,
+        threads: int | None = None,
+        batch_tokens: int = 8192,
+        spread: bool = False,
+    ) -> Generator:
+        """The model `name` (see `pretrained.resolve`) with its own tokenizer.
 
         Args:
             threads: compute threads of this process on a CPU; None leaves torch's.
+            spread: the layers over all devices this process sees, for a model that does not fit one GPU.
 
         Raises:
             UserError: there is no such model or tokenizer.
@@ -61,7 +69,9 @@ class Generator(LoadedModel):
         if threads is not None:
             torch.set_num_threads(threads)
         tokenizer = pretrained.load_tokenizer(name)
-        model = pretrained.load_causal_lm(name).to("cuda" if use_gpu else "cpu")
+        model = pretrained.load_causal_lm(name, spread=spread)
+        if not spread:
+            model = model.to("cuda" if use_gpu else "cpu")
         return cls(model, tokenizer, batch_tokens)
 
     @torch.inference_mode()
