@@ -21,6 +21,7 @@ from kit19_ray.artifacts import scores as scores_file
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import report
+from kit19_ray.evaluate.unit_store import UNFINISHED
 from kit19_ray.io import lease, storage
 from kit19_ray.lm import pretrained
 from kit19_ray.utils import ray_session
@@ -77,6 +78,7 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
                 "data": held_out,
                 "versions": scores["versions"],
             },
+            without=[f"{UNFINISHED}/"],
         )
         store.clear()
     report.show(scores)

@@ -16,7 +16,7 @@ from kit19_ray.artifacts import samples as samples_file
 from kit19_ray.artifacts.samples import Sample
 from kit19_ray.io import storage
 
-_FOLDER = "unfinished"
+UNFINISHED = "unfinished"
 
 
 class UnitScores(TypedDict, total=False):
@@ -39,7 +39,7 @@ class UnitStore:
 
     def __init__(self, out: str) -> None:
         self._out = out
-        self._base = storage.join(out, _FOLDER)
+        self._base = storage.join(out, UNFINISHED)
 
     def read(self, unit: str) -> UnitScores | None:
         """A finished unit's scores; None for one that is not."""
