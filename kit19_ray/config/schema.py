@@ -317,7 +317,7 @@ class ServeConfig(Section):
     """File of API keys, one `NAME KEY` or `NAME sha256:HASH` a line, read again when it changes. The environment variable
     KIT19_API_KEYS holds keys in the same form. A path, so that no key is in the config."""
     admin_keys_file: str | None = None
-    """File of the keys of /admin, as api_keys_file; KIT19_ADMIN_KEYS in the environment. Without any /admin is closed."""
+    """File of the keys of /admin, as api_keys_file; or KIT19_ADMIN_KEYS. Without any /admin is closed."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may ask this server, such as https://chat.example.org. Empty allows no other page."""
     start_timeout_seconds: float = Field(600, gt=0)
