@@ -121,7 +121,8 @@ class Build:
         if missing:
             say(f"data: reading the sources of {len(missing)} tasks")
             sets = [(found.name, evaluation_sets.items(found)) for found in inputs.evaluation]
-            index = ray.put(decontamination.build(sets, data.gates.contained)) if sets else None
+            exact = [found.name for found in inputs.evaluation if found.spec.exact]
+            index = ray.put(decontamination.build(sets, data.gates.contained, exact)) if sets else None
             self._each_task(partial(_fill, jobs={name: jobs[name] for name in missing}, index=index), missing)
         return {name: job.out for name, job in jobs.items()}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kit19_ray.artifacts import manifest
 from kit19_ray.errors import UserError
 from kit19_ray.io import node_cache, storage
+from kit19_ray.lm import model_files
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,7 @@ def resolve(name: str, marker: str = "config.json") -> str:
             f"{name!r}: {uri} has no {marker}, so it is neither in Hugging Face's layout nor a finished train prefix",
             hint="a training run that is not finished has no export: run `kit19 train` again to go on",
         )
+    model_files.check(uri)
     return str(node_cache.local_dir(uri, sha256))
 
 
@@ -60,8 +62,11 @@ def load_tokenizer(name: str) -> Any:
     found = resolve(name, "tokenizer_config.json")
     try:
         return AutoTokenizer.from_pretrained(found, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"tokenizer {name!r}: {_first_line(error)}") from error
+    except Exception as error:  # of a tokenizer.json it does not know, tokenizers raises no narrower class
+        raise UserError(
+            f"tokenizer {name!r}: {_first_line(error)}",
+            hint="it was cut short, or a newer release of transformers or tokenizers wrote it",
+        ) from error
 
 
 def load_config(name: str) -> Any:
@@ -79,11 +84,12 @@ def load_config(name: str) -> Any:
         raise UserError(f"model {name!r}: {_first_line(error)}") from error
 
 
-def load_causal_lm(name: str, dtype: torch.dtype | None = None) -> Any:
+def load_causal_lm(name: str, dtype: torch.dtype | None = None, spread: bool = False) -> Any:
     """The causal LM `name` (see `resolve`), in evaluation mode on the CPU.
 
     Args:
         dtype: of the weights; None keeps the files'.
+        spread: the layers over all GPUs of this process, by accelerate's `device_map="auto"`, not on the CPU.
 
     Raises:
         UserError: there is no such model, or it has no safetensors weights.
@@ -95,7 +101,11 @@ def load_causal_lm(name: str, dtype: torch.dtype | None = None) -> Any:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of reading local files; a download from the hub keeps its own
     try:
         return AutoModelForCausalLM.from_pretrained(
-            found, dtype="auto" if dtype is None else dtype, use_safetensors=True, trust_remote_code=False
+            found,
+            dtype="auto" if dtype is None else dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            device_map="auto" if spread else None,
         )
     except (OSError, ValueError) as error:
         raise UserError(
@@ -143,4 +153,4 @@ def build_gpt_neox(
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -215,6 +215,7 @@ def require(
     use_gpu: bool | None,
     hint: str,
     error: type[UserError] = UserError,
+    gpus: float = 1,
 ) -> bool:
     """Whether processes get a GPU each, after a look at what the cluster has.
 
@@ -225,15 +226,16 @@ def require(
         use_gpu: None uses GPUs when the cluster has any.
         hint: what to lower.
         error: class of the error raised.
+        gpus: of each process, where GPUs are used.
 
     Raises:
-        UserError: no node of the cluster can hold one, or a local cluster cannot hold them all; a remote one may grow.
+        UserError: a local cluster cannot hold them all; one that RAY_ADDRESS names may grow.
     """
     import ray
 
     have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpu = bool(have.get("GPU")) if use_gpu is None else use_gpu
-    for name, each in (("CPU", cpus), ("GPU", 1.0 if gpu else 0.0)):
+    for name, each in (("CPU", cpus), ("GPU", gpus if gpu else 0)):
         if count * each <= have.get(name, 0):
             continue
         text = f"{what}={count} need {count * each:g} {name}s, the Ray cluster has {have.get(name, 0):g}"
