@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, BinaryIO
+from io import RawIOBase
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from pyarrow import fs
@@ -103,7 +104,7 @@ def _uploader(attempts: int, endpoint: str | None, key: str | None, given: tuple
     return boto3.Session(*given).client("s3", endpoint_url=url, config=Config(**options))
 
 
-def upload(buffer: BinaryIO, path: str) -> None:
+def upload(buffer: IO[bytes] | RawIOBase, path: str) -> None:
     """Uploads to `path`, bucket/key, with boto3, which sends a part again when it must and leaves no half behind.
 
     Raises:

@@ -14,7 +14,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
+from typing import IO
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -192,6 +194,21 @@ def open_output(uri: str) -> Iterator[pa.NativeFile]:
         file.flush()
         buffer.seek(0)
         s3.upload(buffer, path)
+
+
+def write_stream(uri: str, source: IO[bytes] | RawIOBase) -> None:
+    """Writes what is read from `source`, atomically and without a copy on this machine's disk.
+
+    Raises:
+        StorageError: it could not; `source` has been read to some point.
+    """
+    filesystem_, path = filesystem(uri)
+    if isinstance(filesystem_, fs.LocalFileSystem):
+        with open_output(uri) as file:
+            shutil.copyfileobj(source, file, _COPY_CHUNK)
+        return
+    with _told(uri):
+        s3.upload(source, path)
 
 
 def local_path(uri: str) -> Path | None:

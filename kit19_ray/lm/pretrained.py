@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,18 @@ def resolve(name: str, marker: str = "config.json") -> str:
         UserError: nothing is there, or nothing that looks like a model.
         StorageError: the prefix cannot be read.
     """
-    local = Path(name).expanduser()
-    if "://" not in name and not local.exists():
+    uri = _prefix(name)
+    if uri is None:
+        return name
+    _require(name, uri, marker)
+    return str(storage.local_dir(uri))
+
+
+def _prefix(name: str) -> str | None:
+    """The prefix of a model's files, a train prefix's export; None for a hub id."""
+    if "://" not in name and not Path(name).expanduser().exists():
         if _HUB_ID.fullmatch(name):
-            return name
+            return None
         raise UserError(
             f"{name!r}: there is no such folder, and a hub id looks like `organisation/name`",
             hint="give an existing folder, a file:// or s3:// prefix, or a hub id",
@@ -39,12 +48,15 @@ def resolve(name: str, marker: str = "config.json") -> str:
     made = manifest.read(uri)
     if made is not None and made.get("stage") == "train":
         uri = storage.join(uri, str(made["export"]))
+    return uri
+
+
+def _require(name: str, uri: str, marker: str) -> None:
     if not storage.exists(storage.join(uri, marker)):
         raise UserError(
             f"{name!r}: {uri} has no {marker}, so it is neither in Hugging Face's layout nor a finished train prefix",
             hint="a training run that is not finished has no export: run `kit19 train` again to go on",
         )
-    return str(storage.local_dir(uri))
 
 
 def load_tokenizer(name: str) -> Any:
@@ -62,26 +74,34 @@ def load_tokenizer(name: str) -> Any:
         raise UserError(f"tokenizer {name!r}: {_first_line(error)}") from error
 
 
-def load_config(name: str) -> Any:
-    """The model config of `name` (see `resolve`).
+def load_config(name: str, revision: str | None = None) -> Any:
+    """The model config of `name` (see `resolve`); of a remote prefix its config.json alone is read.
 
     Raises:
         UserError: there is none, or its code is not part of transformers.
     """
     from transformers import AutoConfig
 
-    found = resolve(name)
-    try:
-        return AutoConfig.from_pretrained(found, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model {name!r}: {_first_line(error)}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        uri = _prefix(name)
+        if uri is None:
+            found = resolve(name)
+        else:
+            _require(name, uri, "config.json")
+            found = folder
+            Path(folder, "config.json").write_bytes(storage.read_bytes(storage.join(uri, "config.json")))
+        try:
+            return AutoConfig.from_pretrained(found, trust_remote_code=False, revision=revision or "main")
+        except (OSError, ValueError) as error:
+            raise UserError(f"model {name!r}: {_first_line(error)}") from error
 
 
-def load_causal_lm(name: str, dtype: torch.dtype | None = None) -> Any:
+def load_causal_lm(name: str, dtype: torch.dtype | None = None, revision: str | None = None) -> Any:
     """The causal LM `name` (see `resolve`), in evaluation mode on the CPU.
 
     Args:
         dtype: of the weights; None keeps the files'.
+        revision: of a hub id; None means `main`.
 
     Raises:
         UserError: there is no such model, or it has no safetensors weights.
@@ -93,7 +113,11 @@ def load_causal_lm(name: str, dtype: torch.dtype | None = None) -> Any:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of reading local files; a download from the hub keeps its own
     try:
         return AutoModelForCausalLM.from_pretrained(
-            found, dtype="auto" if dtype is None else dtype, use_safetensors=True, trust_remote_code=False
+            found,
+            dtype="auto" if dtype is None else dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            revision=revision or "main",
         )
     except (OSError, ValueError) as error:
         raise UserError(
