@@ -36,6 +36,8 @@ EXAMPLE_SCHEMA = pa.schema(
         ("output", pa.string()),
         ("label", pa.int32()),  # index of the gold candidate; -1 for a generated answer
         ("candidates", pa.list_(pa.string())),  # the output as each label would have it
+        ("answer", pa.string()),  # the answer alone, without its phrasing; null where the task does not say
+        ("answer_type", pa.string()),  # choice, number, phrase, set, text or code: how answers compare; null likewise
         ("order", pa.int64()),  # 63-bit hash of the id: files are sorted by it, and a range of it makes a shard
         ("num_tokens", pa.int32()),  # of prompt, answer and end of text; 0: too many, the example is in no shard
     ]

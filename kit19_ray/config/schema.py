@@ -40,7 +40,8 @@ class GatesConfig(Section):
     """Drop rows that hold an evaluation item, whole or nearly so; `kit19_ray/sources/evaluation_sets.yaml` has the
     sets."""
     contained: float = Field(0.8, gt=0, le=1)
-    """Share of an evaluation text's 5-letter n-grams from which a row counts as holding it, in whatever order."""
+    """Share of an evaluation text's 5-letter n-grams from which a row counts as holding it, in whatever order, when the
+    text has 50 letters or more. Of any text all but one run of at most 5 letters is enough as well."""
 
 
 class DataConfig(Section):
@@ -164,7 +165,8 @@ class ServeConfig(Section):
     replicas: int = Field(1, ge=1)
     """Copies of the model."""
     use_gpu: bool | None = None
-    """None uses GPUs when the cluster has any."""
+    """Give each replica a GPU. None: `kit19 serve` looks whether the cluster has any; in a Ray Serve config file it is
+    the same as false, because the application is built before the GPU nodes of a new cluster are there."""
     cpus_per_replica: float = Field(1, gt=0)
     """CPUs reserved by, and compute threads of, each replica."""
     max_batch_size: int = Field(16, ge=1)
@@ -185,6 +187,11 @@ class ServeConfig(Section):
     """A request still running after this gets a 504."""
     start_timeout_seconds: float = Field(600, gt=0)
     """A server that does not answer after this was not started: the time to fetch and load the weights."""
+    drain_seconds: float = Field(30, ge=0)
+    """At SIGTERM, and when a replica is replaced, requests that run may go on for this long."""
+    max_surge_percent: int = Field(100, ge=0, le=100)
+    """Replicas, in percent, that a new model may have beside the old one's until it answers. 0 stops an old replica
+    before its successor starts: a gap, but no GPU to spare is needed."""
 
 
 class Config(Section):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kit19_ray.data.packing import TokenRow
-from kit19_ray.lm.prompts import PromptFormat
+from kit19_ray.lm.prompts import PromptFields, PromptFormat, fit_prompt
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -39,19 +39,12 @@ class Encoder:
 
     def _row(self, row: dict[str, Any], prompt: Encoding, answer: list[int]) -> tuple[TokenRow | None, bool]:
         room = self.seq_len - len(answer)
-        cut = len(prompt) > room  # `Encoding.ids` makes a new list each time
-        ids: list[int] | None = self._cut(row, prompt, room) if cut else prompt.ids
-        if ids is None or not ids:
-            return None, cut
-        return TokenRow(np.array(ids + answer, np.int32), len(ids)), cut
+        cut = len(prompt) > room
+        # `Encoding.ids` makes a new list each time it is asked.
+        fields: PromptFields = {"instruction": row["instruction"], "input": row["input"]}
+        ids = fit_prompt(self._ids, self.prompt, fields, room, prompt.ids)
+        return (TokenRow(np.array(ids + answer, np.int32), len(ids)) if ids else None), cut
 
-    def _cut(self, row: dict[str, Any], prompt: Encoding, room: int) -> list[int] | None:
-        """The prompt with just so much of the input's end left out that it has at most `room` tokens."""
-        text: str = row["input"]
-        while text and len(prompt.ids) > room:
-            # A cut moves the token boundaries a little, so this takes a second turn at times.
-            per_token = max(1, len(text) // max(1, len(prompt.ids)))
-            text = text[: max(0, len(text) - max(1, (len(prompt.ids) - room) * per_token))].rstrip()
-            if text:
-                prompt = self.tokenizer.encode(self.prompt.render(row["instruction"], text), add_special_tokens=False)
-        return list(prompt.ids) if text and len(prompt.ids) <= room else None
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids

@@ -7,11 +7,11 @@ follow from hashes of the record's id, so an example never depends on its neighb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kit19_ray.data.records import Record
-from kit19_ray.tasks import templates
+from kit19_ray.tasks import render as rendering
 from kit19_ray.tasks.task import Task, Template
 from kit19_ray.utils.hashing import hash64
 
@@ -52,28 +52,9 @@ def _templates(task: Task, record: Record, seed: int) -> list[Template]:
 
 
 def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any]:
-    """The example's row, in the columns of `rows.EXAMPLE_SCHEMA`."""
+    """The example's row, in the columns of `schemas.EXAMPLE_SCHEMA`."""
     record, template = planned.record, planned.template
     id_ = f"{record.id}-{planned.repeat}"
-    fields = {
-        name: templates.truncate_sentences(text, task.spec.limits[name]) if name in task.spec.limits else text
-        for name, text in record.fields.items()
-    }
-    words = task.words(template, fields)
-    asked: dict[str, Any] = {**fields, "choices": words}
-    variant = template.outputs[hash64(seed, "output", record.id, template.name) % len(template.outputs)]
-    label, candidates = -1, []
-    if task.spec.answer is not None and not template.generation:
-        label = task.labels.index(fields[task.spec.answer])
-        candidates = [
-            templates.render(variant, {**asked, task.spec.answer: value, "label": value, "choice": word})
-            for value, word in zip(task.labels, words, strict=True)
-        ]
-        output = candidates[label]
-    else:
-        answer = fields[task.spec.answer] if task.spec.answer else ""
-        gold = dict(zip(task.labels, words, strict=True)).get(answer, "")
-        output = templates.render(variant, {**asked, "label": answer, "choice": gold})
     return {
         "id": id_,
         "task": task.name,
@@ -84,12 +65,8 @@ def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any
         "split": split,
         "template": template.name,
         "kind": template.kind,
-        "instruction": templates.render(template.instruction, asked),
-        "input": templates.render(template.input, asked),
-        "output": output,
-        "label": label,
-        "candidates": candidates,
         "order": hash64(seed, "order", id_) >> 1,
+        **asdict(rendering.render(task, template, record.fields, record.id, seed)),
     }
 
 

@@ -14,7 +14,7 @@ from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.evaluate import metrics
 from kit19_ray.evaluate.actors import Pool
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import PromptFormat, prompt_format
+from kit19_ray.lm.prompts import PromptFields, PromptFormat, fit_prompt, prompt_format
 
 Row = dict[str, Any]
 Encode = Callable[[list[str]], list[list[int]]]
@@ -57,21 +57,14 @@ class Reader:
         for row, prompt in zip(rows, prompts, strict=True):
             candidates = [[*next(answers), self.eos_id] for _ in row["candidates"]]
             room = self.room - (max(map(len, candidates)) if candidates else answer_tokens)
-            ids = prompt if len(prompt) <= room else self._cut(row, len(prompt), room)
+            fields: PromptFields = {"instruction": row["instruction"], "input": row["input"]}
+            ids = fit_prompt(self._ids, self.prompt, fields, room, prompt)
             if ids:
                 yield Example(row["id"], row["task"], row["kind"], ids, candidates, row["label"], row["output"])
 
-    def _cut(self, row: Row, length: int, room: int) -> list[int] | None:
-        """The prompt with so much of the input's end left out that it has at most `room` tokens."""
-        text: str = row["input"]
-        while text:
-            per_token = max(1, len(text) // max(1, length))
-            text = text[: max(0, len(text) - max(1, (length - room) * per_token))].rstrip()
-            (ids,) = self.encode([self.prompt.render(row["instruction"], text)])
-            if text and len(ids) <= room:
-                return ids
-            length = len(ids)
-        return None
+    def _ids(self, text: str) -> list[int]:
+        (ids,) = self.encode([text])
+        return ids
 
 
 def score(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.errors import UserError
-from kit19_ray.io import storage
+from kit19_ray.io import node_cache, storage
 
 if TYPE_CHECKING:
     import torch
@@ -28,15 +28,16 @@ def resolve(name: str, marker: str = "config.json") -> str:
         UserError: nothing is there, or nothing that looks like a model.
         StorageError: the prefix cannot be read.
     """
-    uri = _prefix(name)
-    if uri is None:
+    found = _prefix(name)
+    if found is None:
         return name
+    uri, sha256 = found
     _require(name, uri, marker)
-    return str(storage.local_dir(uri))
+    return str(node_cache.local_dir(uri, sha256))
 
 
-def _prefix(name: str) -> str | None:
-    """The prefix of a model's files, a train prefix's export; None for a hub id."""
+def _prefix(name: str) -> tuple[str, dict[str, str]] | None:
+    """The prefix of a model's files, or a train prefix's export, with their SHA-256 as far as known; None: a hub id."""
     if "://" not in name and not Path(name).expanduser().exists():
         if _HUB_ID.fullmatch(name):
             return None
@@ -46,9 +47,11 @@ def _prefix(name: str) -> str | None:
         )
     uri = storage.normalise(name)
     made = manifest.read(uri)
+    sha256: dict[str, str] = {}
     if made is not None and made.get("stage") == "train":
+        sha256 = manifest.hashes(made, str(made["export"]))
         uri = storage.join(uri, str(made["export"]))
-    return uri
+    return uri, sha256
 
 
 def _require(name: str, uri: str, marker: str) -> None:
@@ -83,10 +86,11 @@ def load_config(name: str, revision: str | None = None) -> Any:
     from transformers import AutoConfig
 
     with tempfile.TemporaryDirectory() as folder:
-        uri = _prefix(name)
-        if uri is None:
-            found = resolve(name)
+        prefix = _prefix(name)
+        if prefix is None:
+            found = name
         else:
+            uri, _ = prefix
             _require(name, uri, "config.json")
             found = folder
             Path(folder, "config.json").write_bytes(storage.read_bytes(storage.join(uri, "config.json")))

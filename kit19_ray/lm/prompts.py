@@ -6,9 +6,18 @@ tokens, so that a served prompt has exactly the tokens the model was trained on.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from kit19_ray.errors import ConfigError, nearest
+
+
+class PromptFields(TypedDict):
+    """What a prompt is made of."""
+
+    instruction: str
+    input: str
 
 
 @dataclass(frozen=True)
@@ -71,3 +80,35 @@ def prompt_format(name: str, key: str = "data.prompt") -> PromptFormat:
 def render_prompt(name: str, instruction: str, input: str = "") -> str:
     """The text of a prompt up to where the answer starts."""
     return prompt_format(name).render(instruction, input)
+
+
+def fit_prompt(
+    encode: Callable[[str], Sequence[int]],
+    prompt: PromptFormat,
+    row: PromptFields,
+    room: int,
+    ids: Sequence[int] | None = None,
+) -> list[int] | None:
+    """The prompt's tokens, the end of a long input left out so that there are at most `room`; the instruction is whole.
+
+    Training, held-out scoring and serving cut by this one rule, so a model is asked as it was taught.
+
+    Args:
+        encode: text -> ids, without special tokens.
+        ids: the whole prompt's tokens, where the caller has them already (of a batch).
+
+    Returns:
+        None when even the instruction alone has no room, or there is nothing to ask.
+    """
+    if ids is None:
+        ids = encode(prompt.render(row["instruction"], row["input"]))
+    text = row["input"]
+    while len(ids) > room:
+        # A cut moves the token boundaries a little, so this takes a second turn at times. Each turn takes at least one
+        # character, and about as many as the surplus tokens stand for.
+        per_token = max(1, len(text) // max(1, len(ids)))
+        text = text[: max(0, len(text) - max(1, (len(ids) - room) * per_token))].rstrip()
+        if not text:
+            return None  # a row with an input is never asked without it
+        ids = encode(prompt.render(row["instruction"], text))
+    return list(ids) or None

@@ -32,6 +32,9 @@ class Service(Protocol):
     context: int
     """Most tokens of prompt and completion together."""
 
+    async def ready(self) -> bool:
+        """Whether the model is loaded and decodes."""
+
     async def complete(self, request: CompletionRequest | ChatRequest) -> Json:
         """The response body; raises ApiError."""
 
@@ -52,7 +55,15 @@ def build(service: Service) -> FastAPI:
 
     @app.get("/healthz")
     async def healthz() -> Json:
+        """Alive: this process answers. A model that is slow or still being loaded does not change it."""
         return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> Json:
+        """Ready: the model behind this is loaded and decodes, so traffic may come."""
+        if not await service.ready():
+            raise ApiError(503, "the model is not ready", code="not_ready", retry_after=1)
+        return {"status": "ready"}
 
     @app.get("/metrics")
     async def scrape() -> Response:
@@ -127,7 +138,7 @@ async def _whole(service: Service, request: CompletionRequest | ChatRequest) -> 
     with service.metrics.one_in_progress():
         try:
             return await asyncio.wait_for(service.complete(request), timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise events.too_late(timeout) from None
         except ApiError:
             raise
@@ -138,7 +149,7 @@ async def _whole(service: Service, request: CompletionRequest | ChatRequest) -> 
 
 async def _api_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)
-    return JSONResponse(error.body(), status_code=error.status)
+    return JSONResponse(error.body(), status_code=error.status, headers=error.headers())
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

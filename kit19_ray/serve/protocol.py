@@ -37,11 +37,24 @@ class ApiError(Exception):
         message: what the client reads; never a traceback.
         param: the request's field at fault.
         code: OpenAI's machine-readable code, where it has one.
+        retry_after: seconds after which the same request may succeed; None where it will not.
     """
 
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
+        self.retry_after = retry_after
+
+    def headers(self) -> dict[str, str]:
+        """Headers of the response beside its body."""
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
     def body(self) -> Json:
         """The error in OpenAI's shape."""

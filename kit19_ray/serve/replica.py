@@ -44,6 +44,7 @@ class Replica:
         self.metrics = Metrics(serve.get_replica_context().replica_id.unique_id)
         wrapper = conversation.wrapper(model, limits.prompt)
         talk = conversation.Conversation(self.generator.tokenizer, self.generator.encode, wrapper)
+        self._answered = False
         self._reader = Reader(self.generator, limits, talk)
         # One thread: torch has its own, and the event loop stays free for /healthz and for what waits.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -59,6 +60,13 @@ class Replica:
         """Every prompt that waits, of whichever requests, at most `max_batch_size`."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, engine.answer, self.generator, jobs, self.metrics)
+
+    async def ready(self) -> bool:
+        """Whether the model decodes: one token, the first time this is asked; it also warms the kernels up."""
+        if not self._answered:
+            job = Job(tuple((self.generator.encode("a") or [0])[:1]), 1)
+            self._answered = not isinstance(await self._decode(job), Exception)
+        return self._answered
 
     def prompt(self, request: ChatRequest) -> Json:
         """See `Reader.prompt`."""

@@ -15,7 +15,7 @@ from kit19_ray.errors import ServeError
 from kit19_ray.lm import pretrained
 from kit19_ray.lm.prompts import prompt_format
 from kit19_ray.utils import ray_session
-from kit19_ray.utils.console import say
+from kit19_ray.utils.console import say, write
 
 APP = "kit19"
 _POLL_SECONDS = 0.2
@@ -70,10 +70,11 @@ def start(config: Config, train_uri: str) -> Server:
                 "this Ray cluster runs a Ray Serve application already, and its address is not this config's to choose",
                 hint="stop it with `serve shutdown`, or give this server a cluster of its own",
             )
-        target = serve.api.RunTarget(application(section, train_uri), APP, "/", quiet)
+        target = serve.api.RunTarget(application(_with_gpu(section), train_uri), APP, "/", quiet)
         serve.start(http_options={"host": section.host, "port": section.port}, logging_config=quiet)
         stack.callback(_shutdown)
         serve.run_many([target], wait_for_applications_running=False)
+        stack.callback(_drain)
         _await_running(section)
         host = "127.0.0.1" if section.host in ("0.0.0.0", "::") else section.host
         return Server(f"http://{f'[{host}]' if ':' in host else host}:{section.port}", stack.pop_all())
@@ -87,7 +88,7 @@ def run(config: Config, train_uri: str) -> str:
     """
     with start(config, train_uri) as server:
         say(f"serving {config.serve.served_name} at {server.url}/v1/completions; Ctrl-C stops it")
-        print(server.url, flush=True)
+        write(server.url)
         stop = threading.Event()
         # Kubernetes ends a pod with SIGTERM; Ray's own handler, set when it started, would skip the clean end.
         before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -98,6 +99,14 @@ def run(config: Config, train_uri: str) -> str:
         finally:
             signal.signal(signal.SIGTERM, before)
         return server.url
+
+
+def _drain() -> None:
+    """Takes the route away and lets the requests that run end, within `serve.drain_seconds`."""
+    from ray import serve
+
+    if APP in serve.status().applications:
+        serve.delete(APP)
 
 
 def _shutdown() -> None:
@@ -124,28 +133,40 @@ def application(section: ServeConfig, model: str, autoscaling: dict[str, Any] | 
     Args:
         autoscaling: Ray Serve's autoscaling_config; None keeps `section.replicas` copies.
 
-    Raises:
-        ServeError: a GPU is asked for where there is none.
+    GPUs are what the section says, never what the cluster has at this moment: KubeRay has the application built as soon
+    as the head pod is ready, before the GPU nodes have joined, and Ray Serve waits for them.
     """
-    import ray
     from ray import serve
 
     from kit19_ray.serve.replica import Replica
 
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray does not type it
-    gpus = resources.get("GPU", 0)
-    use_gpu = section.use_gpu if section.use_gpu is not None else gpus > 0
-    if use_gpu and not gpus:
-        raise ServeError("serve.use_gpu: true, but the Ray cluster has no GPU", hint="set serve.use_gpu=false")
+    use_gpu = bool(section.use_gpu)
     deployment: Any = serve.deployment(
         serve.ingress()(Replica),
         name="Replica",
         **({"autoscaling_config": autoscaling} if autoscaling else {"num_replicas": section.replicas}),
         # The queue is kept and limited by the replica itself: Serve's own answer to a full one is not OpenAI's.
         max_ongoing_requests=2 * section.max_queue,
+        max_surge_percent=section.max_surge_percent,
+        graceful_shutdown_timeout_s=section.drain_seconds,
         ray_actor_options={"num_cpus": section.cpus_per_replica, "num_gpus": int(use_gpu)},
     )
     return deployment.bind(model, section, use_gpu, max(1, int(section.cpus_per_replica)))
+
+
+def _with_gpu(section: ServeConfig) -> ServeConfig:
+    """The section with `use_gpu` decided by what this cluster has.
+
+    Raises:
+        ServeError: a GPU is asked for where there is none.
+    """
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray does not type it
+    gpus = resources.get("GPU", 0)
+    if section.use_gpu and not gpus:
+        raise ServeError("serve.use_gpu: true, but the Ray cluster has no GPU", hint="set serve.use_gpu=false")
+    return section.model_copy(update={"use_gpu": gpus > 0 if section.use_gpu is None else section.use_gpu})
 
 
 def _controller() -> Any:

@@ -51,13 +51,23 @@ class Template(BaseModel):
     input: str = ""
     """Jinja over the record's fields and `choices`."""
     outputs: list[str] = Field(min_length=1)
-    """Phrasings of the answer, one chosen by hash. Jinja over the fields, `choices`, `choice` and `label`."""
+    """Phrasings of the answer, one chosen by hash. Jinja over the fields, `choices`, `choice`, `label` and `number`,
+    the place of `choice` among the `choices` shown, from 1."""
     choices: dict[str, str] | None = None
     """Other words for the task's labels, for this template alone."""
     requires: dict[str, list[str]] = Field(default_factory=dict)
     """Applies only to records whose field has one of these values."""
     generation: bool = False
     """The answer is a text of its own, not a choice, although the task has choices."""
+    order: Literal["shuffled", "either_way", "fixed"] = "shuffled"
+    """How `choices` stand in the prompt, by hash of the record: in any order; forward or backward, for a scale; or as
+    the task lists them."""
+    answer: str | None = None
+    """The answer alone, without the phrasing, where it is no choice: what evaluation compares with. Jinja as in
+    `outputs`. None: evaluation has the output only."""
+    answer_type: Literal["number", "phrase", "set", "text", "code"] = "text"
+    """How `answer` is compared: number, the last one said, as a number; phrase, a few words, letter by letter; set,
+    names between commas, in any order; text, by n-grams; code, a program."""
 
     @field_validator("name")
     @classmethod
@@ -120,10 +130,11 @@ class TaskSpec(BaseModel):
         asked = set(self.fields) | ({"choices"} if self.answer else set())
         if self.answer and not template.generation:
             asked.discard(self.answer)
-        answered = set(self.fields) | ({"choices", "choice", "label"} if self.answer else set())
-        for text, known, part in [(template.instruction, asked, "instruction"), (template.input, asked, "input")] + [
-            (o, answered, "outputs") for o in template.outputs
-        ]:
+        answered = set(self.fields) | ({"choices", "choice", "label", "number"} if self.answer else set())
+        parts = [(template.instruction, asked, "instruction"), (template.input, asked, "input")]
+        parts += [(o, answered, "outputs") for o in template.outputs]
+        parts += [(template.answer, answered, "answer")] if template.answer is not None else []
+        for text, known, part in parts:
             for name in sorted(templates.undeclared(text) - known):
                 raise ValueError(
                     f"{where}: {part} uses {name!r}, which is not one of {', '.join(sorted(known))}"
@@ -134,6 +145,8 @@ class TaskSpec(BaseModel):
                 raise ValueError(f"{where}: requires names field {name!r}{nearest(name, self.fields)}")
         if template.choices is not None and list(template.choices) != list(self.choices or {}):
             raise ValueError(f"{where}: its choices must name the task's labels, in the task's order")
+        if template.answer is not None and self.answer and not template.generation:
+            raise ValueError(f"{where}: `answer` is for free answers (generation: true); a choice is its own")
 
 
 class Task(BaseModel):

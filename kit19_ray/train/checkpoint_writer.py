@@ -13,7 +13,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -23,6 +23,7 @@ from kit19_ray.errors import StorageError
 from kit19_ray.io import storage
 from kit19_ray.train.state_pieces import KINDS, Piece
 
+_READ = 1 << 20  # bytes read from a tensor at once
 _RETRY_SECONDS = (1.0, 30.0)  # first and longest pause after a failure
 _POLL_SECONDS = {"file": 0.05, "s3": 1.0}  # of rank 0, for the notes
 
@@ -160,16 +161,24 @@ def _send(out: str, at: Folder, path: str, copies: list[tuple[Piece, dict[str, t
     tensors = [(piece.name, kind, piece.start, values[kind]) for piece, values in copies for kind in KINDS]
     header = checkpoint.to_header((name, kind, start, len(tensor)) for name, kind, start, tensor in tensors)
     stream = HashingStream([memoryview(header), *(t.numpy().data.cast("B") for *_, t in tensors)])
-    storage.write_stream(storage.join(at.uri(out), path), stream)
+    storage.write_stream(storage.join(at.uri(out), path), cast(BinaryIO, io.BufferedReader(stream, _READ)))
     return stream.shard(path)
 
 
 class HashingStream(io.RawIOBase):
-    """Reads buffers one after the other, and hashes what is read: the shard is sent without a second copy."""
+    """Reads buffers one after the other, and hashes what is read: the shard is sent without a second copy.
+
+    It may be read again, from the beginning: then it is hashed anew.
+    """
 
     def __init__(self, buffers: list[memoryview], block: int = checkpoint.BLOCK) -> None:
         self._buffers = [buffer for buffer in buffers if len(buffer)]
+        self._length = sum(map(len, self._buffers))
         self._block = block
+        self._place = 0  # where the reader is; `_size` bytes are hashed
+        self._begin()
+
+    def _begin(self) -> None:
         self._whole, self._part = hashlib.sha256(), hashlib.sha256()
         self._blocks: list[str] = []
         self._in_block = self._size = self._number = self._at = 0
@@ -178,10 +187,27 @@ class HashingStream(io.RawIOBase):
         """Yes."""
         return True
 
+    def seekable(self) -> bool:
+        """To the end, to learn the length, and back to where it was or to the beginning."""
+        return True
+
+    def tell(self) -> int:
+        """Where the reader is."""
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Goes there."""
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._length}[whence]
+        return self._place
+
     def readinto(self, target: Any) -> int:
         """Fills `target` as far as the buffer at hand, and the block at hand, go."""
-        if self._number == len(self._buffers):
+        if self._place >= self._length:
             return 0
+        if self._place != self._size:
+            if self._place:
+                raise io.UnsupportedOperation("a shard is read in order")
+            self._begin()
         buffer = self._buffers[self._number]
         length = min(len(target), len(buffer) - self._at, self._block - self._in_block)
         data = buffer[self._at : self._at + length]
@@ -190,6 +216,7 @@ class HashingStream(io.RawIOBase):
         self._part.update(data)
         self._at += length
         self._size += length
+        self._place += length
         self._in_block += length
         if self._in_block == self._block:
             self._end_block()

@@ -14,7 +14,7 @@ from kit19_ray.artifacts import metrics_log
 from kit19_ray.artifacts.metrics_log import Status
 from kit19_ray.errors import StorageError
 from kit19_ray.train.spec import TrainSpec
-from kit19_ray.utils.console import say
+from kit19_ray.utils.console import bars, say
 
 _POLL_SECONDS = {"file": 0.5, "s3": 5.0}
 _LINE_SECONDS = 10.0  # between lines of figures
@@ -114,21 +114,19 @@ def _lines(spec: TrainSpec, stop: threading.Event) -> None:
 
 
 def _bar(spec: TrainSpec, stop: threading.Event) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import MofNCompleteColumn, TextColumn
 
-    columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    begun = time.monotonic()
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task("starting the workers", total=spec.plan.steps)
-        told = begun
+    columns = (MofNCompleteColumn(), TextColumn("{task.fields[newest]}", markup=False))
+    begun = told = time.monotonic()
+    with bars(*columns, transient=False) as progress:
+        task = progress.add_task("train", total=spec.plan.steps, newest="starting the workers")
         for news in _news(spec.out, stop):
             for text in news.events:
                 progress.console.print(f"train: {text}", markup=False)
             now = time.monotonic()
             if news.line is not None:
-                progress.update(task, completed=news.line["step"], description=describe(news.line))
+                progress.update(task, completed=news.line["step"], newest=describe(news.line))
                 told = now
             elif now - told >= _QUIET_SECONDS:
-                progress.update(task, description=waiting(spec, news.status, now - begun))
+                progress.update(task, newest=waiting(spec, news.status, now - begun))
                 told = now

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts import checkpoint, manifest
 from kit19_ray.config.schema import Config, TrainConfig
 from kit19_ray.errors import TrainError, UserError
-from kit19_ray.io import storage
+from kit19_ray.io import lease, storage
 from kit19_ray.lm import pretrained
 from kit19_ray.train import spec as planning
 from kit19_ray.train import trackers
@@ -54,14 +54,17 @@ def run(config: Config, data_uri: str) -> str:
     data_uri = storage.normalise(data_uri)
     built = manifest.require(data_uri, "data")
     out = _uri(config, built)
-    if manifest.read(out) is not None:
+    if manifest.finished(out, "train") is not None:
         say(f"train: {out} is trained already")
         return out
     plan = planning.make(config.train, _rows(built, "train"), built["seq_len"])
     for error in check(config.train, built, _known_tokens(config.train)):
         raise error
     trackers.require(list(config.train.trackers))
-    with ray_session.connected():
+    with lease.held(out, "train") as held, ray_session.connected():
+        if manifest.finished(out, "train") is not None:
+            say(f"train: {out} was trained meanwhile")
+            return out
         spec = TrainSpec(
             out=out,
             data=data_uri,
@@ -78,9 +81,10 @@ def run(config: Config, data_uri: str) -> str:
         begun = time.monotonic()
         with stopping_in_good_order(out):
             made = fit(spec)
-    if "stopped" in made:
-        say(f"train: stopped at step {made['stopped']}, which is saved; the same command goes on there")
-        raise KeyboardInterrupt
+        if "stopped" in made:
+            say(f"train: stopped at step {made['stopped']}, which is saved; the same command goes on there")
+            raise KeyboardInterrupt
+        held.require()
     manifest.commit(
         out,
         {
@@ -95,6 +99,8 @@ def run(config: Config, data_uri: str) -> str:
             "steps": plan.steps,
             **made,
         },
+        known=made["files"],
+        without=(checkpoint.FOLDER,),
     )
     say(
         f"train: validation loss {made['validation_loss_first']:.4f} -> {made['validation_loss']:.4f} in "

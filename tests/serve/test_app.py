@@ -28,6 +28,11 @@ class FakeService:
         self.answer = answer
         self.requests: list[CompletionRequest] = []
 
+        self.model_ready = True
+
+    async def ready(self) -> bool:
+        return self.model_ready
+
     async def complete(self, request: CompletionRequest) -> Json:
         self.requests.append(request)
         result = self.answer()
@@ -58,6 +63,15 @@ def test_health_and_models() -> None:
     assert [entry["id"] for entry in listed["data"]] == ["kit19"] and listed["data"][0]["max_model_len"] == 64
     assert send(FakeService(), "GET", "/v1/models/kit19").json() == listed["data"][0]
     assert error(send(FakeService(), "GET", "/v1/models/other"))["code"] == "model_not_found"
+
+
+def test_ready_is_more_than_alive() -> None:
+    service = FakeService()
+    assert send(service, "GET", "/readyz").json() == {"status": "ready"}
+    service.model_ready = False
+    refused = send(service, "GET", "/readyz")
+    assert (refused.status_code, refused.headers["retry-after"], error(refused)["code"]) == (503, "1", "not_ready")
+    assert send(service, "GET", "/healthz").status_code == 200
 
 
 def test_a_request_reaches_the_service_and_is_counted() -> None:

@@ -153,6 +153,11 @@ def test_a_bad_request_is_told_in_openais_shape(
     assert http.get("/healthz").status_code == 200
 
 
+def test_it_is_alive_and_ready(http: httpx.Client) -> None:
+    assert http.get("/healthz").json() == {"status": "ok"}
+    assert http.get("/readyz").json() == {"status": "ready"}
+
+
 def test_an_unknown_path_has_the_shape_too(http: httpx.Client) -> None:
     response = http.get("/v1/embeddings")
     assert response.status_code == 404 and response.json()["error"]["type"] == "invalid_request_error"
@@ -214,7 +219,7 @@ def test_a_cluster_that_serves_already_is_left_alone(
 
 def test_a_gpu_must_be_there_to_be_used(ray_cluster: None) -> None:
     with pytest.raises(ServeError, match="serve.use_gpu: true, but the Ray cluster has no GPU"):
-        stage.application(ServeConfig(use_gpu=True), "unused")
+        stage._with_gpu(ServeConfig(use_gpu=True))
 
 
 @pytest.mark.parametrize(("state", "message"), [("DEPLOY_FAILED", "could not be loaded"), ("DEPLOYING", "within 0.01")])

@@ -150,8 +150,8 @@ def _template(task: Task, template: Template, record: dict[str, str]) -> Iterato
     else:
         yield from _choice_lists(template, words, prompt, asked)
         rendered = [
-            [render(o, {**values, "label": label, "choice": word}) for o in template.outputs]
-            for label, word in zip(task.labels, words, strict=True)
+            [render(o, {**values, "label": label, "choice": word, "number": place}) for o in template.outputs]
+            for place, (label, word) in enumerate(zip(task.labels, words, strict=True), 1)
         ]
         for variants in zip(*rendered, strict=True):
             if len(set(variants)) < len(variants):
@@ -267,6 +267,8 @@ def test_each_check_finds_its_mistake(tmp_path: Path, change: Any, said: str) ->
         (lambda t: _first(t, input="{{ text "), "unexpected end"),
         (lambda t: _first(t, choices={"positive": "좋음"}), "its choices must name the task's labels"),
         (lambda t: _first(t, knid="open"), "did you mean 'kind'"),
+        (lambda t: _first(t, answer="{{ text }}"), "`answer` is for free answers"),
+        (lambda t: _first(t, generation=True, answer="{{ txet }}"), "answer uses 'txet'"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, change: Any, said: str) -> None:

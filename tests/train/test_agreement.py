@@ -71,6 +71,8 @@ def late() -> str:
             time.sleep(4 if meeting.rank else 0)
     except TimeoutError as error:
         return str(error)
+    except dist.DistNetworkError:  # rank 0, and the store in it, is gone
+        return ""
     return ""
 
 

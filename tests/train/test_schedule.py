@@ -50,7 +50,7 @@ def test_it_stays_between_zero_and_the_peak(steps: int, warmup: float, end: floa
         ("cosine", "cosine_with_min_lr", {"min_lr_rate": 0.1}),
         ("linear", "linear", {}),
         ("constant", "constant_with_warmup", {}),
-        ("wsd", "warmup_stable_decay", {"num_decay_steps": 21, "decay_type": "linear", "min_lr_ratio": 0.1}),
+        ("wsd", "warmup_stable_decay", {"num_decay_steps": 20, "decay_type": "linear", "min_lr_ratio": 0.1}),
     ],
 )
 def test_it_is_transformers_own_but_for_where_it_begins_and_ends(kind: str, theirs: str, more: dict[str, Any]) -> None:
