@@ -42,7 +42,7 @@ def train(config: Config, data: Findings, built: dict[str, Any] | None) -> Findi
         named.check_named(config.train.model.name, "train.model.name", "config.json", found)
     if built is not None:
         known = sizes.vocab_size if sizes is not None and config.train.model.name else None
-        found.missing += stage.check(config.train, built, known)
+        found.missing += stage.check(config.train, str(data.uri), built, known)
     made = found.check(lambda: spec.make(config.train, rows, seq_len))
     if made is not None:
         least = config.train.min_workers or config.train.workers

@@ -15,6 +15,7 @@ from kit19_ray.train import model_card
 from kit19_ray.train.engine import Engine
 from kit19_ray.train.inputs import Batch, without_targets
 from kit19_ray.train.spec import ADAPTER_FOLDER, EXPORT_FOLDER, TrainSpec
+from kit19_ray.utils.hashing import sha256_stream
 
 _SHARD = "5GB"  # of the files of an export: one is written while the next is gathered from the model
 # Largest difference of a logit, relative to the largest logit, that another kernel or order of sums explains.
@@ -177,4 +178,4 @@ def _files(folder: Path) -> Iterable[Path]:
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_stream(file)[0]

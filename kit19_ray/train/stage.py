@@ -58,7 +58,7 @@ def run(config: Config, data_uri: str) -> str:
         say(f"train: {out} is trained already")
         return out
     plan = planning.make(config.train, _rows(built, "train"), built["seq_len"])
-    for error in check(config.train, built, _known_tokens(config.train)):
+    for error in check(config.train, data_uri, built, _known_tokens(config.train)):
         raise error
     trackers.require(list(config.train.trackers))
     with lease.held(out, "train") as held, ray_session.connected():
@@ -125,16 +125,16 @@ def _describe(spec: TrainSpec) -> str:
     )
 
 
-def check(train: TrainConfig, built: DataPrefix, known_tokens: int | None) -> list[UserError]:
+def check(train: TrainConfig, data_uri: str, built: DataPrefix, known_tokens: int | None) -> list[UserError]:
     """What keeps `train` from running on a data prefix, as far as the manifest tells; `kit19 plan` asks too.
 
     Args:
-        built: the data prefix's manifest.
+        data_uri, built: the data prefix and its manifest.
         known_tokens: entries of the base model's vocabulary; None where there is none, or nobody knows.
     """
     found: list[UserError] = []
     if not built["splits"].get("validation", {}).get("rows"):
-        found.append(TrainError("the data prefix has no validation rows", hint="build it with data.validation above 0"))
+        found.append(TrainError(f"{data_uri} has no validation rows", hint="build it with data.validation above 0"))
     if known_tokens is not None and built["vocab_size"] > known_tokens:
         found.append(
             TrainError(

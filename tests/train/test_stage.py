@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,13 @@ def test_a_fault_in_a_worker_is_one_line_and_a_file(
 ) -> None:
     data = make_prefix(f"file://{tmp_path}")
     shard = tmp_path / "data-synthetic" / "train" / "shard-00000.arrow"
-    shard.write_bytes(shard.read_bytes()[:1000])  # not what any user did: the manifest says otherwise
+    shard.write_bytes(shard.read_bytes()[:1000])
+    made = manifest.require(data, "data")  # not what any user did: the manifest says it was written so
+    made["splits"]["train"]["shards"][0] |= {
+        "sha256": hashlib.sha256(shard.read_bytes()).hexdigest(),
+        "size": 1000,
+    }
+    manifest.commit(data, made)
     with pytest.raises(RuntimeError, match=r"^training failed: worker 0: .*failure\.txt\)$") as caught:
         stage.run(make_config(f"file://{tmp_path}", workers=1), data)
     assert "\n" not in str(caught.value)
