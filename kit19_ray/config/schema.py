@@ -200,6 +200,31 @@ class GateRule(Section):
     """The least value that passes, a share of 1."""
 
 
+class JudgeConfig(Section):
+    """Open questions whose answers another model judges, such as LogicKor's or KoMT-Bench's files."""
+
+    questions: list[str] = Field(default_factory=list)
+    """Files of questions, JSONL or a JSON array, by path or URI; one score for each. Empty judges nothing."""
+    endpoint: str | None = None
+    """URL of the API of the judge's OpenAI-compatible server. Its key is read from KIT19_JUDGE_API_KEY, else
+    OPENAI_API_KEY."""
+    model: str | None = None
+    """Name that the endpoint knows the judge by. None takes the only one it lists."""
+    against: str | None = None
+    """Evaluate prefix whose answers to the same questions are the other side of each pair. None grades each answer
+    alone, from 1 to 10."""
+    max_tokens: int = Field(512, ge=1)
+    """Most tokens of an answer."""
+    concurrency: int = Field(8, ge=1, le=256, json_schema_extra=RUNTIME)
+    """Requests to the judge at once."""
+
+    @model_validator(mode="after")
+    def _somebody_judges(self) -> JudgeConfig:
+        if self.questions and not self.endpoint:
+            raise ValueError("questions need an `endpoint` that judges the answers")
+        return self
+
+
 class EvaluateConfig(Section):
     """Export -> scores."""
 
@@ -245,6 +270,18 @@ class EvaluateConfig(Section):
     gpus_per_worker: int = Field(1, ge=1, json_schema_extra=RUNTIME)
     """GPUs of each scoring actor. More than 1 spreads the model's layers over them, for one that does not fit one."""
 
+    endpoint: str | None = None
+    """URL of the API of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1, that is scored in the place of
+    `model`. Its key is read from KIT19_ENDPOINT_API_KEY, else OPENAI_API_KEY. Log-likelihoods come through
+    /v1/completions with echo and logprobs; where the server has none, choices are asked for in words."""
+    endpoint_model: str | None = None
+    """Name that the endpoint knows the model by. None takes the only one it lists."""
+    endpoint_api: Literal["completions", "chat"] = "completions"
+    """completions sends the prompt's text; chat sends it as messages, and gives no log-likelihoods."""
+    endpoint_concurrency: int = Field(8, ge=1, le=256, json_schema_extra=RUNTIME)
+    """Requests to the endpoint at once."""
+    judge: JudgeConfig = JudgeConfig()
+
     @field_validator("num_fewshot", mode="before")
     @classmethod
     def _one_count_is_a_list(cls, value: Any) -> Any:
@@ -256,6 +293,10 @@ class EvaluateConfig(Section):
             raise ValueError(f"num_fewshot={self.num_fewshot} names a count twice")
         if self.fewshot_as_multiturn and not self.apply_chat_template:
             raise ValueError("fewshot_as_multiturn needs apply_chat_template")
+        if self.endpoint and self.model:
+            raise ValueError("`endpoint` and `model` exclude each other: one of the two is scored")
+        if self.endpoint and self.apply_chat_template and self.endpoint_api != "chat":
+            raise ValueError("apply_chat_template needs endpoint_api=chat: the server has the template")
         return self
 
 
