@@ -307,6 +307,9 @@ class ServeConfig(Section):
     """Train prefix, hub id, local path or s3:// prefix to serve. None means the train stage's export."""
     served_name: str = "kit19"
     """Name that /v1/models gives and requests must use."""
+    models: dict[str, str] = {}
+    """Further models by the names that requests use: train prefix, hub id, local path or s3:// prefix of each. Every
+    one has replicas of its own."""
     prompt: str | None = None
     """Prompt wrapper of /v1/chat/completions. None is the train prefix's own, else the tokenizer's chat template."""
     host: str = "127.0.0.1"
@@ -318,12 +321,23 @@ class ServeConfig(Section):
     use_gpu: bool | None = None
     """Give each replica a GPU. None: `kit19 serve` looks whether the cluster has any; in a Ray Serve config file it is
     the same as false, because the application is built before the GPU nodes of a new cluster are there."""
+    gpus_per_replica: int = Field(1, ge=1)
+    """GPUs of each replica when `use_gpu`. More than one is for a model that does not fit one: its layers are spread
+    over them (transformers) or each layer is split (vllm)."""
     cpus_per_replica: float = Field(1, gt=0)
     """CPUs reserved by, and compute threads of, each replica."""
     max_batch_size: int = Field(16, ge=1)
-    """Prompts decoded together."""
-    batch_wait_seconds: float = Field(0.02, ge=0)
-    """How long the first request of a batch waits for company."""
+    """Sequences decoded together; more wait, and join as soon as one ends."""
+    cache_tokens: int | None = Field(None, ge=1)
+    """Tokens, padding included, whose keys and values are held for the sequences decoded together. None is what fits
+    into half of the memory that is free once the model is loaded. A sequence that does not fit beside the others
+    waits."""
+    prefix_cache_tokens: int = Field(8192, ge=0)
+    """Tokens of finished sequences whose keys and values are kept, so that the next turn of a conversation, or the same
+    instruction again, is read from memory. 0 keeps none."""
+    prefill_tokens: int = Field(256, ge=16)
+    """Tokens of new prompts read between two tokens of the others: smaller keeps streams even, larger starts answers
+    sooner."""
     max_tokens: int = Field(256, ge=1)
     """Most tokens one request may ask for."""
     max_prompt_chars: int = Field(32_768, ge=1)
@@ -336,6 +350,18 @@ class ServeConfig(Section):
     """Requests a replica works on or keeps waiting; one more gets a 429."""
     request_timeout_seconds: float = Field(120, gt=0)
     """A request still running after this gets a 504."""
+    body_timeout_seconds: float = Field(30, gt=0)
+    """A request whose body has not arrived after this gets a 408."""
+    auth: Literal["keys", "none"] | None = None
+    """`none` lets everybody in, `keys` nobody without a key. None asks for keys as soon as there are any, and refuses
+    to start without them where the server can be reached from other machines."""
+    api_keys_file: str | None = None
+    """File of API keys, one `NAME KEY` or `NAME sha256:HASH` a line, read again when it changes. The environment's
+    KIT19_API_KEYS holds keys in the same form. A path, so that no key is in the config."""
+    admin_keys_file: str | None = None
+    """File of the keys of /admin, as api_keys_file; or KIT19_ADMIN_KEYS. Without any /admin is closed."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask this server, such as https://chat.example.org. Empty allows no other page."""
     start_timeout_seconds: float = Field(600, gt=0)
     """A server that does not answer after this was not started: the time to fetch and load the weights."""
     drain_seconds: float = Field(30, ge=0)
