@@ -40,7 +40,8 @@ SCORES: dict[str, Any] = {
     },
     "judge": {
         "logickor": {
-            "score": 6.5, "n": 4, "unjudged": 1, "stderr": {"score": 0.25}, "by_category": {"추론": {"score": 6.5, "n": 4}},
+            "score": 6.5, "n": 4, "unjudged": 1, "stderr": {"score": 0.25},
+            "by_category": {"추론": {"score": 6.5, "n": 4}},
         },
         "none": {"n": 0, "unjudged": 2},
     },
