@@ -100,12 +100,15 @@ def load_config(name: str, revision: str | None = None) -> Any:
             raise UserError(f"model {name!r}: {_first_line(error)}") from error
 
 
-def load_causal_lm(name: str, dtype: torch.dtype | None = None, revision: str | None = None) -> Any:
+def load_causal_lm(
+    name: str, dtype: torch.dtype | None = None, revision: str | None = None, spread: bool = False
+) -> Any:
     """The causal LM `name` (see `resolve`), in evaluation mode on the CPU.
 
     Args:
         dtype: of the weights; None keeps the files'.
         revision: of a hub id; None means `main`.
+        spread: the layers over all GPUs of this process, by accelerate's `device_map="auto"`, not on the CPU.
 
     Raises:
         UserError: there is no such model, or it has no safetensors weights.
@@ -122,6 +125,7 @@ def load_causal_lm(name: str, dtype: torch.dtype | None = None, revision: str | 
             use_safetensors=True,
             trust_remote_code=False,
             revision=revision or "main",
+            device_map="auto" if spread else None,
         )
     except (OSError, ValueError) as error:
         raise UserError(

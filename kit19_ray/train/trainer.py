@@ -273,7 +273,7 @@ class Trainer:
             validating = self._due(plan.eval_every)
             if not validating and not self._due(config.log_every):
                 continue
-            line = self._training_figures(rate)
+            line = self.training_figures(rate)
             self._figures["seconds"] += self._pace.seconds
             line |= self._pace.figures(plan.steps - self._step)
             if validating:
@@ -424,7 +424,7 @@ class Trainer:
             self._labels += read.labels
         return rate
 
-    def _training_figures(self, rate: float) -> dict[str, Any]:
+    def training_figures(self, rate: float) -> dict[str, Any]:
         """Loss since the last line, learning rate, gradient norm, steps left out."""
         loss = self._loss / self._labels if self._labels else float("nan")
         self._loss, self._labels = 0.0, 0
