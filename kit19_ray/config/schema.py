@@ -224,7 +224,7 @@ class ServeConfig(Section):
     """Train prefix, hub id, local path or s3:// prefix to serve. None means the train stage's export."""
     served_name: str = "kit19"
     """Name that /v1/models gives and requests must use."""
-    models: dict[str, str] = {}
+    models: dict[str, str] = Field(default_factory=dict)
     """Further models by the names that requests use: train prefix, hub id, local path or s3:// prefix of each. Every
     one has replicas of its own."""
     prompt: str | None = None
