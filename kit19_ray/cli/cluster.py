@@ -54,7 +54,7 @@ def submit(
         job = commands.submit_to_kube(loaded, verb, name, kind, namespace, spec, image, new)
     else:
         job = commands.submit(loaded, verb, name, address, env or [], new)
-    _end(commands.left(job) if no_wait else commands.follow(job, patience, _newest), json)
+    _end(commands.detach(job) if no_wait else commands.follow(job, patience, _newest), json)
 
 
 @app.command()
@@ -143,8 +143,11 @@ def operate(
     ] = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Work in the whole cluster.")] = False,
     metrics_port: Annotated[int | None, typer.Option(help="Port of /metrics.")] = None,
-    health_port: Annotated[int | None, typer.Option(help="Port of /healthz.")] = None,
+    health_port: Annotated[int | None, typer.Option(help="Port of /healthz and /readyz.")] = None,
     lease_namespace: Annotated[str | None, typer.Option(help="Namespace of the Lease; its own when not given.")] = None,
+    lease_name: Annotated[
+        str, typer.Option(help="Name of the Lease; operators that share it work one at a time.")
+    ] = "kit19-operator",
     identity: Annotated[str | None, typer.Option(help="Holder of the Lease; the host's name when not given.")] = None,
 ) -> None:
     """Run the Kubernetes operator that carries out KitRuns, until SIGTERM."""
@@ -153,4 +156,4 @@ def operate(
     if namespace and all_namespaces:
         raise OperateError("--namespace and --all-namespaces exclude one another")
     places = namespace or main.default_namespaces()
-    main.run(places, all_namespaces, metrics_port, health_port, lease_namespace, identity)
+    main.run(places, all_namespaces, metrics_port, health_port, lease_namespace, identity, lease_name)

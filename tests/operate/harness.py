@@ -60,11 +60,6 @@ def namespace(plane: ControlPlane) -> Iterator[str]:
     try:
         yield name
     finally:
-        # Without an operator nobody takes the finalizers away, and the namespace would never go.
-        for run in plane.kubectl("get", "kitruns", "-n", name, "-o", "name", check=False).stdout.split():
-            plane.kubectl(
-                "patch", run, "-n", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}', check=False
-            )
         plane.kubectl("delete", "namespace", name, "--wait=false")
 
 

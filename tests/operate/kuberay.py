@@ -169,6 +169,7 @@ def service_status(service: Json, ready: bool) -> Json:
     """A RayService's status."""
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     word = "True" if ready else "False"
+    number = service["metadata"]["generation"]
     condition = {
         "type": "Ready",
         "status": word,
@@ -179,5 +180,9 @@ def service_status(service: Json, ready: bool) -> Json:
     return {
         "observedGeneration": service["metadata"]["generation"],
         **({"serviceStatus": "Running"} if ready else {}),
+        "activeServiceStatus": {
+            "rayClusterName": f"{service['metadata']['name']}-{number}",
+            "applicationStatuses": {"kit19": {"status": "RUNNING" if ready else "DEPLOYING"}},
+        },
         "conditions": [condition],
     }

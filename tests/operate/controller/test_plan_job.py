@@ -125,7 +125,7 @@ def test_an_edit_in_mid_run_replaces_the_job_and_never_has_two() -> None:
     world.step()
     old = world.stage_job("train")
     world.edit(config=ROOT | {"train": {"epochs": 1}})
-    assert world.step().actions == [Delete("RayJob", old.name), Delete("ConfigMap", old.name)]
+    assert world.step().actions == [Delete("RayJob", old.name)]
     assert world.step().actions == [] and "waiting for" in (world.status.message or "")
     world.finish_deletes()
     world.step()

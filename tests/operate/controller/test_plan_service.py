@@ -69,6 +69,6 @@ def test_a_server_that_stops_answering_is_not_ready_any_more() -> None:
     world.step()
     service = world.service()
     assert service is not None
-    world.children[service.kind, service.name] = replace(service, ready=False)
+    world.children[service.kind, service.name] = replace(service, ready=False, answers=False)
     world.step()
     assert world.status.phase == "Deploying" and condition(world, "Ready")[0] == "False"
