@@ -54,6 +54,10 @@ class World:
     now: datetime = START
     scores: dict[str, dict[str, float]] | None = None
     missing: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    unreadable: str | None = None
+    warning: str | None = None
     created: list[str] = field(default_factory=list)
     gone: bool = False
     slow_deletes: bool = False
@@ -61,7 +65,15 @@ class World:
     def observed(self) -> Observed:
         reports = {stage: StageReport(uri=f"s3://bucket/runs/{stage}-1") for stage in STAGES}
         reports["evaluate"] = replace(reports["evaluate"], scores=self.scores)
-        return Observed(tuple(self.children.values()), reports, self.missing)
+        reports["train"] = replace(reports["train"], metrics=self.metrics)
+        return Observed(
+            tuple(self.children.values()),
+            reports,
+            self.missing,
+            rejected=self.rejected,
+            unreadable=self.unreadable,
+            warning=self.warning,
+        )
 
     def look(self) -> Plan:
         """What the operator would do now; the status makes the round trip through the API server's JSON."""

@@ -278,9 +278,11 @@ class Reconciler:
                     known = memory.rejected.get(stage) is not None
                     memory.rejected[stage] = said
                     return WATCH_SECONDS if known else 0.0
-                memory.rejected.pop(action.stage, None)
             else:
                 await self._call(self._cluster.delete_run, metadata["namespace"], metadata["name"])
+        for action in made.actions:
+            if isinstance(action, Apply):
+                memory.rejected.pop(action.stage, None)  # everything of that stage was taken
         return 0.0 if again else made.requeue_after
 
     async def _apply(self, uid: str, action: Apply) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from kit19_ray.operate.controller.conditions import duration, notices
 from kit19_ray.operate.controller.observation import StageReport
 from kit19_ray.operate.controller.plan import plan
-from tests.operate.world import FAILED, RUN, RUNNING, USER_ERROR, World
+from tests.operate.world import FAILED, RUN, RUNNING, USER_ERROR, World, condition
 
 
 def test_progress_reaches_the_columns() -> None:
@@ -49,3 +49,20 @@ def test_each_transition_is_told_once() -> None:
 
 def test_durations_are_short() -> None:
     assert [duration(s) for s in (45, 720, 11_100, 187_200)] == ["45s", "12m", "3h05m", "2d4h"]
+
+
+def test_a_root_that_cannot_be_read_is_told_from_the_start_and_what_is_not_followed_too() -> None:
+    """D10, D5."""
+    world = World(unreadable="s3://bucket/runs: AccessDenied", warning="config.train.epohcs: unknown key")
+    before = world.status
+    world.step()
+    status, reason, message = condition(world, "StorageReadable")
+    assert (status, reason) == ("False", "Unreadable") and "AccessDenied; without it" in message
+    assert world.status.warning == "config.train.epohcs: unknown key" and world.status.phase == "Data"
+    assert {"StorageUnreadable", "NotFollowed"} <= {notice.reason for notice in notices(before, world.status)}
+    world.unreadable = None
+    world.step()
+    assert condition(world, "StorageReadable")[0] == "False"  # nobody tried again
+    world.unreadable = ""
+    world.step()
+    assert condition(world, "StorageReadable")[0] == "True"
