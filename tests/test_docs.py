@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kit19_ray.cli import app
+from kit19_ray.cli.main import app
 from kit19_ray.config import loading, reference
 from kit19_ray.data import examples
 from kit19_ray.data.inputs import collect
@@ -75,6 +75,7 @@ def test_the_command_lines_page_is_what_the_command_line_says() -> None:
 @pytest.mark.parametrize("page", [*WRITTEN, README, README_KO], ids=lambda page: page.name)
 def test_verbs_keys_and_configs_exist(page: Path) -> None:
     verbs = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    verbs |= {group.name for group in app.registered_groups}
     keys = {key.path for key in reference.config_keys()}
     sections = {path.rpartition(".")[0] for path in keys}
     content = text(page)

@@ -121,7 +121,8 @@ class Build:
         if missing:
             say(f"data: reading the sources of {len(missing)} tasks")
             sets = [(found.name, evaluation_sets.items(found)) for found in inputs.evaluation]
-            index = ray.put(decontamination.build(sets, data.gates.contained)) if sets else None
+            exact = [found.name for found in inputs.evaluation if found.spec.exact]
+            index = ray.put(decontamination.build(sets, data.gates.contained, exact)) if sets else None
             self._each_task(partial(_fill, jobs={name: jobs[name] for name in missing}, index=index), missing)
         return {name: job.out for name, job in jobs.items()}
 
@@ -241,7 +242,10 @@ class Build:
     def _task(self, name: str, share: Share, counts: Row) -> Row:
         """A task's entry of the manifest."""
         task, quota = self._inputs.tasks[name], share.quotas["train"]
-        filled, rendered = manifest.require(share.pool, "data"), manifest.require(share.examples, "data")
+        filled, rendered = (
+            manifest.require(share.pool, "data", "pool"),
+            manifest.require(share.examples, "data", "examples"),
+        )
         dropped = {**filled["dropped"]}
         for reason, number in counts["dropped"].items():
             dropped[reason] = dropped.get(reason, 0) + number

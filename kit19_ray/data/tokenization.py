@@ -52,7 +52,7 @@ class TokensJob:
     def begin(self) -> list[Row]:
         """Clears the prefix; the parts to make, with the number of their examples."""
         storage.delete(self.out)
-        splits = manifest.require(self.examples, "data")["splits"]
+        splits = manifest.require(self.examples, "data", "examples")["splits"]
         counts = {split: int(splits[split]["examples"]) for split in SPLITS}
         return [
             {"split": split, "part": number, "rows": min(PART, rows - number * PART)}

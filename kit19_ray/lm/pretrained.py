@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.errors import UserError
-from kit19_ray.io import storage
+from kit19_ray.io import node_cache, storage
 
 if TYPE_CHECKING:
     import torch
@@ -37,14 +37,16 @@ def resolve(name: str, marker: str = "config.json") -> str:
         )
     uri = storage.normalise(name)
     made = manifest.read(uri)
+    sha256: dict[str, str] = {}
     if made is not None and made.get("stage") == "train":
+        sha256 = manifest.hashes(made, str(made["export"]))
         uri = storage.join(uri, str(made["export"]))
     if not storage.exists(storage.join(uri, marker)):
         raise UserError(
             f"{name!r}: {uri} has no {marker}, so it is neither in Hugging Face's layout nor a finished train prefix",
             hint="a training run that is not finished has no export: run `kit19 train` again to go on",
         )
-    return str(storage.local_dir(uri))
+    return str(node_cache.local_dir(uri, sha256))
 
 
 def load_tokenizer(name: str) -> Any:
@@ -77,11 +79,12 @@ def load_config(name: str) -> Any:
         raise UserError(f"model {name!r}: {_first_line(error)}") from error
 
 
-def load_causal_lm(name: str, dtype: torch.dtype | None = None) -> Any:
+def load_causal_lm(name: str, dtype: torch.dtype | None = None, spread: bool = False) -> Any:
     """The causal LM `name` (see `resolve`), in evaluation mode on the CPU.
 
     Args:
         dtype: of the weights; None keeps the files'.
+        spread: the layers over all GPUs of this process, by accelerate's `device_map="auto"`, not on the CPU.
 
     Raises:
         UserError: there is no such model, or it has no safetensors weights.
@@ -93,7 +96,11 @@ def load_causal_lm(name: str, dtype: torch.dtype | None = None) -> Any:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of reading local files; a download from the hub keeps its own
     try:
         return AutoModelForCausalLM.from_pretrained(
-            found, dtype="auto" if dtype is None else dtype, use_safetensors=True, trust_remote_code=False
+            found,
+            dtype="auto" if dtype is None else dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            device_map="auto" if spread else None,
         )
     except (OSError, ValueError) as error:
         raise UserError(

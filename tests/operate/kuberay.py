@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from kit19_ray.operate.kube_client import ApiError, Cluster
@@ -170,7 +170,7 @@ def job_status(state: State, message: str = "") -> Json:
 
 def service_status(service: Json, ready: bool, application: str = "RUNNING") -> Json:
     """A RayService's status. As KubeRay's own does, Ready counts endpoints, whatever the application says."""
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     word = "True" if ready else "False"
     number = service["metadata"]["generation"]
     condition = {
