@@ -49,7 +49,7 @@ def submit(
     if not kind and (spec or image or namespace):
         raise OperateError("--spec, --image and --namespace are for --rayjob and --kitrun")
     loaded = load(config, overrides)
-    extras.require("operate", "kit19 submit")
+    extras.require("submit", "kit19 submit")
     from kit19_ray.jobs import commands
 
     name = name or commands.default_name(config)
@@ -72,7 +72,7 @@ def status(
     json: Json = False,
 ) -> None:
     """Show the jobs of a Ray cluster, the RayJobs or KitRuns of a namespace, or one with its newest metrics."""
-    extras.require("operate", "kit19 status")
+    extras.require("submit", "kit19 status")
     from kit19_ray.jobs import commands
 
     kind = _kind(rayjob, kitrun, address)
@@ -96,7 +96,7 @@ def stop(
     namespace: Namespace = None,
 ) -> None:
     """Stop a job and wait until it has ended: a RayJob is deleted, a KitRun suspended."""
-    extras.require("operate", "kit19 stop")
+    extras.require("submit", "kit19 stop")
     from kit19_ray.jobs import commands
 
     console.write(commands.stop(commands.find(job, _kind(rayjob, kitrun, address), namespace, address)))
