@@ -47,7 +47,7 @@ def strictly(plane: ControlPlane, objects: list[Json]) -> None:
 
 def every_child(tree: Json) -> list[Json]:
     wanted = parse(tree, "demo")
-    uris = {"data": "s3://b/data", "train": "s3://b/train"}
+    uris = {"data": "s3://bucket/data", "train": "s3://bucket/train"}
     found = [children.ray_job(RUN, wanted, stage, 0, uris) for stage in STAGES]
     return [*found, children.ray_service(RUN, wanted, uris)]
 
@@ -61,7 +61,7 @@ def test_samples_and_what_the_operator_makes_of_them(crd_server: ControlPlane, p
 @pytest.mark.parametrize("case", CASES)
 def test_every_pod_that_can_be_asked_for(crd_server: ControlPlane, case: str) -> None:
     pods, security = CASES[case]["pods"], CASES[case].get("security", "restricted")
-    tree: Json = {"config": {"root": "s3://b/r"}, "images": {"train": "kit19:1"}, "security": security}
+    tree: Json = {"config": {"root": "s3://bucket/r"}, "images": {"train": "kit19:1"}, "security": security}
     tree["stages"] = dict.fromkeys((*STAGES, "serve"), pods)
     tree["serve"] = {"autoscaling": {"minReplicas": 0, "maxReplicas": 5}}
     run = {"apiVersion": crd.API_VERSION, "kind": "KitRun", "metadata": {"name": "demo"}, "spec": tree}
@@ -87,7 +87,7 @@ def test_two_managers_may_apply_the_same_definition(crd_server: ControlPlane) ->
 
 def test_a_field_nobody_knows_is_refused_and_not_dropped(server: Cluster) -> None:
     """C2: both ways in which a RayJob is made."""
-    job = every_child({"config": {"root": "s3://b/r"}, "images": {"train": "kit19:1"}})[0]
+    job = every_child({"config": {"root": "s3://bucket/r"}, "images": {"train": "kit19:1"}})[0]
     job["spec"]["rayClusterSpec"]["authOption"] = {"mode": "token"}
     for make in (server.create, server.apply):
         with pytest.raises(ApiError) as caught:
@@ -112,7 +112,7 @@ def test_an_older_kuberay_without_tokens_is_named_and_never_left_open(crd_server
         cluster["properties"].pop("authOptions", None)
     crd_server.kubectl("create", "-f", "-", stdin=json.dumps(older))
     wait_until_established(crd_server, ["oldjobs.old.io"])
-    job = every_child({"config": {"root": "s3://b/r"}, "images": {"train": "kit19:1"}})[0]
+    job = every_child({"config": {"root": "s3://bucket/r"}, "images": {"train": "kit19:1"}})[0]
     job |= {"apiVersion": "old.io/v1", "kind": "OldJob"}
     path = f"/apis/old.io/v1/namespaces/default/oldjobs/{job['metadata']['name']}"
     query = {"fieldManager": "x", "force": "true"}

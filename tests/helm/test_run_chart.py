@@ -152,8 +152,8 @@ def test_pods_are_those_the_operator_makes(helm: Helm, stage: str, case: str) ->
     """Every field of both, under every value that changes one: a pod is written twice and is the same."""
     # The chart's own ServiceAccount is the release's, which a KitRun does not have.
     pods, security = {"serviceAccount": "trainer"} | CASES[case]["pods"], CASES[case].get("security", "restricted")
-    config = {"root": "s3://b/k", "train": {"workers": 4}, "evaluate": {"workers": 3}}
-    config["serve"] = {"model": "s3://b/m", "replicas": 5, "port": 8100}
+    config = {"root": "s3://bucket/k", "train": {"workers": 4}, "evaluate": {"workers": 3}}
+    config["serve"] = {"model": "s3://bucket/m", "replicas": 5, "port": 8100}
     images = {"train": "r/t:1", "serve": "r/s:1", "pullPolicy": "Always", "pullSecrets": ["pull"]}
     images |= {"data": "r/d:1", "evaluate": "r/e:1", "head": "r/h:1"}
     storage = {"credentialsSecret": "s3", "endpoint": "http://minio:9000", "region": "us-east-1"}
@@ -217,7 +217,7 @@ def _comparable(node: Any) -> Any:
 
 
 def test_config_reaches_the_pod_whole(helm: Helm, tmp_path: Path) -> None:
-    config = {"root": "s3://b/k", "data": {"quota": 1_000_000}, "train": {"learning_rate": 2e-5, "epochs": 1.5}}
+    config = {"root": "s3://bucket/k", "data": {"quota": 1_000_000}, "train": {"learning_rate": 2e-5, "epochs": 1.5}}
     config["data"]["splits"] = {"nsmc": ["test"]}  # type: ignore[index]
     objects = helm.render(CHART, {"config": config})
     file = tmp_path / "config.yaml"
@@ -244,8 +244,8 @@ def test_cluster_for_jobs_from_outside(helm: Helm) -> None:
 def test_service(helm: Helm) -> None:
     ingress = {"host": "k.example.com", "className": "nginx", "tlsSecret": "tls", "annotations": {"a": "b"}}
     config = {
-        "root": "s3://b/k",
-        "serve": {"model": "s3://b/m", "served_name": "m", "port": 8100, "max_body_bytes": 5_000_000},
+        "root": "s3://bucket/k",
+        "serve": {"model": "s3://bucket/m", "served_name": "m", "port": 8100, "max_body_bytes": 5_000_000},
     }
     values = {
         "mode": "none",

@@ -15,10 +15,10 @@ def test_progress_reaches_the_columns() -> None:
     world.run_stage("data")
     world.change(world.stage_job("train"), RUNNING)
     metrics = {"progress": 0.42, "step": 42, "steps": 100, "eta_seconds": 3900.0, "loss": 1.5}
-    seen = replace(world.observed(), reports={"train": StageReport("s3://b/train-1", metrics)})
+    seen = replace(world.observed(), reports={"train": StageReport("s3://bucket/train-1", metrics)})
     status = plan(RUN, 1, world.spec, world.status, seen, world.now).status
     assert (status.stage, status.progress, status.eta) == ("train", "42%", "1h05m")
-    assert status.stages.train.loss == 1.5 and status.stages.train.uri == "s3://b/train-1"
+    assert status.stages.train.loss == 1.5 and status.stages.train.uri == "s3://bucket/train-1"
 
 
 def test_a_condition_keeps_its_time_while_it_holds() -> None:

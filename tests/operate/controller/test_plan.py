@@ -119,7 +119,7 @@ def test_a_run_that_does_not_serve_succeeds_and_goes_when_its_time_is_over() -> 
 
 
 def test_skipped_stages_make_no_child() -> None:
-    config = {"root": "s3://b/r", "serve": {"model": "s3://b/model"}}
+    config = {"root": "s3://bucket/r", "serve": {"model": "s3://bucket/model"}}
     world = World(spec=make_spec(config=config, skip=list(STAGES)))
     world.step()
     assert world.created == [world.status.stages.serve.child] and world.status.phase == "Deploying"

@@ -34,7 +34,7 @@ happenings = st.one_of(
                 {"images": {"train": "kit19:2"}},
                 {"suspend": True},
                 {"serve": {"enabled": False}},
-                {"skip": ["data"], "config": ROOT | {"train": {"data": "s3://b/data"}}},
+                {"skip": ["data"], "config": ROOT | {"train": {"data": "s3://bucket/data"}}},
                 {"serve": {"ingress": {"host": "kit19.example"}}},
                 {},
             ]

@@ -114,13 +114,13 @@ def test_the_entrypoint_retries_on_the_same_cluster_before_the_operator_builds_a
 
 def test_the_head_s_annotation_holds_a_file_the_command_line_reads() -> None:
     wanted = spec(config={"root": "s3://bucket/runs", "train": {"epochs": 1.5}, "data": {"tasks": ["nsmc"]}})
-    job = children.ray_job(RUN, wanted, "evaluate", 0, {"data": "s3://b/data-1", "train": "s3://b/train-1"})
+    job = children.ray_job(RUN, wanted, "evaluate", 0, {"data": "s3://bucket/data-1", "train": "s3://bucket/train-1"})
     head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
     text = head["metadata"]["annotations"][ray_cluster.CONFIG_ANNOTATION]
     (volume,) = [one for one in head["spec"]["volumes"] if one["name"] == "kit19-config"]
     assert volume["downwardAPI"]["items"][0]["fieldRef"]["fieldPath"] == "metadata.annotations['kit19.dev/config']"
     loaded = loading.validate(Config, yaml.safe_load(text), "config.yaml")
-    assert loaded.train.data == "s3://b/data-1" and loaded.evaluate.model == "s3://b/train-1"
+    assert loaded.train.data == "s3://bucket/data-1" and loaded.evaluate.model == "s3://bucket/train-1"
     assert loaded.train.epochs == 1.5 and loaded.data.tasks == ["nsmc"]
     unknown = children.stage_config(wanted, "evaluate", {})
     assert unknown == wanted.config  # the stage works out what the operator does not know
@@ -130,7 +130,7 @@ def test_a_stage_alone_runs_on_the_head_and_gpus_are_packed_into_pods() -> None:
     alone = children.ray_job(RUN, spec(), "train", 0, {})["spec"]["rayClusterSpec"]
     assert "workerGroupSpecs" not in alone and "num-cpus" not in alone["headGroupSpec"]["rayStartParams"]
     many = spec(
-        config={"root": "s3://b/r", "train": {"workers": 16, "micro_batch_size": 4}}, stages={"train": {"gpus": 8}}
+        config={"root": "s3://bucket/r", "train": {"workers": 16, "micro_batch_size": 4}}, stages={"train": {"gpus": 8}}
     )
     cluster = children.ray_job(RUN, many, "train", 0, {})["spec"]["rayClusterSpec"]
     group = cluster["workerGroupSpecs"][0]
@@ -142,7 +142,7 @@ def test_a_stage_alone_runs_on_the_head_and_gpus_are_packed_into_pods() -> None:
 def test_pods_keep_kuberay_s_own_name_label_by_which_its_services_select() -> None:
     spec_ = spec(**FULL)
     jobs = [children.ray_job(RUN, spec_, stage, 0, {})["spec"]["rayClusterSpec"] for stage in STAGES]
-    service = children.ray_service(RUN, spec_, {"train": "s3://b/train"})["spec"]["rayClusterConfig"]
+    service = children.ray_service(RUN, spec_, {"train": "s3://bucket/train"})["spec"]["rayClusterConfig"]
     for cluster in [*jobs, service]:
         for group in [cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])]:
             labels = group["template"]["metadata"]["labels"]
@@ -161,9 +161,9 @@ def test_queue_labels_are_those_kuberay_and_kueue_read() -> None:
 
 
 def test_the_service_gets_the_model_of_the_train_stage() -> None:
-    known = yaml.safe_load(children.ray_service(RUN, spec(), {"train": "s3://b/train-1"})["spec"]["serveConfigV2"])
+    known = yaml.safe_load(children.ray_service(RUN, spec(), {"train": "s3://bucket/train-1"})["spec"]["serveConfigV2"])
     arguments = known["applications"][0]["args"]
-    assert arguments == {"serve": {"host": "0.0.0.0", "model": "s3://b/train-1", "use_gpu": False}}
+    assert arguments == {"serve": {"host": "0.0.0.0", "model": "s3://bucket/train-1", "use_gpu": False}}
     assert known["applications"][0]["import_path"] == "kit19_ray.serve.deployment:build"
 
 

@@ -23,14 +23,14 @@ def spec(**more: Any) -> KitRunSpec:
 
 def many(**pods: Any) -> KitRunSpec:
     """Sixteen GPUs on two worker pods."""
-    config = {"root": "s3://b/r", "train": {"workers": 16, "micro_batch_size": 4}}
+    config = {"root": "s3://bucket/r", "train": {"workers": 16, "micro_batch_size": 4}}
     return spec(config=config, stages={"train": {"gpus": 8, **pods}})
 
 
 def pods_of(wanted: KitRunSpec, stage: Any = "train") -> tuple[dict[str, Any], dict[str, Any]]:
     """Pod specs of head and workers; the head's twice where it is alone."""
     if stage == "serve":
-        cluster = children.ray_service(RUN, wanted, {"train": "s3://b/m"})["spec"]["rayClusterConfig"]
+        cluster = children.ray_service(RUN, wanted, {"train": "s3://bucket/m"})["spec"]["rayClusterConfig"]
     else:
         cluster = children.ray_job(RUN, wanted, stage, 0, {})["spec"]["rayClusterSpec"]
     head = cluster["headGroupSpec"]["template"]
@@ -38,7 +38,7 @@ def pods_of(wanted: KitRunSpec, stage: Any = "train") -> tuple[dict[str, Any], d
     return head["spec"], (groups[0]["template"] if groups else head)["spec"]
 
 
-def served(wanted: KitRunSpec, uri: str = "s3://b/m") -> dict[str, Any]:
+def served(wanted: KitRunSpec, uri: str = "s3://bucket/m") -> dict[str, Any]:
     body: dict[str, Any] = children.ray_service(RUN, wanted, {"train": uri})["spec"]
     return body
 
@@ -53,7 +53,7 @@ def test_a_served_model_s_gpus_come_from_the_spec_and_not_from_the_cluster_s_mom
 
 def test_a_serve_port_of_one_s_own_is_named_on_workers_too() -> None:
     """A3: KubeRay's readiness probe takes it from there, else asks port 8000 for ever."""
-    config = {"root": "s3://b/r", "serve": {"port": 9000, "replicas": 2}}
+    config = {"root": "s3://bucket/r", "serve": {"port": 9000, "replicas": 2}}
     for pod in pods_of(spec(config=config, stages={"serve": {"gpus": 1}}), "serve"):
         assert {"name": "serve", "containerPort": 9000} in pod["containers"][0]["ports"]
 
@@ -169,10 +169,10 @@ def test_a_pod_has_the_time_to_save_what_it_trains_and_is_not_moved_about() -> N
 
 def test_a_new_model_is_a_new_cluster_unless_it_shall_be_in_place() -> None:
     """D2: KubeRay keeps the old one until the new one answers only when rayClusterConfig changes."""
-    first, second = served(spec(), "s3://b/one"), served(spec(), "s3://b/two")
+    first, second = served(spec(), "s3://bucket/one"), served(spec(), "s3://bucket/two")
     assert first["rayClusterConfig"] != second["rayClusterConfig"]
     wanted = spec(serve={"newModel": "InPlace", "upgradeStrategy": {"type": "None"}})
-    first, second = served(wanted, "s3://b/one"), served(wanted, "s3://b/two")
+    first, second = served(wanted, "s3://bucket/one"), served(wanted, "s3://bucket/two")
     assert first["rayClusterConfig"] == second["rayClusterConfig"] and first["serveConfigV2"] != second["serveConfigV2"]
     assert first["upgradeStrategy"] == {"type": "None"}
 
@@ -225,11 +225,11 @@ def test_queue_labels_are_labels_one_application_a_rayjob_and_the_server_s_too(n
     wanted = spec(queue={"scheduler": "yunikorn", "schedulerQueue": "root.q"})
     run = RunRef(name.rstrip("-."), "default", RUN.uid)
     made = [children.ray_job(run, wanted, stage, attempt, {}) for stage in ("data", "train") for attempt in (0, 1)]
-    made.append(children.ray_service(run, wanted, {"train": "s3://b/m"}))
+    made.append(children.ray_service(run, wanted, {"train": "s3://bucket/m"}))
     ids = [one["metadata"]["labels"]["yunikorn.apache.org/app-id"] for one in made]
     assert len(set(ids)) == 5
     assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9_.]{0,61}[a-z0-9])?", one) for one in ids)
-    queued = children.ray_service(run, spec(queue={"kueue": "team"}), {"train": "s3://b/m"})
+    queued = children.ray_service(run, spec(queue={"kueue": "team"}), {"train": "s3://bucket/m"})
     assert queued["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
 
 
@@ -249,5 +249,5 @@ def test_kuberay_s_own_deadline_counts_no_queue() -> None:
 
 
 def test_a_uri_that_comes_to_be_known_does_not_make_a_starting_job_another_one() -> None:
-    first, second = (children.ray_job(RUN, spec(), "train", 0, uris) for uris in ({}, {"data": "s3://b/data"}))
+    first, second = (children.ray_job(RUN, spec(), "train", 0, uris) for uris in ({}, {"data": "s3://bucket/data"}))
     assert first["metadata"] == second["metadata"] and first["spec"] != second["spec"]
