@@ -61,7 +61,7 @@ def namespace(plane: ControlPlane) -> Iterator[str]:
     try:
         yield name
     finally:
-        plane.kubectl("delete", "namespace", name, "--wait=false")
+        plane.kubectl("delete", "namespace", name, "--wait=false", check=False)  # a test may have deleted it
 
 
 def grant(plane: ControlPlane, namespace: str, account: str = _ACCOUNT, rules: list[Json] | None = None) -> None:

@@ -150,11 +150,15 @@ def test_the_api_server_restarts(drill: Drill, operator: OperatorProcess) -> Non
     drill.plane.stop_api_server()
     time.sleep(3)
     drill.plane.start_api_server()
-    assert operator.process is not None
-    if operator.process.poll() is not None:  # away for longer than the lease: the kubelet starts it again
-        operator.start()
     drill.script.held.clear()
-    drill.reaches("Serving", seconds=90)
+
+    def serving() -> bool:
+        assert operator.process is not None
+        if operator.process.poll() is not None:  # away for longer than the lease: the kubelet starts it again
+            operator.start()
+        return phase(drill.cluster, drill.place, "demo") == "Serving"
+
+    until(serving, 90, lambda: str(drill.status()))
     assert [drill.jobs(stage) for stage in STAGES] == [1, 1, 1]
     drill.ends("API server restarted", "SIGKILL in Training, back after 3 s", "Serving; one RayJob a stage")
 
@@ -283,7 +287,7 @@ def test_the_spec_changes_in_mid_run(drill: Drill) -> None:
     drill.script.held.clear()
     drill.reaches("Serving")
     assert [drill.jobs(stage) for stage in STAGES] == [1, 2, 1]
-    drill.create(config=config | {"train": {"epochs": 1}, "evaluate": config["evaluate"] | {"num_fewshot": 5}})
+    drill.create(config=config | {"train": {"epochs": 1}, "evaluate": config["evaluate"] | {"num_fewshot": [5]}})
     until(lambda: drill.jobs("evaluate") == 2, 40, lambda: str(drill.status()))
     drill.reaches("Serving")
     assert [drill.jobs(stage) for stage in STAGES] == [1, 2, 2] and len(drill.kuberay.services) == 1
