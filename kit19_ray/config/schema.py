@@ -101,6 +101,9 @@ class DataConfig(Section):
     """At most this many validation examples per task."""
     validation_fraction: float = Field(0.05, ge=0, lt=1)
     """Share of a task's records that belongs to the validation split, by hash of the record's group."""
+    held_out_templates: dict[str, list[str]] = Field(default_factory=dict)
+    """Per task, templates that only validation rows are asked with, e.g. `nsmc: [star_rating]`: how well does a model
+    take words that it was not taught? Held-out scores are then given for both kinds."""
     repeat: bool = True
     """Use a record again under another template when a task has fewer records than its quota."""
     prompt: str = "kullm"

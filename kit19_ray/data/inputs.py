@@ -14,7 +14,7 @@ from kit19_ray.sources import evaluation_sets
 from kit19_ray.sources.evaluation_sets import Located
 from kit19_ray.sources.files import locate, sources_uri, verify_sha256
 from kit19_ray.sources.readers.base import LocatedFile
-from kit19_ray.tasks.task import Task, load_tasks
+from kit19_ray.tasks.task import Task, load_tasks, withhold
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
         DataError: no task has files, or a per-task setting names no task of the build.
     """
     data = config.data
-    tasks = load_tasks(data.tasks, data.tasks_dir)
+    tasks = withhold(load_tasks(data.tasks, data.tasks_dir), data.held_out_templates)
     for name in data.splits:
         if name not in tasks:
             raise DataError(f"data.splits: {name!r} is no task of this build{nearest(name, tasks)}")
