@@ -105,11 +105,12 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
 def _locate(config: Config, name: str, task: Task, base: str) -> list[LocatedFile]:
     """A task's files: those of the splits it trains on; with the ablation, those of every other split there is too."""
     wanted = config.data.splits.get(name, list(task.spec.splits))
-    found = locate(task.source_id, task.source, base, wanted)
+    encoding = config.data.encoding.get(task.source_id)
+    found = locate(task.source_id, task.source, base, wanted, encoding)
     if config.data.ablation == "with-test":
         for split in (s for s in task.source.splits() if s not in wanted):
             with suppress(SourceError):  # what is not at hand leaks nothing
-                found += locate(task.source_id, task.source, base, [split])
+                found += locate(task.source_id, task.source, base, [split], encoding)
     return found
 
 
