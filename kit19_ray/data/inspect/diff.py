@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.data.build import example_path
-from kit19_ray.errors import DataError
 from kit19_ray.io import storage
 from kit19_ray.utils.console import stdout
 from kit19_ray.utils.hashing import hash64
@@ -70,10 +69,7 @@ def diff(a: str, b: str, num_examples: int) -> dict[str, Any]:
 
 
 def _require(uri: str) -> Row:
-    found = manifest.require(uri, "data")
-    if found.get("stage") != "data":
-        raise DataError(f"{uri} is a prefix of the {found.get('stage')} stage; --diff compares two of the data stage")
-    return found
+    return manifest.require(uri, "data")
 
 
 def _settings(built: Row) -> Row:
