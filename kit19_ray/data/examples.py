@@ -44,6 +44,17 @@ def plan(task: Task, records: Sequence[Record], quota: int, seed: int, repeat: b
     return planned
 
 
+def template(task: Task, record: Record, turn: int, seed: int) -> Template | None:
+    """The template of a record's use number `turn`, None when it has met all that fit it."""
+    order = _templates(task, record, seed)
+    return order[turn] if turn < len(order) else None
+
+
+def num_fitting(task: Task, record: Record) -> int:
+    """How many templates fit a record: as often may it be used."""
+    return sum(t.applies(record.fields) for t in task.spec.templates)
+
+
 def _templates(task: Task, record: Record, seed: int) -> list[Template]:
     """The templates that fit the record, opening at one its hash picks."""
     fitting = [t for t in task.spec.templates if t.applies(record.fields)]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.data.build import example_path
+from kit19_ray.data.export import example_path
 from kit19_ray.errors import DataError
 from kit19_ray.io import storage
 from kit19_ray.utils.hashing import hash64
