@@ -112,7 +112,8 @@ def run(config: Any, folder: Path, cpus: int) -> tuple[float, int]:
     start = time.perf_counter()
     inputs = collect(config)
     sets = [(found.name, evaluation_sets.items(found)) for found in inputs.evaluation]
-    index = decontamination.build(sets, config.data.gates.contained)
+    exact = [found.name for found in inputs.evaluation if found.spec.exact]
+    index = decontamination.build(sets, config.data.gates.contained, exact)
     packer = Packer(config, folder)
     drawn: list[tuple[Peer, Any]] = []
     for name, task in inputs.tasks.items():

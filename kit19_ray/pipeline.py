@@ -11,7 +11,7 @@ from kit19_ray.config.schema import Config
 from kit19_ray.errors import ServeError
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import prompt_format
-from kit19_ray.utils import ray_session
+from kit19_ray.utils import console, ray_session
 
 
 def data_uri(config: Config) -> str:
@@ -90,8 +90,8 @@ def run(config: Config, ask: str | None, serving: bool = True) -> None:
         if serving and ask:
             answer = _timed(times, "serve", lambda: _ask(config, trained, built, ask))
             summary += [("question", ask), ("answer", answer.strip() or "(empty)")]
-        _print(summary)
-        print(scored, flush=True)
+        console.pairs(summary)
+        console.write(scored)
         if serving and not ask:
             serve(config)
 
@@ -145,13 +145,3 @@ def _summary(built: str, trained: str, scored: str, times: dict[str, float]) -> 
         ("evaluate", f"{storage.join(scored, 'report.md')}, {times['evaluate']:.0f} s"),
         ("model", storage.join(trained, model["export"])),
     ]
-
-
-def _print(summary: list[tuple[str, str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in summary:
-        table.add_row(name, value)
-    Console(stderr=True, soft_wrap=True).print(table)

@@ -1,8 +1,9 @@
-"""Writes docs/cli.md: every verb with its usage, arguments and options, read off the command line itself.
+"""Writes docs/reference/cli.md: every verb with its usage, arguments and options, read off the command line itself.
 
-    python scripts/cli_reference.py > docs/cli.md
+    python scripts/cli_reference.py > docs/reference/cli.md
 
-A test compares the file with what this prints.
+A test compares the file with what this prints. `typer ... utils docs` prints less: neither the defaults in a table nor
+links to the config's keys, and all of these keys again below each verb.
 """
 
 from __future__ import annotations
@@ -13,27 +14,35 @@ from typing import Any
 
 from typer.main import get_command
 
-from kit19_ray import cli
+from kit19_ray.cli.main import app
 
 SECTIONS = ("data", "train", "evaluate", "serve")  # verbs with a section of the config
 HEAD = """\
 # The command line
 
-Written by `python scripts/cli_reference.py > docs/cli.md`. `python -m kit19_ray` is the same as `kit19`. A stage's last
-line on stdout is its output's URI and all else goes to stderr. Exit code 0 is done, 2 the user's mistake (one message),
-1 a fault of kit19-ray, 130 interrupted.
+Written by `python scripts/cli_reference.py > docs/reference/cli.md`. `python -m kit19_ray` is the same as `kit19`.
+A stage's last line on stdout is its output's URI and all else goes to stderr. Exit code 0 is done, 2 the user's mistake
+(one message), 1 a fault of kit19-ray, 130 interrupted.
 """
 
 
 def page() -> str:
     """The whole page."""
-    group: Any = get_command(cli.app)
+    group: Any = get_command(app)
     context = group.make_context("kit19", [], resilient_parsing=True)
     parts = [HEAD]
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
+    for name, command in _verbs(group, context):
         parts.append("\n".join(_verb(name, command, command.make_context(name, [], resilient_parsing=True))))
     return "\n".join(parts)
+
+
+def _verbs(group: Any, context: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if hasattr(command, "list_commands"):
+            yield from _verbs(command, context, f"{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 def _verb(name: str, command: Any, context: Any) -> Iterator[str]:

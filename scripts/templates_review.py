@@ -1,6 +1,6 @@
-"""Writes docs/templates.md: one rendered example of each template, from the embedded samples.
+"""Writes docs/reference/templates.md: one rendered example of each template, from the embedded samples.
 
-    python scripts/templates_review.py > docs/templates.md
+    python scripts/templates_review.py > docs/reference/templates.md
 
 A test compares the file with what this prints, so it never tells of templates that are no more.
 """
@@ -16,12 +16,17 @@ from kit19_ray.data.inspect.describe_task import sample_example, sample_records
 from kit19_ray.tasks.task import Template, load_tasks
 
 HEAD = """\
+---
+search:
+  exclude: true
+---
+
 # One example of each template
 
-Made by `python scripts/templates_review.py > docs/templates.md` from the embedded samples, which are ours; a test
-holds this file to the task files. *closed*: the prompt lists the choices; *open*: it does not. Below an answer chosen
-from several labels stand the answers of the other labels, as the evaluation scores them. Some samples contain insults,
-because hate-speech detection is one of the tasks.
+Made by `python scripts/templates_review.py > docs/reference/templates.md` from the embedded samples, which are ours;
+a test holds this file to the task files. *closed*: the prompt lists the choices; *open*: it does not. Below an answer
+chosen from several labels stand the answers of the other labels, as the evaluation scores them. Some samples contain
+insults, because hate-speech detection is one of the tasks.
 """
 
 

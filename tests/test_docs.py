@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kit19_ray.cli import app
+from kit19_ray.cli.main import app
 from kit19_ray.config import loading, reference
 from kit19_ray.data import examples
 from kit19_ray.data.inputs import collect
@@ -20,6 +20,7 @@ from kit19_ray.sources.readers.base import Raw
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+README, README_KO = ROOT / "README.md", ROOT / "README.ko.md"
 PAGES = sorted(DOCS.rglob("*.md"))
 WRITTEN = [page for page in PAGES if page.name not in ("config.md", "templates.md", "cli.md")]
 
@@ -38,11 +39,27 @@ def test_every_page_is_in_the_navigation_and_there() -> None:
     assert sorted(nav) == sorted(page.relative_to(DOCS).as_posix() for page in PAGES), "mend `nav` in mkdocs.yml"
 
 
-@pytest.mark.parametrize("page", [*WRITTEN, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*WRITTEN, README, README_KO, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text(page)):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), target
+
+
+def test_the_readme_is_short_and_the_korean_one_in_step() -> None:
+    english, korean = text(README), text(README_KO)
+    assert len(english.splitlines()) < 120
+
+    def skeleton(content: str) -> list[Any]:
+        prose = re.sub(r"```.*?^```", "", content, flags=re.MULTILINE | re.DOTALL)
+        blocks = re.findall(r"^```console\n.*?^```", content, re.MULTILINE | re.DOTALL)
+        shapes = re.findall(r"^(#+|\|)", prose, re.MULTILINE)  # headings and rows, in order
+        links = [link for link in re.findall(r"\]\(([^)]+)\)", prose) if not link.startswith("README")]
+        paragraphs = [len(part.split("\n\n")) for part in re.split(r"^## .*$", prose, flags=re.MULTILINE)]
+        return [blocks, shapes, links, paragraphs, sorted(re.findall(r"`[^`]+`", prose)), re.findall(r"3\.\d+", prose)]
+
+    for ours, theirs in zip(skeleton(english), skeleton(korean), strict=True):
+        assert ours == theirs, "README.md and README.ko.md say different things: mend the other one too"
 
 
 def test_the_command_lines_page_is_what_the_command_line_says() -> None:
@@ -50,12 +67,15 @@ def test_the_command_lines_page_is_what_the_command_line_says() -> None:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert text(DOCS / "cli.md") == module.page(), "write it anew: python scripts/cli_reference.py > docs/cli.md"
+    assert text(DOCS / "reference" / "cli.md") == module.page(), (
+        "write it anew: python scripts/cli_reference.py > docs/reference/cli.md"
+    )
 
 
-@pytest.mark.parametrize("page", [*WRITTEN, ROOT / "README.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*WRITTEN, README, README_KO], ids=lambda page: page.name)
 def test_verbs_keys_and_configs_exist(page: Path) -> None:
     verbs = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    verbs |= {group.name for group in app.registered_groups}
     keys = {key.path for key in reference.config_keys()}
     sections = {path.rpartition(".")[0] for path in keys}
     content = text(page)
@@ -70,7 +90,7 @@ def test_verbs_keys_and_configs_exist(page: Path) -> None:
 def test_the_runbooks_messages_are_the_codes() -> None:
     sources = "\n".join(text(path) for path in (ROOT / "kit19_ray").rglob("*.py"))
     joined = re.sub(r'"\s*\n\s*(?:\+ )?f?"', "", sources)  # a message that goes on over lines
-    rows = re.findall(r"^\| `([^`]+)` \|", text(DOCS / "runbook.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `([^`]+)` \|", text(DOCS / "how-to" / "runbook.md"), re.MULTILINE)
     assert len(rows) > 30
     for message in rows:
         for piece in message.split("…"):
@@ -83,7 +103,7 @@ def _blocks(page: Path) -> dict[str, str]:
 
 
 def test_the_tutorials_task_builds_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, content in _blocks(DOCS / "tutorial.md").items():
+    for name, content in _blocks(DOCS / "tutorial" / "index.md").items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")

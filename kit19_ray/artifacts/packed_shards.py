@@ -6,13 +6,9 @@ seeks instead of replaying.
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +17,7 @@ import pyarrow as pa
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.schemas import IGNORE, packed_schema
 from kit19_ray.errors import DataError
-from kit19_ray.io import storage
+from kit19_ray.io import node_cache, storage
 
 Int32 = npt.NDArray[np.int32]
 COLUMNS = ("input_ids", "labels", "position_ids")
@@ -68,17 +64,17 @@ class PackedSplit:
 
     @classmethod
     def open(cls, data_uri: str, split: str) -> PackedSplit:
-        """Maps the split's shards into memory; remote ones are copied to this node once.
+        """Maps the split's shards into memory; remote ones are copied to this node once, and each is hashed there once.
 
         Raises:
-            StorageError: `data_uri` is not a finished data prefix.
-            DataError: it has no such split, or a shard's bytes are not the manifest's.
+            StorageError: `data_uri` is not a finished data prefix, or a shard's bytes are not the manifest's.
+            DataError: it has no such split.
         """
         built = manifest.require(data_uri, "data")
         if split not in built["splits"]:
             raise DataError(f"{data_uri} has no split {split!r}, only {', '.join(sorted(built['splits']))}")
         shards = [
-            _map(_local_shard(storage.join(data_uri, s["path"]), s), built["seq_len"], s["path"])
+            _map(node_cache.local_file(storage.join(data_uri, s["path"]), s["sha256"]), built["seq_len"], s["path"])
             for s in built["splits"][split]["shards"]
         ]
         return cls(shards, built["seq_len"])
@@ -97,22 +93,6 @@ class PackedSplit:
             for name, column in zip(COLUMNS, self._shards[shard].columns, strict=True):
                 out[name][place] = column[row - self._starts[shard]]
         return out
-
-
-def _local_shard(uri: str, entry: dict[str, Any]) -> Path:
-    """The shard on this node; a copy of a remote one is named by its SHA-256 and checked against it."""
-    if uri.startswith("file://"):
-        return Path(storage.filesystem(uri)[1])
-    target = storage.cache_dir() / "shards" / f"{entry['sha256']}.arrow"
-    if not target.exists():
-        data = storage.read_bytes(uri)
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise DataError(f"{uri}: its SHA-256 is not the manifest's {entry['sha256']}: the object was altered")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
-        partial.write_bytes(data)
-        shutil.move(partial, target)
-    return target
 
 
 def _map(path: Path, seq_len: int, name: str) -> _Shard:

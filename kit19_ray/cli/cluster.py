@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
+from kit19_ray.cli import extras
 from kit19_ray.cli.options import ConfigOption, Json, Overrides, app, load
 from kit19_ray.errors import EXIT_DONE, OperateError
+from kit19_ray.utils import console
 
 AddressOption = Annotated[
     str | None,
@@ -47,6 +49,7 @@ def submit(
     if not kind and (spec or image or namespace):
         raise OperateError("--spec, --image and --namespace are for --rayjob and --kitrun")
     loaded = load(config, overrides)
+    extras.require("operate", "kit19 submit")
     from kit19_ray.jobs import commands
 
     name = name or commands.default_name(config)
@@ -69,8 +72,8 @@ def status(
     json: Json = False,
 ) -> None:
     """Show the jobs of a Ray cluster, the RayJobs or KitRuns of a namespace, or one with its newest metrics."""
+    extras.require("operate", "kit19 status")
     from kit19_ray.jobs import commands
-    from kit19_ray.utils import console
 
     kind = _kind(rayjob, kitrun, address)
     if job is None:
@@ -93,9 +96,10 @@ def stop(
     namespace: Namespace = None,
 ) -> None:
     """Stop a job and wait until it has ended: a RayJob is deleted, a KitRun suspended."""
+    extras.require("operate", "kit19 stop")
     from kit19_ray.jobs import commands
 
-    print(commands.stop(commands.find(job, _kind(rayjob, kitrun, address), namespace, address)))
+    console.write(commands.stop(commands.find(job, _kind(rayjob, kitrun, address), namespace, address)))
 
 
 def _kind(rayjob: bool, kitrun: bool, address: str | None) -> Literal["RayJob", "KitRun"] | None:
@@ -125,11 +129,9 @@ def _end(outcome: Any, as_json: bool) -> NoReturn:
     from kit19_ray.jobs import commands
 
     if as_json:
-        import json
-
-        print(json.dumps(commands.result(outcome), ensure_ascii=False, indent=1))
+        console.write_json(commands.result(outcome))
     elif outcome.code == EXIT_DONE:
-        print(outcome.uri or outcome.id)
+        console.write(outcome.uri or outcome.id)
     sys.exit(outcome.code)
 
 
@@ -148,6 +150,7 @@ def operate(
     identity: Annotated[str | None, typer.Option(help="Holder of the Lease; the host's name when not given.")] = None,
 ) -> None:
     """Run the Kubernetes operator that carries out KitRuns, until SIGTERM."""
+    extras.require("operate", "kit19 operate")
     from kit19_ray.operate.controller import main
 
     if namespace and all_namespaces:

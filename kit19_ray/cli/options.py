@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,7 +19,10 @@ app = typer.Typer(
 )
 
 ConfigOption = Annotated[
-    str | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file, local or a file:// or s3:// URI.")
+    str | None,
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="YAML file, local or a file:// or s3:// URI; - is standard input."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Overrides, such as train.epochs=1.")
@@ -35,24 +37,16 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 def load(config: str | None, overrides: list[str] | None, needs_root: bool = True) -> Config:
-    """The config of a file and overrides.
+    """The config of a file and overrides. From here on stdout is for the verb's output alone.
 
     Args:
         needs_root: False where nothing is read or written below the root.
     """
     from kit19_ray.config import loading
+    from kit19_ray.utils import console
 
+    console.reserve_stdout()
     return loading.load(config, overrides or [], needs_root=needs_root)
-
-
-def show(found: Any, as_json: bool, printed: Callable[[Any], None]) -> None:
-    """What was found, on stdout: as JSON, or as `printed` does it for a reader."""
-    if as_json:
-        import json
-
-        print(json.dumps(found, ensure_ascii=False, indent=1))
-    else:
-        printed(found)
 
 
 def ablated(overrides: list[str] | None, ablation: str | None) -> list[str]:

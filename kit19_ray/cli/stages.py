@@ -1,4 +1,4 @@
-"""The verbs that run here: tasks, fetch, data, train, evaluate, serve, run, plan, report."""
+"""The verbs that run here: config, fetch, data, train, evaluate, serve, run, plan, report."""
 
 from __future__ import annotations
 
@@ -6,31 +6,25 @@ from typing import Annotated
 
 import typer
 
-from kit19_ray.cli.options import Ablation, ConfigOption, Json, Overrides, ablated, app, load, show
+from kit19_ray.cli import extras, tasks  # noqa: F401 - `tasks` registers its verbs, before those here
+from kit19_ray.cli.options import Ablation, ConfigOption, Json, Overrides, ablated, app, load
 from kit19_ray.config import reference
 from kit19_ray.errors import UserError
+from kit19_ray.utils.console import show, write
 
 
-@app.command()
-def tasks(
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="[show NAME] [KEY=VALUE...]", help="One task, and overrides.")
-    ] = None,
-    json: Json = False,
-    config: ConfigOption = None,
+@app.command("config")
+def config_(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this one.")] = None,
 ) -> None:
-    """List the tasks with category, licence, templates and quota; `show NAME` tells all of one, with examples."""
-    match words or []:
-        case ["show", name, *overrides] if "=" not in name:
-            from kit19_ray.data.inspect import describe_task
+    """List the configs that come with the package; with a NAME, print it: `kit19 config demo > demo.yaml`."""
+    from kit19_ray.config import examples
 
-            show(describe_task.describe(load(config, overrides, needs_root=False), name), json, describe_task.show)
-        case ["show", *_]:
-            raise UserError("kit19 tasks show NAME: the name of a task is missing; `kit19 tasks` lists them")
-        case overrides:
-            from kit19_ray.data.inspect import list_tasks
-
-            show(list_tasks.rows(load(config, overrides, needs_root=False)), json, list_tasks.show)
+    if name is None:
+        for known in examples.names():
+            write(f"{known}\t{examples.about(known)}")
+        return
+    write(examples.text(name), end="")
 
 
 @app.command()
@@ -51,9 +45,9 @@ def fetch(
     from kit19_ray.fetch import stage
 
     if dry_run or json:
-        print(stage.listing(loaded, names, as_json=json))
+        write(stage.listing(loaded, names, as_json=json))
     else:
-        print(stage.run(loaded, names, accepted=accept_licences, parallel=parallel))
+        write(stage.run(loaded, names, accepted=accept_licences, parallel=parallel))
 
 
 @app.command(epilog=reference.epilog("data"))
@@ -90,33 +84,37 @@ def data(
         raise UserError("--json goes with --preview or --diff; a build prints its URI, and manifest.json is there")
     else:
         loaded = load(config, ablated(overrides, ablation))
+        extras.require("data", "kit19 data")
         from kit19_ray import pipeline
 
-        print(pipeline.data(loaded))
+        write(pipeline.data(loaded))
 
 
 @app.command(epilog=reference.epilog("train"))
 def train(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Fine-tune (or train from scratch) on a data prefix and export safetensors."""
     loaded = load(config, overrides)
+    extras.require("train", "kit19 train")
     from kit19_ray import pipeline
 
-    print(pipeline.train(loaded))
+    write(pipeline.train(loaded))
 
 
 @app.command(epilog=reference.epilog("evaluate"))
 def evaluate(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Score a model on KoBEST and on the held-out rows."""
     loaded = load(config, overrides)
+    extras.require("evaluate", "kit19 evaluate")
     from kit19_ray import pipeline
 
-    print(pipeline.evaluate(loaded))
+    write(pipeline.evaluate(loaded))
 
 
 @app.command(epilog=reference.epilog("serve"))
 def serve(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Serve a model over OpenAI-compatible HTTP until Ctrl-C."""
     loaded = load(config, overrides)
+    extras.require("serve", "kit19 serve")
     from kit19_ray import pipeline
 
     pipeline.serve(loaded)
@@ -134,6 +132,9 @@ def run(
 ) -> None:
     """Run data, train, evaluate and serve in order, each a no-op when finished."""
     loaded = load(config, ablated(overrides, ablation))
+    extras.require("evaluate", "kit19 run")
+    if not no_serve:
+        extras.require("serve", "kit19 run without --no-serve")
     from kit19_ray import pipeline
 
     pipeline.run(loaded, ask, serving=not no_serve)
@@ -153,7 +154,7 @@ def plan(
     from kit19_ray.preflight import plan, render
 
     found = plan.make(loaded, hashing=hash_)
-    print(render.json_text(found) if json else render.text(found))
+    write(render.json_text(found) if json else render.text(found))
     found.require()
 
 
@@ -176,7 +177,7 @@ def report(
     root = loading.root(config)
     if out is None:
         found = stage.make(runs or [], root)
-        print(f"{stage.record(found)}\n" if json else page.markdown(found), end="")
+        write(f"{stage.record(found)}\n" if json else page.markdown(found), end="")
         return
     uri, found = stage.write(runs or [], root, out)
-    print(stage.record(found) if json else uri)
+    write(stage.record(found) if json else uri)

@@ -1,4 +1,4 @@
-"""Every config key with type, default and meaning, read off the models: for `--help` and for docs/config.md.
+"""Every config key with type, default and meaning, read off the models: for `--help` and for docs/reference/config.md.
 
 `python -m kit19_ray.config.reference` prints the page.
 """
@@ -86,16 +86,16 @@ def epilog(section: str) -> str:
 
 
 def markdown() -> str:
-    """docs/config.md."""
+    """docs/reference/config.md."""
     rows: dict[str, list[Key]] = {}
     for key in config_keys():
         rows.setdefault(key.path.partition(".")[0] if "." in key.path else "", []).append(key)
     out = [
         "# The config",
         "",
-        "Written by `python -m kit19_ray.config.reference > docs/config.md`. A key goes into the YAML file, or on the "
-        "command line as `train.epochs=1`. A key marked † changes how fast or where a stage runs, never what it "
-        "writes: a run goes on under the same URI when it changes.",
+        "Written by `python -m kit19_ray.config.reference > docs/reference/config.md`. A key goes into the YAML file, "
+        "or on the command line as `train.epochs=1`. A key marked † changes how fast or where a stage runs, never what "
+        "it writes: a run goes on under the same URI when it changes.",
     ]
     for section, found in rows.items():
         out += ["", f"## {section or 'Top level'}", "", "| key | type | default | meaning |", "|---|---|---|---|"]

@@ -51,7 +51,8 @@ class GatesConfig(Section):
     """Drop rows that hold an evaluation item, whole or nearly so; `kit19_ray/sources/evaluation_sets.yaml` has the
     sets."""
     contained: float = Field(0.8, gt=0, le=1)
-    """Share of an evaluation text's 5-letter n-grams from which a row counts as holding it, in whatever order."""
+    """Share of an evaluation text's 5-letter n-grams from which a row counts as holding it, in whatever order, when the
+    text has 50 letters or more. Of any text all but one run of at most 5 letters is enough as well."""
 
 
 class DataConfig(Section):

@@ -92,7 +92,7 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
     sets: list[Located] = []
     absent: list[str] = []
     if hashed and data.gates.decontaminate and data.ablation == "none":
-        sets, absent = evaluation_sets.find(base, _checked(config))
+        sets, absent = evaluation_sets.find(base, _checked(config), _drawn(tasks, files))
     return Inputs(
         tasks={name: tasks[name] for name in files},
         files=files,
@@ -115,6 +115,14 @@ def _locate(config: Config, name: str, task: Task, base: str) -> list[LocatedFil
             with suppress(SourceError):  # what is not at hand leaks nothing
                 found += locate(task.source_id, task.source, base, [split])
     return found
+
+
+def _drawn(tasks: dict[str, Task], files: dict[str, list[LocatedFile]]) -> dict[str, set[str]]:
+    """Splits that the build draws from, by source."""
+    drawn: dict[str, set[str]] = {}
+    for name, located in files.items():
+        drawn.setdefault(tasks[name].source_id, set()).update(file.split for file in located)
+    return drawn
 
 
 def _checked(config: Config) -> bool:

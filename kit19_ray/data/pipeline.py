@@ -155,9 +155,6 @@ class Build:
             pools,
             320 * MIB,
         )
-        rows: dict[str, dict[str, list[int]]] = {name: {split: [] for split in SPLITS} for name in pools}
-        for file in sampled:
-            rows[file.task][file.split].append(file.rows)
         done = []
         for name in pools:
             dropped = receipts[name].dropped + sum((b.dropped for b in buckets[name]), Counter[str]())
@@ -166,9 +163,8 @@ class Build:
                 "records": receipts[name].records,
                 "unique": sum(b.unique for b in buckets[name]),
                 "dropped": dict(sorted(dropped.items())),
-                "runs": rows[name],
             }
-            done.append((name, (name, counts)))
+            done.append((name, (name, counts, [file for file in sampled if file.task == name])))
         ray_tasks.run("rejects", _finish, done, pools, 512 * MIB)
         for pool in pools.values():
             storage.delete(pool.rows)
@@ -179,7 +175,7 @@ class Build:
         if not sets:
             return None
         uri = index_store.prefix(self._config.root, VERSION, sets, contained)
-        if manifest.read(uri) is None:
+        if manifest.finished(uri, "index") is None:
             ray_tasks.run("index", _build_index, [("of evaluation items", (uri, contained))], sets, 1024 * MIB)
         return uri
 
@@ -237,18 +233,24 @@ class Build:
                 built[name][split] = {"records": records_left, "examples": min(total, quota), "parts": parts}
         rendered = ray_tasks.run("render", _render, [(f"{n} {s.split}", (n, s)) for n, s in shares], making, 320 * MIB)
         paths: dict[tuple[str, str], list[str]] = {}
-        for (name, share), path in zip(shares, rendered, strict=True):
-            if path is not None:
+        hashes: dict[str, dict[str, str]] = {name: {} for name in missing}
+        for (name, share), (path, sha256) in zip(shares, rendered, strict=True):
+            if sha256 is None:
                 paths.setdefault((name, share.split), []).append(path)
+            else:
+                hashes[name][path] = sha256
         gathered = [
             (f"{n} {s}", (n, s, number, found))
             for (n, s), found in paths.items()
             for number in range(built[n][s]["parts"])
         ]
-        ray_tasks.run("gather", _gather, gathered, making, 320 * MIB)
+        written = ray_tasks.run("gather", _gather, gathered, making, 320 * MIB)
+        for (_, (name, *_)), (path, sha256) in zip(gathered, written, strict=True):
+            hashes[name][path] = sha256
         for name in missing:
+            made = {"stage": "examples", "task": name, "splits": built[name]}
+            manifest.commit(prefixes[name], made, known=hashes[name], without=["parts/"])
             storage.delete(storage.join(prefixes[name], "parts"))
-            manifest.commit(prefixes[name], {"stage": "examples", "task": name, "splits": built[name]})
         return prefixes
 
     def _tokenizer(self, entries: Mapping[str, MixtureEntry]) -> tuple[Row, str]:
@@ -286,15 +288,17 @@ class Build:
         how = Tokenizing(tokenizer, data.prompt, info["eos_token_id"], data.seq_len)
         parts = []
         for name in missing:
-            for split, counts in manifest.require(examples[name], "data")["splits"].items():
+            for split, counts in manifest.require(examples[name], "data", "examples")["splits"].items():
                 for number in range(counts["parts"]):
                     path = rendering.part_path(split, number)
                     pair = (storage.join(examples[name], path), storage.join(prefixes[name], path))
                     parts.append((counts["examples"] // counts["parts"], f"{name} {path}", pair))
         parts.sort(key=lambda part: (-part[0], part[1]))  # the largest first, so that none starts last
-        ray_tasks.run("tokenize", tokenize.tokenize, [(name, pair) for _, name, pair in parts], how, 320 * MIB)
+        hashes = ray_tasks.run("tokenize", tokenize.tokenize, [(n, pair) for _, n, pair in parts], how, 320 * MIB)
+        written = {target: sha256 for (_, _, (_, target)), sha256 in zip(parts, hashes, strict=True)}
         for name in missing:
-            manifest.commit(prefixes[name], {"stage": "tokens", "examples": _name(examples[name])})
+            mine = {_name(uri): sha256 for uri, sha256 in written.items() if uri.startswith(prefixes[name] + "/")}
+            manifest.commit(prefixes[name], {"stage": "tokens", "examples": _name(examples[name])}, known=mine)
         return prefixes
 
     # -- the mixture ----------------------------------------------------------------------------------------------
@@ -314,7 +318,9 @@ class Build:
                 record_files=tuple(files[name]),
                 examples=examples[name],
                 tokens=tokens[name] if tokens else "",
-                parts={s: c["parts"] for s, c in manifest.require(examples[name], "data")["splits"].items()},
+                parts={
+                    s: c["parts"] for s, c in manifest.require(examples[name], "data", "examples")["splits"].items()
+                },
                 quotas={"train": self._inputs.quotas[name], "validation": self._data.validation},
                 removed=removed[name],
             )
@@ -347,8 +353,8 @@ class Build:
     def _task(self, name: str, entry: MixtureEntry, counts: export.TaskCounts) -> Row:
         """A task's entry of the manifest."""
         task, quota = self._inputs.tasks[name], entry.quotas["train"]
-        made = manifest.require(entry.records, "data")
-        rendered = manifest.require(entry.examples, "data")
+        made = manifest.require(entry.records, "data", "records")
+        rendered = manifest.require(entry.examples, "data", "examples")
         dropped = Counter(made["dropped"]) + Counter(counts["dropped"])
         records, examples = rendered["splits"]["train"]["records"], counts["examples"]["train"]
         how = f"under {len(task.spec.templates)} templates" if self._data.repeat else "used once each"
@@ -394,8 +400,8 @@ def _sample(pools: Mapping[str, Pool], item: tuple[str, str, int, Run]) -> Recor
     return record_pool.sample(pools[item[0]], *item[1:])
 
 
-def _finish(pools: Mapping[str, Pool], item: tuple[str, Row]) -> None:
-    record_pool.finish(pools[item[0]], item[1])
+def _finish(pools: Mapping[str, Pool], item: tuple[str, Row, Sequence[RecordFile]]) -> None:
+    record_pool.finish(pools[item[0]], *item[1:])
 
 
 def _pairs(files: Sequence[RecordFile], item: tuple[int, float]) -> Any:
@@ -406,12 +412,12 @@ def _count(making: Mapping[str, Rendering], item: tuple[str, str, str]) -> tuple
     return rendering.count(making[item[0]], item[1], item[2])
 
 
-def _render(making: Mapping[str, Rendering], item: tuple[str, RunShare]) -> str | None:
+def _render(making: Mapping[str, Rendering], item: tuple[str, RunShare]) -> tuple[str, str | None]:
     return rendering.render(making[item[0]], item[1])
 
 
-def _gather(making: Mapping[str, Rendering], item: tuple[str, str, int, list[str]]) -> None:
-    rendering.gather(making[item[0]], *item[1:])
+def _gather(making: Mapping[str, Rendering], item: tuple[str, str, int, list[str]]) -> tuple[str, str]:
+    return rendering.gather(making[item[0]], *item[1:])
 
 
 def _make_tokenizer(entries: Sequence[MixtureEntry], item: tuple[str | None, str, int, int, str]) -> Row:
@@ -435,8 +441,8 @@ def _grouped(buckets: Sequence[tuple[str, record_pool.Bucket]]) -> dict[str, lis
 
 
 def _missing(prefixes: Mapping[str, str], stage: str) -> list[str]:
-    """The names whose prefix has no manifest."""
-    return [name for name, prefix in prefixes.items() if manifest.read(prefix) is None]
+    """The names whose prefix is not finished, or is and lacks a file."""
+    return [name for name, prefix in prefixes.items() if manifest.finished(prefix, stage) is None]
 
 
 def _name(prefix: str) -> str:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.config.schema import GatesConfig
-from kit19_ray.data import rejects, sampling, shuffle
+from kit19_ray.data import rejects, sampling, shuffle, tables
 from kit19_ray.data.checks import CHECKED
 from kit19_ray.data.filters import minhash
 from kit19_ray.data.filters.exact_duplicates import DuplicateTracker
@@ -105,13 +105,13 @@ def copies(pool: Pool, bucket: int) -> Bucket:
     left = table.filter(pc.is_valid(table["dropped"]))
     stays = table.filter(pc.is_null(table["dropped"]))
     offered = stays if pool.gates.duplicates else _one_per_id(stays)
-    _write(pool.dropped(bucket), left.select(_LEFT))
+    tables.write(pool.dropped(bucket), left.select(_LEFT), _ROW_GROUP)
     kept = {}
     for split in SPLITS:
         mine = offered.filter(pc.equal(offered["validation"], split == "validation"))
         mine = mine.sort_by([("priority", "ascending"), ("id", "ascending")])
         kept[split] = len(mine)
-        _write(pool.kept(split, bucket), mine.slice(0, pool.wanted[split]).select(_KEPT.names))
+        tables.write(pool.kept(split, bucket), mine.slice(0, pool.wanted[split]).select(_KEPT.names), _ROW_GROUP)
     return Bucket(len(stays), kept, Counter(left["dropped"].to_pylist()))
 
 
@@ -135,14 +135,14 @@ def ranges(pool: Pool, split: str) -> list[Run]:
 
 def sample(pool: Pool, split: str, number: int, run: Run) -> RecordFile:
     """Writes one run of a split's sample: the records, by rank, with what near duplicates are found by."""
-    tables = []
+    found = []
     for bucket in range(pool.num_buckets):
         # As scalars: a Python number is taken for an int64.
         low, high = (pa.scalar(n, pa.uint64()) for n in (run.low, run.high))
         chosen = (pc.field("priority") >= low) & (pc.field("priority") <= high)
         with storage.open_input(pool.kept(split, bucket)) as file:
-            tables.append(pq.read_table(file, filters=chosen))
-    table = pa.concat_tables(tables).sort_by([("priority", "ascending"), ("id", "ascending")]).slice(0, run.take)
+            found.append(pq.read_table(file, filters=chosen))
+    table = pa.concat_tables(found).sort_by([("priority", "ascending"), ("id", "ascending")]).slice(0, run.take)
     task = pool.task
     names = task.asked_fields if task.spec.answer else task.spec.fields
     texts = [[fields[name] for name in names] for fields in map(json.loads, table["fields"].to_pylist())]
@@ -156,41 +156,51 @@ def sample(pool: Pool, split: str, number: int, run: Run) -> RecordFile:
         pa.array([hash64(*map(letters, row)) for row in texts], pa.uint64()),
         *bands,
     ]
-    uri = storage.join(pool.out, f"{split}-{number:05d}.parquet")
-    _write(uri, pa.Table.from_arrays(made, schema=RECORDS))
-    return RecordFile(uri, task.name, pool.task.source_id, split, len(table))
+    uri = storage.join(pool.out, _path(split, number))
+    sha256 = tables.write(uri, pa.Table.from_arrays(made, schema=RECORDS), _ROW_GROUP)
+    return RecordFile(uri, task.name, pool.task.source_id, split, len(table), sha256)
 
 
-def finish(pool: Pool, counts: dict[str, Any]) -> None:
+def finish(pool: Pool, counts: dict[str, Any], files: Sequence[RecordFile]) -> None:
     """Writes the rejects, in the order of the files, and commits the pool."""
     with storage.open_output(storage.join(pool.out, REJECTS)) as out:
         for first in range(0, pool.num_parts, _PARTS_AT_ONCE):
             for line in rejects.lines(pool.task.name, [_dropped(pool, first, first + _PARTS_AT_ONCE)]):
                 out.write(line.encode())
-    manifest.commit(pool.out, {"stage": "records", "task": pool.task.name, **counts})
+    runs = {split: [file.rows for file in files if file.split == split] for split in SPLITS}
+    known = {file.uri.rpartition("/")[2]: file.sha256 for file in files}
+    made = {"stage": "records", "task": pool.task.name, **counts, "runs": runs}
+    manifest.commit(pool.out, made, known=known, without=["rows/"])
 
 
 def _dropped(pool: Pool, first: int, end: int) -> pa.Table:
     """What left of the file parts from `first` to before `end`, in order: by itself, or as a copy."""
     names = [name for name in pool.files if first <= int(name.split("-")[1]) < end]
     alone = shuffle.read([storage.join(pool.rows, name) for name in names], pool.num_buckets, CHECKED)
-    tables = [alone.select(_LEFT)]
+    found = [alone.select(_LEFT)]
     for bucket in range(pool.num_buckets):
         with storage.open_input(pool.dropped(bucket)) as file:
-            tables.append(pq.read_table(file, filters=[("part", ">=", first), ("part", "<", end)]))
-    return pa.concat_tables(tables).sort_by([("part", "ascending"), ("nth", "ascending")])
+            found.append(pq.read_table(file, filters=[("part", ">=", first), ("part", "<", end)]))
+    return pa.concat_tables(found).sort_by([("part", "ascending"), ("nth", "ascending")])
 
 
 def files(uri: str, task: Task) -> list[RecordFile]:
     """The record files of a finished pool, train first, each split by rank."""
-    built = manifest.require(uri, "data")
+    built = manifest.require(uri, "data", "records")
+    hashes = manifest.hashes(built)
     return [
-        RecordFile(storage.join(uri, f"{split}-{number:05d}.parquet"), task.name, task.source_id, split, rows)
+        RecordFile(
+            storage.join(uri, _path(split, number)),
+            task.name,
+            task.source_id,
+            split,
+            rows,
+            hashes[_path(split, number)],
+        )
         for split in SPLITS
         for number, rows in enumerate(built["runs"][split])
     ]
 
 
-def _write(uri: str, table: pa.Table) -> None:
-    with storage.open_output(uri) as file:
-        pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
+def _path(split: str, number: int) -> str:
+    return f"{split}-{number:05d}.parquet"

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
-from kit19_ray.data import examples, shuffle
+from kit19_ray.data import examples, shuffle, tables
 from kit19_ray.data.filters.near_duplicates import Removed
 from kit19_ray.data.records import Record
 from kit19_ray.io import storage
@@ -103,8 +103,12 @@ def turns(counts: Sequence[Sequence[int]]) -> tuple[int, list[tuple[int, ...]]]:
     return total, [tuple(found) for found in starts]
 
 
-def render(rendering: Rendering, share: RunShare) -> str | None:
-    """Writes a run's examples, sorted into the split's parts; the file's path, None where they are the whole part."""
+def render(rendering: Rendering, share: RunShare) -> tuple[str, str | None]:
+    """Writes a run's examples, sorted into the split's parts.
+
+    Returns:
+        The path of what it wrote, and its SHA-256 where that is a part already because there is no other run.
+    """
     task, seed = rendering.task, rendering.seed
     rows = []
     for rank, planned in _planned(rendering, share):
@@ -112,18 +116,17 @@ def render(rendering: Rendering, share: RunShare) -> str | None:
         rows.append(row | {"rank": rank, "repeat": planned.repeat, "num_tokens": 0})
     table = pa.Table.from_pylist(rows, RANKED)
     if share.parts == 1 and share.run < 0:  # one run, one part: there is nothing to shuffle
-        _write(rendering.out, share.split, 0, table)
-        return None
+        return _write(rendering.out, share.split, 0, table)
     orders = table["order"].to_numpy().astype(np.uint64) << np.uint64(1)
     path = f"parts/{share.split}-{share.run:05d}.arrow"
     shuffle.write(storage.join(rendering.out, path), table, shuffle.bucket_of(orders, share.parts), share.parts)
-    return path
+    return path, None
 
 
-def gather(rendering: Rendering, split: str, number: int, paths: Sequence[str]) -> None:
-    """Writes a part of a split's examples out of what each run had for it."""
+def gather(rendering: Rendering, split: str, number: int, paths: Sequence[str]) -> tuple[str, str]:
+    """Writes a part of a split's examples out of what each run had for it; its path and SHA-256."""
     table = shuffle.read([storage.join(rendering.out, path) for path in paths], number, RANKED)
-    _write(rendering.out, split, number, table)
+    return _write(rendering.out, split, number, table)
 
 
 def read(uri: str, columns: list[str] | None = None, quota: int | None = None) -> Iterator[pa.RecordBatch]:
@@ -156,7 +159,7 @@ def _records(rendering: Rendering, uri: str) -> Iterator[Record]:
         yield Record(row["id"], "", row["place"], json.loads(row["fields"]))
 
 
-def _write(out: str, split: str, number: int, table: pa.Table) -> None:
+def _write(out: str, split: str, number: int, table: pa.Table) -> tuple[str, str]:
     table = table.sort_by([("order", "ascending"), ("id", "ascending")])
-    with storage.open_output(storage.join(out, part_path(split, number))) as file:
-        pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
+    path = part_path(split, number)
+    return path, tables.write(storage.join(out, path), table, ROW_GROUP)

@@ -13,7 +13,7 @@ from kit19_ray.data.card import render
 from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.inputs import Inputs, collect
 from kit19_ray.data.pipeline import VERSION, Build
-from kit19_ray.io import storage
+from kit19_ray.io import lease, storage
 from kit19_ray.lm.prompts import prompt_format
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say
@@ -50,18 +50,27 @@ def run(config: Config) -> str:
     prompt_format(config.data.prompt)
     inputs = collect(config)
     out = _uri(config, inputs)
-    if manifest.read(out) is not None:
-        say(f"data: {out} is built already")
-        return out
+    if manifest.finished(out, "data") is None:
+        # One build at a time on a root: builds share what is below `tasks/`, whatever their own prefix.
+        with lease.held(storage.join(config.root, "tasks"), "data") as held:
+            if manifest.finished(out, "data") is None:
+                _build(config, inputs, out, held)
+                return out
+    say(f"data: {out} is built already")
+    return out
+
+
+def _build(config: Config, inputs: Inputs, out: str, held: lease.Lease) -> None:
     _announce(config, inputs, out)
     storage.delete(out)  # what an interrupted build left
     with ray_session.connected(config.data.cpus):
         ray_session.prepare_ray_data()
         built = _manifest(config, inputs, Build(config, inputs, out).run())
     render.write(out, built, inputs.tasks)
-    manifest.commit(out, built)
+    held.require()
+    shards = {s["path"]: s["sha256"] for split in built["splits"].values() for s in split["shards"]}
+    manifest.commit(out, built, known=shards)
     say(render.summary(built))
-    return out
 
 
 def _announce(config: Config, inputs: Inputs, out: str) -> None:

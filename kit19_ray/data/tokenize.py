@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kit19_ray.data import rendering
+from kit19_ray.data import rendering, tables
 from kit19_ray.data.encoding import Encoder
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import prompt_format
@@ -46,8 +46,8 @@ class Tokenizing:
     seq_len: int
 
 
-def tokenize(how: Tokenizing, part: tuple[str, str]) -> None:
-    """Writes one part of one task's tokens.
+def tokenize(how: Tokenizing, part: tuple[str, str]) -> str:
+    """Writes one part of one task's tokens; its SHA-256.
 
     Args:
         part: URI of the examples and of the tokens.
@@ -57,9 +57,7 @@ def tokenize(how: Tokenizing, part: tuple[str, str]) -> None:
     batches = [
         _encoded(encoder, piece) for batch in rendering.read(source, _COLUMNS) for piece in _by_characters(batch)
     ]
-    with storage.open_output(target) as file:
-        table = pa.Table.from_batches(batches, _SCHEMA)
-        pq.write_table(table, file, compression="zstd", row_group_size=rendering.ROW_GROUP)
+    return tables.write(target, pa.Table.from_batches(batches, _SCHEMA), rendering.ROW_GROUP)
 
 
 def read(uri: str, columns: list[str], chosen: list[tuple[str, str, int]]) -> pa.Table:

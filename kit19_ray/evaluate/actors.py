@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.errors import EvaluateError
 from kit19_ray.lm.prefix_tree import Request
-from kit19_ray.utils.console import say
+from kit19_ray.utils import console
 
 if TYPE_CHECKING:
     from kit19_ray.lm.decoding import Completion
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 _IN_FLIGHT = 2  # chunks an actor holds, so that it never waits for the driver
 _CHUNKS_PER_ACTOR = 16  # small enough for the last ones to end together, large enough to sort by length within
 _RETRIES = 3  # times an actor that died is started again, and a chunk it held is scored again
-_LINE_SECONDS = 10.0
 
 
 class Scorer:
@@ -159,27 +157,9 @@ def _chunks(parts: list[list[int]], costs: list[int], count: int) -> list[list[i
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line now and then elsewhere; the block is given the function that counts."""
+def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
+    """Counts to `total`, as the console shows it, and says how long it took."""
     begun = time.monotonic()
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn(f"evaluate: {what}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda count: bar.advance(task, count)
-    else:
-        done, told = 0, begun
-
-        def advance(count: int) -> None:
-            nonlocal done, told
-            done += count
-            if done < total and time.monotonic() - told >= _LINE_SECONDS:
-                told = time.monotonic()
-                say(f"evaluate: {done:,} of {total:,} {what}")
-
+    with console.progress(f"evaluate: {what}", total) as advance:
         yield advance
-    seconds = time.monotonic() - begun
-    say(f"evaluate: {total:,} {what} in {seconds:.1f} s")
+    console.say(f"evaluate: {total:,} {what} in {time.monotonic() - begun:.1f} s")

@@ -7,8 +7,6 @@ ones that published scores were measured with.
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +15,8 @@ from typing import Any
 from kit19_ray.artifacts import manifest
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError, SourceError
-from kit19_ray.io import storage
+from kit19_ray.io import node_cache
+from kit19_ray.io.files import appearing
 from kit19_ray.sources.catalog import Source, load_catalog
 from kit19_ray.sources.files import locate, sources_uri, verify_sha256
 from kit19_ray.sources.readers.base import LocatedFile, Reject, open_uri
@@ -84,18 +83,14 @@ def documents(config: Config, task: str) -> Documents:
     """
     source = load_catalog()[task]
     sha256 = hashes(config, task)
-    folder = storage.cache_dir() / "kobest" / f"{task}-{manifest.digest([VERSION, sha256])[:16]}"
+    folder = node_cache.folder() / "kobest" / f"{task}-{manifest.digest([VERSION, sha256])[:16]}"
     if not folder.is_dir():
-        partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-        partial.mkdir(parents=True)
-        for file in located(config, task):
-            rows = list(read(task, source, file))
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            (partial / f"{file.split}.jsonl").write_text(text, encoding="utf-8")
-        try:
-            partial.rename(folder)  # whoever comes first wins; the files are equal
-        except OSError:
-            shutil.rmtree(partial)
+        with appearing(folder) as partial:
+            partial.mkdir()
+            for file in located(config, task):
+                rows = list(read(task, source, file))
+                text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                (partial / f"{file.split}.jsonl").write_text(text, encoding="utf-8")
     return Documents({path.stem: str(path) for path in sorted(folder.glob("*.jsonl"))}, sha256)
 
 
@@ -127,7 +122,7 @@ def overrides(config: Config, task: str) -> dict[str, Any]:
     if config.evaluate.source == "hub":
         return {"task": task}
     files = documents(config, task).files
-    cache = storage.cache_dir() / "datasets"
+    cache = node_cache.folder() / "datasets"
     return {
         "task": task,
         "dataset_path": "json",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kit19_ray.utils.console import stderr
+
 # The one results table that is public: README of github.com/snunlp/KIT-19, added 2024-03-18. Percent.
 PAPER_MODELS = ("Polyglot-Ko 1.3B", "Polyglot-Ko 5.8B", "KoAlpaca 5.8B", "KULLM 5.8B v2", "KIT 5.8B", "KIT 1.3B")
 PAPER: dict[tuple[str, str], tuple[float, ...]] = {
@@ -158,11 +160,9 @@ def _markdown(table: Table) -> list[str]:
 
 def show(scores: Mapping[str, Any]) -> None:
     """The tables on stderr; of the paper's models the two it published and the base of the smaller one."""
-    from rich.console import Console
     from rich.table import Table as RichTable
 
-    console = Console(stderr=True)
-    console.width = max(console.width, _WIDTH)  # a narrow terminal wraps lines; cells stay whole
+    console = stderr(least_width=_WIDTH)
     harness = harness_table(scores["tasks"]) if scores["tasks"] else ((), [])
     published = [harness[0].index(name) for name in ("KIT 1.3B", "KIT 5.8B", "Polyglot-Ko 1.3B") if harness[0]]
     for title, (header, rows), keep in (

@@ -13,7 +13,7 @@ from kit19_ray.artifacts import scores as scores_file
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import report
-from kit19_ray.io import storage
+from kit19_ray.io import lease, storage
 from kit19_ray.lm import pretrained
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say
@@ -44,10 +44,13 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
     built = _built(held_out) if held_out else None
     identity = identify(config, model, asked, built)
     out = manifest.stage_uri(config.root, "evaluate", identity)
-    if manifest.read(out) is not None:
+    if manifest.finished(out, "evaluate") is not None:
         say(f"evaluate: {out} is scored already")
         return out
-    with ray_session.connected():
+    with lease.held(out, "evaluate"), ray_session.connected():
+        if manifest.finished(out, "evaluate") is not None:
+            say(f"evaluate: {out} was scored meanwhile")
+            return out
         say(f"evaluate: {model} -> {out}")
         scores, outcomes = _scores(config, model, asked, held_out, built)
     scores_file.write(out, scores, outcomes)

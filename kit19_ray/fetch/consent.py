@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 
 from kit19_ray.errors import FetchError
-from kit19_ray.fetch import display
 from kit19_ray.fetch.plan import Item
 from kit19_ray.sources.catalog import Licence
-from kit19_ray.utils.console import say
+from kit19_ray.utils.console import say, table_text
 
 
 def size(items: list[Item]) -> str:
@@ -31,7 +30,7 @@ def licences(items: list[Item]) -> str:
         licence = mine[0].source.licence
         text = licence.name + (f" <{licence.url}>" if licence.url else "")
         rows.append((name, str(len(mine)), size(mine), _forbidden(licence), text))
-    return display.table(("source", "files", "size", "forbids", "licence"), rows, right=("files", "size"))
+    return table_text(("source", "files", "size", "forbids", "licence"), rows, right=("files", "size"))
 
 
 def ask(items: list[Item], accepted: bool) -> None:

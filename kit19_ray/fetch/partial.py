@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 from kit19_ray.fetch import archive
 from kit19_ray.fetch.plan import Published
-from kit19_ray.io import storage
+from kit19_ray.io import node_cache, storage
+from kit19_ray.utils.hashing import sha256_stream
 
 _CHUNK = 1 << 20  # bytes hashed at once
 _POLL_SECONDS = 0.1
@@ -24,9 +25,9 @@ _POLL_SECONDS = 0.1
 
 def folder(base: str) -> Path:
     """Where unfinished downloads are: in the sources folder `base` when it is local, so that a whole file needs only
-    a new name; else in `storage.cache_dir()`."""
+    a new name; else in `node_cache.folder()`."""
     local = storage.local_path(base)
-    return local / ".downloads" if local else storage.cache_dir() / "downloads"
+    return local / ".downloads" if local else node_cache.folder() / "downloads"
 
 
 class Partial:
@@ -111,11 +112,8 @@ class Partial:
 
     def sha256(self) -> str:
         """Hash of the bytes so far."""
-        digest = hashlib.sha256()
         with self.path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return sha256_stream(file)[0]
 
     def discard(self) -> None:
         """Removes what is kept."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -11,11 +10,10 @@ from typing import Literal
 from kit19_ray.fetch.plan import Item
 from kit19_ray.io import storage
 from kit19_ray.sources.catalog import matches
+from kit19_ray.utils.hashing import sha256_stream
 
 State = Literal["absent", "whole", "unverified", "other"]
 """whole: the published file. other: another one. unverified: no size or hash is known to hold it against."""
-
-_CHUNK = 1 << 20  # bytes hashed at once
 
 
 def state(item: Item, size: int | None) -> State:
@@ -26,11 +24,8 @@ def state(item: Item, size: int | None) -> State:
         return "other"
     if item.sha256 is None:
         return "unverified" if item.bytes is None else "whole"
-    digest = hashlib.sha256()
     with closing(storage.open_input(item.target)) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return "whole" if digest.hexdigest() == item.sha256 else "other"
+        return "whole" if sha256_stream(file)[0] == item.sha256 else "other"
 
 
 def states(items: list[Item], done: Callable[[], None] = lambda: None) -> list[State]:

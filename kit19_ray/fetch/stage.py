@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from rich.console import Console
 
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import FetchError, StorageError, UserError
-from kit19_ray.fetch import consent, display, partial, plan, present
-from kit19_ray.fetch.display import Downloads, counting
+from kit19_ray.fetch import consent, partial, plan, present
+from kit19_ray.fetch.display import Downloads
 from kit19_ray.fetch.download import Patience, client, download
 from kit19_ray.fetch.plan import Item
 from kit19_ray.io import storage
-from kit19_ray.utils.console import say
+from kit19_ray.utils.console import progress, say, table_text
 
 FETCHED, REPLACED = "fetched", "replaced"
 _SAID: dict[str, str] = {
@@ -77,14 +76,13 @@ def run(
         SourceError: an unknown name.
         StorageError: the sources' folder cannot be read or written.
     """
-    console = Console(stderr=True, highlight=False)
     _require_bucket(plan.sources_uri(config))
-    outcomes = survey(config, names, console)
+    outcomes = survey(config, names)
     todo = [o for o in outcomes if o.wanted and o.item.origin is not None]
     where = partial.folder(plan.sources_uri(config))
     if todo:
         consent.ask([o.item for o in todo], accepted)
-        asyncio.run(_all(todo, where, console, parallel, patience or Patience()))
+        asyncio.run(_all(todo, where, parallel, patience or Patience()))
     for outcome in outcomes:
         if not outcome.wanted and outcome.item.origin is not None:
             partial.Partial(where, outcome.item.origin).sweep()
@@ -104,18 +102,18 @@ def _require_bucket(base: str) -> None:
         raise StorageError(f"{base}: there is no bucket {bucket.removeprefix('s3://')!r}", hint="create it first")
 
 
-def survey(config: Config, names: Sequence[str], console: Console) -> list[Outcome]:
+def survey(config: Config, names: Sequence[str]) -> list[Outcome]:
     """Every wanted file and what is at its target."""
     items = plan.items(config, names)
-    with counting(console, "checking what is there", len(items)) as done:
+    with progress("checking what is there", len(items)) as done:
         states = present.states(items, done)
     return [Outcome(item, state) for item, state in zip(items, states, strict=True)]
 
 
-async def _all(todo: list[Outcome], where: Path, console: Console, parallel: int, patience: Patience) -> None:
+async def _all(todo: list[Outcome], where: Path, parallel: int, patience: Patience) -> None:
     places = asyncio.Semaphore(parallel)
     total = sum(o.item.origin.bytes or 0 for o in todo if o.item.origin is not None)
-    with Downloads(console, total) as bars:
+    with Downloads(total) as bars:
         async with client(patience) as http:
             await asyncio.gather(*(_one(outcome, where, places, http, bars, patience) for outcome in todo))
 
@@ -169,7 +167,7 @@ def _summarise(outcomes: list[Outcome]) -> None:
         }
         rows.append((name, *(str(n or "") for n in counts.values())))
     columns = ("fetched", "there", "failed", "by hand")
-    say(display.table(("source", *columns), rows, right=columns))
+    say(table_text(("source", *columns), rows, right=columns))
     for outcome in outcomes:
         if outcome.wanted and outcome.item.origin is None:
             item = outcome.item
@@ -178,7 +176,7 @@ def _summarise(outcomes: list[Outcome]) -> None:
 
 def listing(config: Config, names: Sequence[str], as_json: bool) -> str:
     """What a run would do, file by file, as text or JSON."""
-    outcomes = survey(config, names, Console(stderr=True, highlight=False))
+    outcomes = survey(config, names)
     if as_json:
         return json.dumps([_row(o) for o in outcomes], ensure_ascii=False, indent=1)
     rows = []
@@ -186,7 +184,7 @@ def listing(config: Config, names: Sequence[str], as_json: bool) -> str:
         item = outcome.item
         known = item.origin.bytes if item.origin else item.bytes
         rows.append((item.name, f"{known:,}" if known else "?", item.source.licence.name, outcome.said))
-    return display.table(("file", "bytes", "licence", "state"), rows, right=("bytes",))
+    return table_text(("file", "bytes", "licence", "state"), rows, right=("bytes",))
 
 
 def _row(outcome: Outcome) -> dict[str, object]:

@@ -1,24 +1,31 @@
-"""The connection to S3: endpoint, credentials, retries.
+"""The connection to S3: one boto3 session for a process and its AWS variables, one endpoint for reads and writes.
 
-Credentials come from the usual AWS chain (boto3 resolves it, refreshing ones included) and AWS_ENDPOINT_URL is
-honoured; `using` puts others in their place.
+Credentials come from the usual AWS chain and renew themselves; AWS_ENDPOINT_URL, a profile's `endpoint_url` and
+AWS_CA_BUNDLE are honoured; `using` puts other variables in their place. What is done over it is in
+`kit19_ray.io.s3_objects`.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
-from typing import Any, BinaryIO
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from pyarrow import fs
 
-# Of each S3 request: the SDKs ask again on 503 SlowDown, on 500 and on a broken connection, after 1, 2, 4, ... seconds
+# Of each S3 request: the SDK asks again on 503 SlowDown, on 500 and on a broken connection, after 1, 2, 4, ... seconds
 # at most, about 15 in all. Fewer fail under throttling; more keep a user with a wrong endpoint waiting.
 _ATTEMPTS = 6
+# AWS's own endpoint of a region; every other one was configured by someone.
+_AWS = re.compile(r"https://s3([.-][a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
+# botocore's names of credentials that lapse and that the C++ SDK finds and renews by itself.
+_RENEWED_BY_ARROW = frozenset({"assume-role-with-web-identity", "custom-process", "sso", "container-role", "iam-role"})
 
 _variables: ContextVar[Mapping[str, str] | None] = ContextVar("kit19_storage", default=None)
 _attempts: ContextVar[int] = ContextVar("kit19_storage_attempts", default=_ATTEMPTS)
@@ -39,100 +46,146 @@ def using(variables: Mapping[str, str], attempts: int = _ATTEMPTS) -> Iterator[N
         _attempts.reset(tokens[1])
 
 
-@lru_cache(maxsize=32)
-def _filesystem(
-    attempts: int, endpoint: str | None, key: str | None, secret: str | None, token: str | None, region: str
-) -> fs.S3FileSystem:
-    options: dict[str, Any] = {
-        "region": region,
-        "connect_timeout": 10,
-        "request_timeout": 60,
-        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=attempts),
-        "allow_bucket_creation": False,
-    }
-    if key:
-        options |= {"access_key": key, "secret_key": secret, "session_token": token}
-    else:
-        options["anonymous"] = True
-    if endpoint:
-        parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
-        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme}
-    return fs.S3FileSystem(**options)
+@dataclass(frozen=True)
+class Connection:
+    """One way to S3.
+
+    Attributes:
+        client: boto3's; any thread may use it.
+        endpoint: the endpoint someone configured; None for AWS's own.
+        credentials: botocore's, which renew themselves; None reads anonymously.
+        ca_bundle: a file of certificates to trust; None for the system's.
+    """
+
+    client: Any
+    endpoint: str | None
+    region: str
+    credentials: Any
+    ca_bundle: str | None
 
 
-def _credentials() -> tuple[str | None, str | None, str | None, str]:
+_Key = tuple[Any, ...]
+_open: dict[_Key, Connection] = {}
+_lock = threading.Lock()
+_MOST = 32  # connections kept: the operator has one for each set of credentials
+
+
+def _aws(variables: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((k, v) for k, v in variables.items() if k.startswith("AWS_") or k == "HOME"))
+
+
+def _key() -> _Key:
     given = _variables.get()
-    asked = given and (given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION"))
-    if given and given.get("AWS_ACCESS_KEY_ID"):
-        key, secret = given["AWS_ACCESS_KEY_ID"], given.get("AWS_SECRET_ACCESS_KEY")
-        return key, secret, given.get("AWS_SESSION_TOKEN"), asked or "us-east-1"
-    import boto3
+    return os.getpid(), _attempts.get(), None if given is None else _aws(given), _aws(os.environ)
 
-    session = boto3.Session()
-    region = asked or session.region_name or "us-east-1"
-    found = session.get_credentials()
-    if found is None:
-        return None, None, None, region
-    frozen = found.get_frozen_credentials()
-    return frozen.access_key, frozen.secret_key, frozen.token, region
+
+def connection() -> Connection:
+    """The connection of the variables in force, made once.
+
+    Raises:
+        OSError: the variables or the profile make none.
+    """
+    key = _key()
+    with _lock:
+        if key not in _open:
+            while len(_open) >= _MOST:
+                del _open[next(iter(_open))]
+            _open[key] = _connect(_variables.get(), _attempts.get())
+        return _open[key]
+
+
+def renew() -> None:
+    """Forgets the connection in force: credentials that were changed in a file or a profile are read again."""
+    with _lock:
+        _open.pop(_key(), None)
+
+
+def _connect(given: Mapping[str, str] | None, attempts: int) -> Connection:
+    import boto3
+    import botocore.session
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    source = os.environ if given is None else given
+    try:
+        session = botocore.session.Session()
+        region = source.get("AWS_REGION") or source.get("AWS_DEFAULT_REGION")
+        region = region or session.get_config_variable("region") or "us-east-1"
+        if given is not None and given.get("AWS_ACCESS_KEY_ID"):
+            session.set_credentials(
+                given["AWS_ACCESS_KEY_ID"], given.get("AWS_SECRET_ACCESS_KEY"), given.get("AWS_SESSION_TOKEN")
+            )
+        credentials = session.get_credentials()
+        options: dict[str, Any] = {
+            "retries": {"mode": "standard", "total_max_attempts": attempts},
+            "connect_timeout": 10,
+            "read_timeout": 60,
+            "max_pool_connections": 32,
+            "request_checksum_calculation": "when_required",  # not every S3 server knows the others
+            "response_checksum_validation": "when_required",
+        }
+        if given is not None:
+            options["ignore_configured_endpoint_urls"] = True  # those are the process's
+        if credentials is None:
+            options["signature_version"] = UNSIGNED
+        url = source.get("AWS_ENDPOINT_URL_S3") or source.get("AWS_ENDPOINT_URL") or None
+        if url and "://" not in url:
+            url = f"https://{url}"
+        made = boto3.Session(botocore_session=session)
+
+        def client(**more: Any) -> Any:
+            return made.client("s3", region_name=region, endpoint_url=url, config=Config(**options, **more))
+
+        found = client()
+        endpoint = None if _AWS.fullmatch(found.meta.endpoint_url) else str(found.meta.endpoint_url)
+        if endpoint:
+            found = client(s3={"addressing_style": "path"})  # bucket.host resolves only where someone set that up
+        return Connection(found, endpoint, region, credentials, session.get_config_variable("ca_bundle"))
+    except (BotoCoreError, ValueError) as error:
+        raise OSError(str(error)) from error
 
 
 def has_credentials() -> bool:
     """Whether the usual AWS chain finds credentials; without them S3 is read anonymously."""
-    return _credentials()[0] is not None
-
-
-@lru_cache(maxsize=8)
-def _uploader(attempts: int, endpoint: str | None, key: str | None, given: tuple[str | None, ...]) -> Any:
-    """A boto3 client: of the credentials `given` (key, secret, token), else of the chain's, which renew themselves."""
-    import boto3
-    from botocore import UNSIGNED
-    from botocore.config import Config
-
-    options: dict[str, Any] = {
-        "retries": {"mode": "standard", "total_max_attempts": attempts},
-        "connect_timeout": 10,
-        "read_timeout": 60,
-        "request_checksum_calculation": "when_required",  # not every S3 server knows the others
-    }
-    if endpoint:
-        options["s3"] = {"addressing_style": "path"}  # bucket.host resolves only where someone set that up
-    if key is None:
-        options["signature_version"] = UNSIGNED
-    url = endpoint if endpoint is None or "://" in endpoint else f"https://{endpoint}"
-    return boto3.Session(*given).client("s3", endpoint_url=url, config=Config(**options))
-
-
-def upload(buffer: BinaryIO, path: str) -> None:
-    """Uploads to `path`, bucket/key, with boto3, which sends a part again when it must and leaves no half behind.
-
-    Raises:
-        OSError: it could not.
-    """
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    bucket, _, key = path.partition("/")
-    try:
-        *secrets, _ = _credentials()
-        given = tuple(secrets) if _variables.get() is not None else ()
-        _uploader(_attempts.get(), endpoint(), secrets[0], given).upload_fileobj(buffer, bucket, key)
-    except (Boto3Error, BotoCoreError, ClientError) as error:
-        raise OSError(str(error)) from error
+    return connection().credentials is not None
 
 
 def endpoint() -> str | None:
-    """The S3 endpoint the environment names, or None for AWS itself."""
-    given = _variables.get()
-    found = os.environ if given is None else given
-    return found.get("AWS_ENDPOINT_URL_S3") or found.get("AWS_ENDPOINT_URL") or None
-
-
-def filesystem() -> fs.S3FileSystem:
-    """The file system of the credentials in force; its paths begin with the bucket."""
-    return _filesystem(_attempts.get(), endpoint(), *_credentials())
+    """The S3 endpoint the environment or the profile names, or None for AWS itself."""
+    try:
+        return connection().endpoint
+    except OSError:
+        return None
 
 
 def attempts() -> int:
     """How often each request is tried."""
     return _attempts.get()
+
+
+def filesystem() -> fs.S3FileSystem:
+    """The connection for who takes a pyarrow file system, Ray Train and Ray Data; its paths begin with the bucket.
+
+    It is pickled to workers and outlives an hour's token, so credentials that renew themselves are left for the C++
+    SDK to find on each machine; keys that do not lapse, and a role's that it cannot find, are written into it.
+    """
+    found = connection()
+    options: dict[str, Any] = {
+        "region": found.region,
+        "connect_timeout": 10,
+        "request_timeout": 60,
+        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=attempts()),
+        "allow_bucket_creation": False,
+    }
+    if found.credentials is None:
+        options["anonymous"] = True
+    elif _variables.get() is not None or found.credentials.method not in _RENEWED_BY_ARROW:
+        keys = found.credentials.get_frozen_credentials()
+        options |= {"access_key": keys.access_key, "secret_key": keys.secret_key, "session_token": keys.token}
+    if found.endpoint:
+        parts = urlsplit(found.endpoint)
+        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme}
+    if found.ca_bundle:
+        options["tls_ca_file_path"] = found.ca_bundle
+    return fs.S3FileSystem(**options)

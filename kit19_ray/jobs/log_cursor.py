@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-_URI = re.compile(r"(?:file|s3)://\S+")
-_TRAINS = re.compile(r"-> ((?:file|s3)://\S+/train-[0-9a-f]+)$", re.MULTILINE)
+_URI = re.compile(r"(?:file:///|s3://)[^\n]+")  # a root may hold spaces
+_TRAINS = re.compile(r"-> ((?:file:///|s3://)[^\n]+/train-[0-9a-f]+)$", re.MULTILINE)
 
 
 class LogCursor:

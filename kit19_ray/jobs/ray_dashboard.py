@@ -239,7 +239,7 @@ def _translated() -> Iterator[None]:
         if error.status == 400:
             raise
         raise Unreachable(f"HTTP {error.status}: {_last_line(error.said)}") from None
-    except (requests.RequestException, aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+    except (TimeoutError, requests.RequestException, aiohttp.ClientError, OSError) as error:
         raise Unreachable(type(error).__name__) from error
     except RuntimeError as error:
         if "WebSocket" not in str(error):

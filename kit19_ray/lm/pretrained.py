@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.errors import UserError
-from kit19_ray.io import storage
+from kit19_ray.io import node_cache, storage
 
 if TYPE_CHECKING:
     import torch
@@ -37,14 +37,16 @@ def resolve(name: str, marker: str = "config.json") -> str:
         )
     uri = storage.normalise(name)
     made = manifest.read(uri)
+    sha256: dict[str, str] = {}
     if made is not None and made.get("stage") == "train":
+        sha256 = manifest.hashes(made, str(made["export"]))
         uri = storage.join(uri, str(made["export"]))
     if not storage.exists(storage.join(uri, marker)):
         raise UserError(
             f"{name!r}: {uri} has no {marker}, so it is neither in Hugging Face's layout nor a finished train prefix",
             hint="a training run that is not finished has no export: run `kit19 train` again to go on",
         )
-    return str(storage.local_dir(uri))
+    return str(node_cache.local_dir(uri, sha256))
 
 
 def load_tokenizer(name: str) -> Any:

@@ -138,7 +138,7 @@ async def _whole(service: Service, request: CompletionRequest | ChatRequest) -> 
     with service.metrics.one_in_progress():
         try:
             return await asyncio.wait_for(service.complete(request), timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise events.too_late(timeout) from None
         except ApiError:
             raise

@@ -46,7 +46,7 @@ async def _events(chunks: AsyncIterator[Json], metrics: Metrics, timeout_seconds
             yield b"data: [DONE]\n\n"
             status = 200
             metrics.seconds.observe(time.monotonic() - start)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             status = 504
             yield b"event: error\n" + _event(too_late(timeout_seconds).body())
         except Exception as error:  # a fault of ours becomes an event here, and a response in app.py

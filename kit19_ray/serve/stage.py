@@ -15,7 +15,7 @@ from kit19_ray.errors import ServeError
 from kit19_ray.lm import pretrained
 from kit19_ray.lm.prompts import prompt_format
 from kit19_ray.utils import ray_session
-from kit19_ray.utils.console import say
+from kit19_ray.utils.console import say, write
 
 APP = "kit19"
 _POLL_SECONDS = 0.2
@@ -88,7 +88,7 @@ def run(config: Config, train_uri: str) -> str:
     """
     with start(config, train_uri) as server:
         say(f"serving {config.serve.served_name} at {server.url}/v1/completions; Ctrl-C stops it")
-        print(server.url, flush=True)
+        write(server.url)
         stop = threading.Event()
         # Kubernetes ends a pod with SIGTERM; Ray's own handler, set when it started, would skip the clean end.
         before = signal.signal(signal.SIGTERM, lambda *_: stop.set())

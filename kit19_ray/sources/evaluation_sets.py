@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +33,12 @@ class EvaluationSet(BaseModel):
     """Splits that are evaluated on."""
     texts: list[str] = Field(min_length=1)
     """Fields that make an item: a row holds it when it holds all of them."""
+    gold: list[str] = Field(default_factory=list)
+    """Multiple choice: label "1" picks the first of these fields, and so on; what it picks is part of the item."""
+    apart: bool = False
+    """Each of the texts is an item by itself: where pairs are made anew of the same sentences."""
+    exact: bool = False
+    """A row holds a text only as it is: where texts that differ in a word are items of their own."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Located:
     name: str
     source: Source
     files: tuple[LocatedFile, ...]
-    texts: tuple[str, ...]
+    spec: EvaluationSet
     sha256: dict[str, str]
 
 
@@ -62,11 +68,14 @@ def own_sources() -> dict[str, tuple[Source, str]]:
     return {name: (s.source, s.folder or name) for name, s in load().items() if isinstance(s.source, Source)}
 
 
-def find(base: str, check: bool) -> tuple[list[Located], list[str]]:
+def find(
+    base: str, check: bool, trained: Mapping[str, Collection[str]] | None = None
+) -> tuple[list[Located], list[str]]:
     """The sets whose files are below the sources folder `base`, and the names of those that have none there.
 
     Args:
         check: compare the files with the published hashes.
+        trained: source id -> splits that the build draws from, by its own choice; they are no evaluation sets then.
 
     Raises:
         SourceError: a file is not the published one.
@@ -77,14 +86,18 @@ def find(base: str, check: bool) -> tuple[list[Located], list[str]]:
         source = load_catalog()[spec.source] if isinstance(spec.source, str) else spec.source
         folder = spec.folder or (spec.source if isinstance(spec.source, str) else name)
         files: list[LocatedFile] = []
-        for split in spec.splits:
+        drawn = (trained or {}).get(spec.source, ()) if isinstance(spec.source, str) else ()
+        splits = [split for split in spec.splits if split not in drawn]
+        if not splits:
+            continue
+        for split in splits:
             try:
                 files += locate(folder, source, base, [split])
             except SourceError:
                 continue  # said below, as absent, when no split is there
         if files:
             hashes = {file.path: verify_sha256(file, check=check) for file in files}
-            found.append(Located(name, source, tuple(files), tuple(spec.texts), hashes))
+            found.append(Located(name, source, tuple(files), spec, hashes))
         else:
             absent.append(name)
     return found, absent
@@ -94,5 +107,14 @@ def items(located: Located) -> Iterator[list[str]]:
     """The texts of each item of a set."""
     for file in located.files:
         for raw in located.source.read(file):
-            if isinstance(raw, Raw):
-                yield [raw.fields[name] for name in located.texts if raw.fields.get(name)]
+            if not isinstance(raw, Raw):
+                continue
+            names = [*located.spec.texts, *_gold(located.spec, raw)]
+            texts = [raw.fields[name] for name in names if raw.fields.get(name)]
+            yield from [[text] for text in texts] if located.spec.apart else [texts]
+
+
+def _gold(spec: EvaluationSet, raw: Raw) -> list[str]:
+    """The field that the item's label picks, none where the set has no choices or the item no label."""
+    label = raw.fields.get("label", "")
+    return [spec.gold[int(label) - 1]] if label.isdecimal() and 0 < int(label) <= len(spec.gold) else []

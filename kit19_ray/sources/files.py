@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -12,11 +11,11 @@ from kit19_ray.errors import SourceError, nearest
 from kit19_ray.io import storage
 from kit19_ray.sources.catalog import Source, SourceFile
 from kit19_ray.sources.readers.base import LocatedFile, Opener, open_uri
+from kit19_ray.utils.hashing import sha256_stream
 
 SAMPLES = Path(__file__).parent / "samples"
 """The embedded samples, laid out as a sources folder. Their files are ours, so no published hash fits them."""
 _STEPS = 3  # files named in a hint
-_CHUNK = 1 << 20  # bytes hashed at once
 
 
 def _located(base: str, file: SourceFile, path: str, sizes: dict[str, int]) -> LocatedFile:
@@ -126,13 +125,8 @@ def verify_sha256(file: LocatedFile, opener: Opener | None = None, check: bool =
     Raises:
         SourceError: it is another file than the published one, or a truncated one.
     """
-    digest = hashlib.sha256()
-    size = 0
     with closing(open_uri(file.uri, opener)) as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    actual = digest.hexdigest()
+        actual, size = sha256_stream(stream)
     if check:
         check_published(file, actual, size)
     return actual

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from kit19_ray.io import storage
 from kit19_ray.lm import pretrained
 from kit19_ray.train.engine import Batch, Engine
 from kit19_ray.train.spec import Job
+from kit19_ray.utils.hashing import sha256_stream
 
 FOLDER = "export"
 # Largest difference of a logit, relative to the largest logit, that another kernel or order of sums explains.
@@ -85,8 +85,5 @@ def compare(folder: Path, expected: torch.Tensor, batch: Batch, dtype: torch.dty
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return sha256_stream(file)[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 from kit19_ray.artifacts import metrics_log
 from kit19_ray.errors import StorageError
-from kit19_ray.utils.console import say
+from kit19_ray.utils.console import bars, say
 
 _POLL_SECONDS = {"file": 0.5, "s3": 5.0}
 _LINE_SECONDS = 10.0
@@ -72,12 +72,11 @@ def _lines(out: str, steps: int, stop: threading.Event) -> None:
 
 
 def _bar(out: str, steps: int, stop: threading.Event) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import MofNCompleteColumn, TextColumn
 
-    columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task("starting the workers", total=steps)
+    columns = (MofNCompleteColumn(), TextColumn("{task.fields[newest]}", markup=False))
+    with bars(*columns, transient=False) as progress:
+        task = progress.add_task("train", total=steps, newest="starting the workers")
         for line in _new_lines(out, stop):
             if line is not None:
-                progress.update(task, completed=line["step"], description=describe(line))
+                progress.update(task, completed=line["step"], newest=describe(line))

@@ -9,7 +9,7 @@ from typing import Any
 from kit19_ray.artifacts import manifest
 from kit19_ray.config.schema import Config, TrainConfig
 from kit19_ray.errors import TrainError, UserError
-from kit19_ray.io import storage
+from kit19_ray.io import lease, storage
 from kit19_ray.lm import pretrained
 from kit19_ray.train import spec as planning
 from kit19_ray.train.progress import watching
@@ -51,14 +51,17 @@ def run(config: Config, data_uri: str) -> str:
     data_uri = storage.normalise(data_uri)
     built = manifest.require(data_uri, "data")
     out = _uri(config, built)
-    if manifest.read(out) is not None:
+    if manifest.finished(out, "train") is not None:
         say(f"train: {out} is trained already")
         return out
     plan = planning.make(config.train, _rows(built, "train"), built["seq_len"])
     if not _rows(built, "validation"):
         raise TrainError(f"{data_uri} has no validation rows", hint="build it with data.validation above 0")
     _check_model(config.train, built)
-    with ray_session.connected():
+    with lease.held(out, "train") as held, ray_session.connected():
+        if manifest.finished(out, "train") is not None:
+            say(f"train: {out} was trained meanwhile")
+            return out
         job = Job(
             out=out,
             data=data_uri,
@@ -73,6 +76,7 @@ def run(config: Config, data_uri: str) -> str:
         say(f"train: {_describe(job)} -> {out}")
         begun = time.monotonic()
         made = _fit(job)
+        held.require()
     manifest.commit(
         out,
         {
@@ -86,6 +90,8 @@ def run(config: Config, data_uri: str) -> str:
             "steps": plan.steps,
             **made,
         },
+        known=made["files"],
+        without=("checkpoint_",),
     )
     say(
         f"train: validation loss {made['validation_loss_first']:.4f} -> {made['validation_loss']:.4f} in "

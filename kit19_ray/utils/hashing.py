@@ -1,10 +1,36 @@
-"""Hashes that decide everything random: they come from ids and the seed, never from order."""
+"""Hashes: what decides everything random comes from ids and the seed, never from order; files have SHA-256."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from hashlib import blake2b
+from typing import Protocol
 
 _SEP = "\x1f"  # unit separator: no field holds one, readers drop control characters
+_CHUNK = 1 << 20  # bytes
+
+
+class Readable(Protocol):
+    """Anything bytes can be read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
+
+
+def sha256_stream(stream: Readable, progress: Callable[[int], None] | None = None) -> tuple[str, int]:
+    """SHA-256 (hex) and number of the bytes left in `stream`.
+
+    Args:
+        progress: told the number of bytes of each piece.
+    """
+    digest, size = hashlib.sha256(), 0
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+        if progress is not None:
+            progress(len(chunk))
+    return digest.hexdigest(), size
 
 
 def hash64(*parts: str | int) -> int:

@@ -44,7 +44,7 @@ MANIFESTS = (
         "kit19",
         "kit19",
         "k8s/values/raycluster.yaml",
-        "A Ray cluster that stays, for jobs from outside. Secrets first: docs/kubernetes.md.\n"
+        "A Ray cluster that stays, for jobs from outside. Secrets first: docs/how-to/kubernetes.md.\n"
         "  kubectl apply -f k8s/raycluster.yaml\n"
         "  k8s/submit.sh",
     ),

@@ -27,7 +27,7 @@ def write(root: str, sizes: list[int]) -> tuple[str, np.ndarray]:
         storage.write_bytes(storage.join(root, path), data)
         entries.append({"path": path, "rows": rows, "sha256": hashlib.sha256(data).hexdigest()})
         tokens.append(np.stack([ids, labels]))
-    manifest.commit(root, {"seq_len": SEQ_LEN, "splits": {"train": {"shards": entries}}})
+    manifest.commit(root, {"stage": "data", "seq_len": SEQ_LEN, "splits": {"train": {"shards": entries}}})
     return root, np.concatenate(tokens, axis=1)
 
 
@@ -66,5 +66,5 @@ def test_an_altered_remote_shard_is_refused(s3_root: str, tmp_path: Path, monkey
     monkeypatch.setenv("KIT19_CACHE", str(tmp_path / "cache"))
     uri, _ = write(storage.join(s3_root, "data-x"), [2])
     storage.write_bytes(storage.join(uri, "train/shard-00000.arrow"), b"other bytes")
-    with pytest.raises(DataError, match="was altered"):
+    with pytest.raises(StorageError, match="was altered"):
         PackedSplit.open(uri, "train")

@@ -9,9 +9,9 @@ from kit19_ray.config.schema import Config
 
 
 def test_the_page_is_what_the_models_say() -> None:
-    page = Path(__file__).parents[2] / "docs" / "config.md"
+    page = Path(__file__).parents[2] / "docs" / "reference" / "config.md"
     assert page.read_text(encoding="utf-8") == reference.markdown(), (
-        "write it anew: python -m kit19_ray.config.reference > docs/config.md"
+        "write it anew: python -m kit19_ray.config.reference > docs/reference/config.md"
     )
 
 

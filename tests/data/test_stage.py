@@ -23,7 +23,7 @@ from kit19_ray.config import loading
 from kit19_ray.config.schema import Config
 from kit19_ray.data import stage
 from kit19_ray.errors import SourceError, TaskError, UserError
-from kit19_ray.io import storage
+from kit19_ray.io import node_cache, storage
 from kit19_ray.tasks.task import load_tasks
 
 pytestmark = pytest.mark.ray
@@ -88,7 +88,7 @@ def test_files_are_what_the_manifest_says(built: str) -> None:
 def test_the_data_card_loads_with_datasets(built: str) -> None:
     from datasets import load_dataset
 
-    loaded = load_dataset(str(storage.local_dir(built)))
+    loaded = load_dataset(str(node_cache.local_dir(built)))
     assert {k: len(v) for k, v in loaded.items()}["train"] == 800
     card = storage.read_text(storage.join(built, "README.md"))
     assert "CC BY-NC-ND" in card and "| nsmc |" in card
@@ -98,7 +98,7 @@ def unpacked(uri: str, split: str) -> tuple[Counter[str], Counter[str]]:
     """Learned texts and texts before them, read from the split's shards alone."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(storage.local_dir(storage.join(uri, "tokenizer"))))
+    tokenizer = AutoTokenizer.from_pretrained(str(node_cache.local_dir(storage.join(uri, "tokenizer"))))
     packed = PackedSplit.open(uri, split)
     rows = packed.rows(range(len(packed)))
     assert ((rows["labels"] != IGNORE).sum(axis=1) == packed.num_labels).all()

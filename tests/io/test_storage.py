@@ -7,7 +7,7 @@ import pytest
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.errors import StorageError
-from kit19_ray.io import s3, storage
+from kit19_ray.io import node_cache, s3, storage
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.s3)])
@@ -57,10 +57,10 @@ def test_local_copies_of_a_remote_folder_follow_its_content(
 ) -> None:
     monkeypatch.setenv("KIT19_CACHE", str(tmp_path / "cache"))
     storage.write_text(storage.join(s3_root, "m", "config.json"), "{}")
-    first = storage.local_dir(storage.join(s3_root, "m"))
-    assert storage.local_dir(storage.join(s3_root, "m")) == first
+    first = node_cache.local_dir(storage.join(s3_root, "m"))
+    assert node_cache.local_dir(storage.join(s3_root, "m")) == first
     storage.write_text(storage.join(s3_root, "m", "config.json"), "{ }")
-    second = storage.local_dir(storage.join(s3_root, "m"))
+    second = node_cache.local_dir(storage.join(s3_root, "m"))
     assert second != first and (second / "config.json").read_text() == "{ }"
 
 

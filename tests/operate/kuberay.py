@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from kit19_ray.operate.kube_client import ApiError, Cluster
@@ -167,7 +167,7 @@ def job_status(state: State, message: str = "") -> Json:
 
 def service_status(service: Json, ready: bool) -> Json:
     """A RayService's status."""
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     word = "True" if ready else "False"
     condition = {
         "type": "Ready",

@@ -1,5 +1,7 @@
-"""What may go wrong while runs are under way. `KIT19_DRILLS=docs/drills.md pytest tests/operate/test_drills.py` writes
-the table of outcomes from the run itself."""
+"""What may go wrong while runs are under way.
+
+`KIT19_DRILLS=docs/explanation/drills.md pytest tests/operate/test_drills.py` writes the table of outcomes from the run
+itself."""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ What was done to a run under way, and how it ended. Each row is a test of `tests
 API server, the operator in a process of its own; KubeRay is a stand-in that writes statuses. In every one: never two
 RayJobs of one stage at once, and after the KitRun's deletion nothing left but what the stages wrote to the storage.
 
-Written by `KIT19_DRILLS=docs/drills.md pytest tests/operate/test_drills.py`, times on 2 cores.
+Written by `KIT19_DRILLS=docs/explanation/drills.md pytest tests/operate/test_drills.py`, times on 2 cores.
 
 | drill | what is done | outcome | seconds |
 | --- | --- | --- | ---: |

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kit19_ray.artifacts.gate import failures
@@ -15,7 +15,7 @@ from kit19_ray.operate.controller.plan import Plan, plan
 from kit19_ray.operate.manifests.naming import ATTEMPT_ANNOTATION, BUILD_ANNOTATION, HASH_ANNOTATION, STAGE_LABEL, Run
 
 RUN = Run("demo", "default", "6f1c9b1e-0000-4000-8000-000000000001")
-START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+START = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD, BAD = {"kobest_copa": {"acc": 0.9}}, {"kobest_copa": {"acc": 0.1}}
 
 ROOT = {"root": "s3://bucket/runs"}

@@ -1,4 +1,4 @@
-"""docs/templates.md is what its generator prints: a template cannot change without its example."""
+"""docs/reference/templates.md is what its generator prints: a template cannot change without its example."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def test_the_review_file_is_up_to_date() -> None:
         assert f"\n## {task.name}\n" in text
         for number, template in enumerate(task.spec.templates, 1):
             assert f"\n### {number}. {template.name} ({template.kind})\n" in text
-    written = (REPOSITORY / "docs" / "templates.md").read_text(encoding="utf-8")
-    assert written == text, "run `python scripts/templates_review.py > docs/templates.md`"
+    written = (REPOSITORY / "docs" / "reference" / "templates.md").read_text(encoding="utf-8")
+    assert written == text, "run `python scripts/templates_review.py > docs/reference/templates.md`"

@@ -18,7 +18,7 @@ import numpy as np
 from kit19_ray.artifacts import manifest
 from kit19_ray.data.filters import decontamination
 from kit19_ray.data.filters.decontamination import Index
-from kit19_ray.io import storage
+from kit19_ray.io import node_cache, storage
 from kit19_ray.sources import evaluation_sets
 from kit19_ray.sources.evaluation_sets import Located
 
@@ -30,14 +30,15 @@ def prefix(root: str, version: int, sets: Sequence[Located], contained: float) -
     identity = {
         "version": version,
         "contained": contained,
-        "sets": {found.name: [found.sha256, found.texts] for found in sets},
+        "sets": {found.name: [found.sha256, found.spec.model_dump(mode="json")] for found in sets},
     }
     return storage.join(root, "tasks", f"index-{manifest.digest(identity)[:12]}")
 
 
 def build(uri: str, sets: Sequence[Located], contained: float) -> None:
     """Builds the index and writes it below `uri`."""
-    index = decontamination.build([(found.name, evaluation_sets.items(found)) for found in sets], contained)
+    exact = [found.name for found in sets if found.spec.exact]
+    index = decontamination.build([(found.name, evaluation_sets.items(found)) for found in sets], contained, exact)
     rest: dict[str, Any] = {}
     for field in fields(Index):
         value = getattr(index, field.name)
@@ -54,7 +55,7 @@ def build(uri: str, sets: Sequence[Located], contained: float) -> None:
 @lru_cache(maxsize=1)
 def load(uri: str) -> Index:
     """The index below `uri`, its arrays mapped from this node's copy."""
-    folder = storage.local_dir(uri)
+    folder = node_cache.local_dir(uri)
     rest = json.loads((folder / _REST).read_text(encoding="utf-8"))
     values: dict[str, Any] = {}
     for field in fields(Index):

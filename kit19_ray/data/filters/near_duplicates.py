@@ -48,6 +48,7 @@ class RecordFile:
     source: str
     split: str
     rows: int
+    sha256: str
 
 
 def pairs(files: Sequence[RecordFile], band: int, threshold: float) -> pa.Table:

@@ -16,6 +16,7 @@ from kit19_ray.io import storage
 from kit19_ray.sources.files import SAMPLES, locate, sources_uri
 from kit19_ray.sources.readers.base import Raw
 from kit19_ray.tasks.task import Task, Template, load_tasks
+from kit19_ray.utils.console import stdout
 
 SEED = 19  # of the shown examples' phrasings
 _UNKNOWN = "the sources folder (set root= or data.sources= to look for them)"
@@ -111,10 +112,9 @@ def _files(task: Task, splits: Sequence[str], base: str | None) -> list[dict[str
 
 def show(described: dict[str, Any]) -> None:
     """Prints the description to stdout."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(soft_wrap=True)
+    console = stdout()
     for line, style in _lines(described):
         console.print(Text(line, style))
 

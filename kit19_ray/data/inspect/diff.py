@@ -18,6 +18,7 @@ from kit19_ray.artifacts import manifest
 from kit19_ray.data.export import example_path
 from kit19_ray.errors import DataError
 from kit19_ray.io import storage
+from kit19_ray.utils.console import stdout
 from kit19_ray.utils.hashing import hash64
 
 if TYPE_CHECKING:
@@ -164,10 +165,9 @@ def _pick(path: str, wanted: set[int]) -> dict[int, Row]:
 
 def show(found: dict[str, Any]) -> None:
     """Prints the differences to stdout: settings, a table of the tasks, drops that differ and example rows."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = stdout()
     for side in "ab":
         console.print(f"{side.upper()} {found[side]['uri']}  {found[side]['identity'][:12]}")
     if found["equal_identity"]:

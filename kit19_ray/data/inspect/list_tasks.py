@@ -7,8 +7,7 @@ from typing import Any
 from kit19_ray.config.schema import Config
 from kit19_ray.data import mixture
 from kit19_ray.tasks.task import Task, load_tasks
-
-_WIDTH = 132  # columns of the table with the longest licence's name
+from kit19_ray.utils import console
 
 
 def rows(config: Config) -> list[dict[str, Any]]:
@@ -35,21 +34,15 @@ def _row(task: Task, quota: int) -> dict[str, Any]:
 
 def show(found: list[dict[str, Any]]) -> None:
     """Prints the rows to stdout, as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column, justify in (
-        ("task", "left"),
-        ("category", "left"),
-        ("licence", "left"),
-        ("templates", "right"),
-        ("quota", "right"),
-    ):
-        table.add_column(column, justify="right" if justify == "right" else "left", no_wrap=True)
-    for row in found:
-        templates = f"{row['templates']} ({row['closed']} closed)"
-        table.add_row(row["task"], row["category"], row["licence"], templates, f"{row['quota']:,}")
-    console = Console(soft_wrap=True)
-    console.width = max(console.width, _WIDTH)  # a narrow terminal wraps lines; cells stay whole
-    console.print(table)
+    columns = ("task", "category", "licence", "templates", "quota")
+    rows = [
+        (
+            row["task"],
+            row["category"],
+            row["licence"],
+            f"{row['templates']} ({row['closed']} closed)",
+            f"{row['quota']:,}",
+        )
+        for row in found
+    ]
+    console.write(console.table_text(columns, rows, right=("templates", "quota")))

@@ -21,7 +21,7 @@ from kit19_ray.data.sampling import Sample
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import prompt_format
 from kit19_ray.sources.readers.base import Raw
-from kit19_ray.utils.console import say
+from kit19_ray.utils.console import say, stdout
 from kit19_ray.utils.hashing import hash64
 
 if TYPE_CHECKING:
@@ -138,9 +138,7 @@ def _encoded(config: Config, rows: list[Row], tokenizer: Tokenizer | None, eos_i
 
 def show(found: dict[str, Any]) -> None:
     """Prints the rows to stdout, what is learned in green; in brackets where there is no colour."""
-    from rich.console import Console
-
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = stdout()
     coloured = console.color_system is not None and not console.no_color
     legend = "green: learned, dim: masked" if coloured else f"{_OPEN}learned{_CLOSE}, all else is masked"
     console.print(f"{legend}; prompt format {found['prompt']}, rows of {found['seq_len']:,} tokens\n")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from kit19_ray.operate.kube_client import ApiError, Cluster
@@ -73,7 +73,7 @@ class Lease:
     def _take(self) -> bool:
         """Takes or renews the lease; False while it is another's."""
         found = self._cluster.lease(self._namespace, NAME)
-        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = {"holderIdentity": self._identity, "leaseDurationSeconds": DURATION_SECONDS, "renewTime": now}
         if found is None:
             metadata = {"name": NAME, "namespace": self._namespace}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from kit19_ray.errors import EXIT_USER
@@ -166,4 +166,4 @@ def instant(text: str) -> datetime:
 
 def stamp(at: datetime) -> str:
     """RFC 3339 in UTC, to the second."""
-    return at.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from kit19_ray.errors import OperateError
@@ -135,7 +135,7 @@ class Reconciler:
     async def _plan(self, body: dict[str, Any], before: Status) -> Plan:
         metadata = body["metadata"]
         run = Run(metadata["name"], metadata["namespace"], metadata["uid"])
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         try:
             spec = read_spec(body)
         except OperateError as error:

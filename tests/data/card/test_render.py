@@ -13,7 +13,7 @@ from kit19_ray.config.schema import Config
 from kit19_ray.data import stage
 from kit19_ray.data.card import hub_metadata, licence_report, render
 from kit19_ray.data.inputs import collect
-from kit19_ray.io import storage
+from kit19_ray.io import node_cache, storage
 from kit19_ray.tasks.task import load_tasks
 
 pytestmark = pytest.mark.ray
@@ -45,7 +45,7 @@ def test_datasets_loads_every_config_with_the_manifests_counts(
 ) -> None:
     from datasets import get_dataset_config_names, load_dataset
 
-    folder = str(storage.local_dir(tiny_build))
+    folder = str(node_cache.local_dir(tiny_build))
     assert set(get_dataset_config_names(folder)) == {"default", *built["tasks"]}
     everything = load_dataset(folder, cache_dir=str(tmp_path))
     for split in ("train", "validation"):

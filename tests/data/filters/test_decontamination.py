@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 
 import pytest
@@ -28,6 +29,7 @@ ITEMS = {
     "short": [["오늘은 정말 즐거웠다"], ["재미있어요"]],
 }
 INDEX = decontamination.build(ITEMS.items(), 0.8)
+LONG_TEXT = " ".join(sentence(7 + i, 12) for i in range(3))
 
 
 def match(*row: str) -> str | None:
@@ -59,6 +61,72 @@ def test_a_short_text_counts_as_a_whole_field_only() -> None:
     assert match("재미있어요") is None  # anybody's
 
 
+@pytest.mark.parametrize(
+    ("item", "row", "holds"),
+    [
+        # the row is part of the item: no leak
+        ("그 배우 때문에 봤는데 정말 재미있게 봤어요 또 보고 싶다", "정말 재미있게 봤어요", False),
+        ("그 배우 때문에 봤는데 정말 재미있게 봤어요 또 보고 싶다", "재미있게 봤어요 정말", False),
+        # one run of at most five letters, wherever it stands
+        ("어제 본 영화는 정말 지루했다고 친구가 말했다", "어제 본 영화는 정말 재미있었다고 친구가 말했다", True),
+        ("어제 본 영화는 정말 지루했다고 친구가 말했다", "그제 본 영화는 정말 지루했다고 친구가 말했다", True),
+        ("어제 본 영화는 정말 지루했다고 친구가 말했다", "어제 본 영화는 정말 지루했다고 친구가 하더라", True),
+        ("어제 본 영화는 정말 지루했다고 친구가 말했다", "어제 본 영화는 지루했다고 친구가 말했다", True),
+        # two runs, or a longer one
+        ("어제 본 영화는 정말 지루했다고 친구가 말했다", "그제 본 영화는 정말 지루했다고 언니가 말했다", False),
+        ("어제 본 영화는 정말 지루했다고 친구가 말했다", "어제 본 연극은 너무 슬펐다고 친구가 말했다", False),
+        # a fourth of sixteen letters is four
+        ("수고 많으셨어요 좋은 하루 되십시오", "고마워요 좋은 하루 되십시오", False),
+    ],
+)
+def test_all_but_one_run_agrees(item: str, row: str, holds: bool) -> None:
+    index = decontamination.build([("set", [[item]])], 0.8)
+    assert (index.match([[letters(row)]])[0] == "set") == holds
+
+
+def test_the_texts_of_an_item_need_places_of_their_own() -> None:
+    pair = ["거리에 사람들이 많이 모여 있었다", "거리에 사람들이 많이 모여 있다"]
+    index = decontamination.build([("set", [pair, ["역에 있는 기차", "역에 있는 기차"]])], 0.8)
+    assert index.match([[letters(text) for text in pair]]) == ["set"]
+    assert index.match([[letters(pair[0]), letters("오늘은 날씨가 흐리고 바람이 분다")]]) == [None]
+    assert index.match([[letters("역에 있는 기차"), letters("기차는 역에 있다")]]) == [None]
+    assert index.match([[letters("역에 있는 기차"), letters("역에 있는 기차")]]) == ["set"]
+
+
+def test_where_a_word_makes_another_item_only_the_text_as_it_is_counts() -> None:
+    pair = ["한 남자가 무대 위에서 기타를 치고 있다", "어떤 남자가 무대에 올라 기타를 연주한다"]
+    near = [pair[0].replace("기타", "북"), pair[1]]
+    for exact, found in ((["set"], None), ([], "set")):
+        index = decontamination.build([("set", [pair])], 0.8, exact)
+        assert index.match([[letters(text) for text in pair]]) == ["set"]
+        assert index.match([[letters(text) for text in near]]) == [found]
+
+
+def test_a_long_text_with_several_words_changed_is_held_where_its_words_stand_together() -> None:
+    words = LONG_TEXT.split()
+    for place in (8, 24):
+        words[place] = "가로등"
+    index = decontamination.build([("set", [[LONG_TEXT]])], 0.8)
+    assert index.match([[letters(" ".join(words))]]) == ["set"]
+    apart = [f"{word} {sentence(500 + i, 20)}" for i, word in enumerate(LONG_TEXT.split())]
+    assert index.match([[letters(" ".join(apart))]]) == [None]
+
+
+def test_a_row_of_300_000_letters_with_many_leads() -> None:
+    """Aligning each lead with the whole row took 45 s."""
+    row = "".join(random.Random(3).choices(WORDS, k=100_000))
+    assert len(row) > 280_000
+    assert len(INDEX._leads([row])) > 10
+    assert INDEX.match([[row]]) == [None]
+    assert INDEX.match([[row + letters(sentence(5))]]) == ["single"]
+
+
+def test_an_index_goes_through_pickle() -> None:
+    again = pickle.loads(pickle.dumps(INDEX))
+    rows = [[letters(sentence(i))] for i in range(60)]
+    assert again.match(rows) == INDEX.match(rows)
+
+
 @given(st.lists(st.lists(st.sampled_from(WORDS), min_size=4, max_size=14), min_size=1, max_size=30))
 def test_rows_do_not_depend_on_their_company(rows: list[list[str]]) -> None:
     texts = [[letters(" ".join(row))] for row in rows]
@@ -74,6 +142,6 @@ def test_no_items_and_no_rows() -> None:
 
 @pytest.mark.parametrize("contained", [0.5, 1.0])
 def test_the_share_that_counts_is_the_config_s(contained: float) -> None:
-    index = decontamination.build([("set", [[sentence(1, 20)]])], contained)
-    most = " ".join(sentence(1, 20).split()[:14])
+    index = decontamination.build([("set", [[LONG_TEXT]])], contained)
+    most = " ".join(LONG_TEXT.split()[:24])
     assert (index.match([[letters(most)]])[0] == "set") == (contained == 0.5)

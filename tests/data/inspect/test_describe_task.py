@@ -105,10 +105,10 @@ def test_the_command_prints_all_of_it_and_json() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["show"], "the name of a task is missing"),
+        (["show"], "Missing argument 'NAME'"),
         (["show", "data.quota=3"], "the name of a task is missing"),
         (["show", "unsmil"], "did you mean 'unsmile'"),
-        (["nsmc"], "an override is key.sub=value"),
+        (["nsmc"], "No such command 'nsmc'"),
     ],
 )
 def test_mistakes_exit_2(words: list[str], said: str) -> None:
