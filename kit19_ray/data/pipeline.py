@@ -311,6 +311,7 @@ class Build:
         tokens: Mapping[str, str] | None = None,
     ) -> dict[str, MixtureEntry]:
         files = self._files(records)
+        splits = {name: manifest.require(uri, "data", "examples")["splits"] for name, uri in examples.items()}
         return {
             name: MixtureEntry(
                 task=name,
@@ -318,9 +319,7 @@ class Build:
                 record_files=tuple(files[name]),
                 examples=examples[name],
                 tokens=tokens[name] if tokens else "",
-                parts={
-                    s: c["parts"] for s, c in manifest.require(examples[name], "data", "examples")["splits"].items()
-                },
+                parts={split: counts["parts"] for split, counts in splits[name].items()},
                 quotas={"train": self._inputs.quotas[name], "validation": self._data.validation},
                 removed=removed[name],
             )
