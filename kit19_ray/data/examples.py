@@ -6,10 +6,12 @@ follow from hashes of the record's id, so an example never depends on its neighb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kit19_ray.artifacts.schemas import TEXT
 from kit19_ray.data.records import Record
 from kit19_ray.tasks import render as rendering
 from kit19_ray.tasks.task import Task, Template
@@ -66,6 +68,7 @@ def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any
     """The example's row, in the columns of `schemas.EXAMPLE_SCHEMA`."""
     record, template = planned.record, planned.template
     id_ = f"{record.id}-{planned.repeat}"
+    texts = asdict(rendering.render(task, template, record.fields, record.id, seed))
     return {
         "id": id_,
         "task": task.name,
@@ -77,8 +80,24 @@ def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any
         "template": template.name,
         "kind": template.kind,
         "order": hash64(seed, "order", id_) >> 1,
-        **asdict(rendering.render(task, template, record.fields, record.id, seed)),
+        "messages": None,
+        **texts,
+        **_own(record.fields),
     }
+
+
+def _own(fields: Mapping[str, str]) -> dict[str, Any]:
+    """What a row of a user's own data is shown as, where no template says it (`own_datasets`)."""
+    if set(fields) == {TEXT}:
+        return {"kind": TEXT, "instruction": "", "input": "", "output": fields[TEXT]}
+    if set(fields) != {"messages"}:
+        return {}
+    messages = json.loads(fields["messages"])
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    first, last = messages[1 if system else 0]["content"], messages[-1]["content"]
+    asked = {"instruction": system, "input": first} if system else {"instruction": first, "input": ""}
+    # A single exchange without a system turn is an instruction like any other.
+    return {**asked, "output": last, "messages": fields["messages"] if system or len(messages) > 2 else None}
 
 
 def rows(task: Task, planned: Sequence[Planned], split: str, seed: int) -> list[dict[str, Any]]:

@@ -61,7 +61,10 @@ def example_path(split: str, task: str) -> str:
 
 
 def texts(entries: Iterable[MixtureEntry], prompt: str) -> Iterator[str]:
-    """Prompt and answer of every training example, task by task: what a BPE is trained on."""
+    """Prompt and answer of every training example, task by task: what a BPE is trained on.
+
+    Of a longer conversation these are its first question and its last answer.
+    """
     wrapper = prompt_format(prompt)
     for entry in entries:
         for number in range(entry.parts["train"]):
@@ -130,14 +133,14 @@ def _part(entry: MixtureEntry, split: str, number: int, quota: int) -> pa.Table:
     path = rendering.part_path(split, number)
     batches = list(rendering.read(storage.join(entry.examples, path), None, quota))
     examples = pa.Table.from_batches(batches, rendering.RANKED)
-    columns = ["id", "num_prompt", "cut", "input_ids"]
+    columns = ["id", "num_learned", "cut", "input_ids"]
     tokens = tokenize.read(storage.join(entry.tokens, path), columns, [("rank", "<", quota)])
     if not tokens["id"].equals(examples["id"]):
         raise DataError(f"{entry.tokens}/{path}: its rows are not those of the examples: something else wrote there",
                         hint=f"remove {entry.tokens} and run the build again")  # fmt: skip
     lengths = pc.list_value_length(tokens["input_ids"])
     made = examples.set_column(examples.schema.get_field_index("num_tokens"), "num_tokens", lengths)
-    made = made.append_column("learned", pc.subtract(lengths, tokens["num_prompt"]))
+    made = made.append_column("learned", tokens["num_learned"])
     return made.append_column("cut", tokens["cut"])
 
 

@@ -45,9 +45,10 @@ from kit19_ray.data.sampling import Run
 from kit19_ray.data.tokenize import Tokenizing
 from kit19_ray.errors import DataError
 from kit19_ray.io import storage
+from kit19_ray.lm.prompts import chat_template, load_prompt
 from kit19_ray.utils.console import say
 
-VERSION = 3  # of what these steps write; raise it when equal inputs would give other bytes
+VERSION = 4  # of what these steps write; raise it when equal inputs would give other bytes
 _BUCKET = 64 << 20  # bytes of a task's files to a bucket
 _ALL = Run(0, 2**64 - 1, record_pool.RUN)
 
@@ -261,12 +262,15 @@ class Build:
         making = (named, data.prompt, data.tokenizer.vocab_size, data.seq_len, self._out)
         every = [entries[name] for name in sorted(entries)]
         (info,) = ray_tasks.run("tokenizer", _make_tokenizer, [("of the build", making)], every, 1024 * MIB)
-        return info, storage.join(self._out, "tokenizer", "tokenizer.json")
+        return info, storage.join(self._out, "tokenizer")
 
     def tokens(self, examples: Mapping[str, str], info: Row, tokenizer: str) -> dict[str, str]:
         """Each task's tokens prefix, those that were not there made now."""
         data = self._data
-        sha256 = hashlib.sha256(storage.read_bytes(tokenizer)).hexdigest()
+        sha256 = manifest.digest(
+            {f.path: hashlib.sha256(storage.read_bytes(storage.join(tokenizer, f.path))).hexdigest()
+             for f in storage.list_files(tokenizer)}
+        )  # fmt: skip
         prefixes = {
             name: self._prefix(
                 name,
@@ -425,6 +429,8 @@ def _make_tokenizer(entries: Sequence[MixtureEntry], item: tuple[str | None, str
         loaded = tokenizers.published(named)
     else:
         loaded = tokenizers.train_bpe(export.texts(entries, prompt), vocab_size, seq_len)
+    load_prompt(prompt, loaded)  # a chat template that cannot be learned from is said here, not row by row
+    loaded.chat_template = chat_template(prompt) or loaded.chat_template
     with tempfile.TemporaryDirectory() as folder:
         tokenizers.save(loaded, Path(folder))
         storage.upload_dir(Path(folder), storage.join(out, "tokenizer"))

@@ -17,14 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from kit19_ray.artifacts import packed_shards
+from kit19_ray.artifacts.schemas import IGNORE
 from kit19_ray.data import rendering, tokenize
 from kit19_ray.data.export import MixtureEntry
-from kit19_ray.data.packing import TokenRow, pack
+from kit19_ray.data.packing import TokenRow, pack, pieces
 from kit19_ray.data.record_pool import SPLITS
 from kit19_ray.io import storage
 
 MOST = 16  # shards that one task packs: it holds the tokens of all of them
-_COLUMNS = ["id", "order", "num_prompt", "input_ids"]
+_COLUMNS = ["id", "order", "num_prompt", "later", "input_ids"]
 
 
 class ShardCounts(TypedDict):
@@ -108,13 +109,14 @@ def _rows(table: pa.Table) -> Iterator[TokenRow]:
     ids = table["input_ids"].combine_chunks()
     ids = ids.chunk(0) if isinstance(ids, pa.ChunkedArray) else ids
     values, offsets = ids.flatten().to_numpy(), np.asarray(ids.offsets) - ids.offsets[0].as_py()
-    for start, end, num_prompt in zip(offsets[:-1], offsets[1:], table["num_prompt"].to_pylist(), strict=True):
+    prompts, later = table["num_prompt"].to_pylist(), table["later"].to_pylist()
+    for start, end, num_prompt, runs in zip(offsets[:-1], offsets[1:], prompts, later, strict=True):
         if end > start:
-            yield TokenRow(values[start:end], num_prompt)
+            yield TokenRow(values[start:end], num_prompt, tuple(runs))
 
 
 def _write(packing: Packing, path: str, rows: list[TokenRow]) -> ShardCounts:
-    packed = pack(rows, packing.seq_len, packing.pad_id)
+    packed = pack([p for row in rows for p in pieces(row, packing.seq_len)], packing.seq_len, packing.pad_id)
     data = packed_shards.to_ipc(*packed)
     storage.write_bytes(storage.join(packing.out, path), data)
     return {
@@ -123,7 +125,7 @@ def _write(packing: Packing, path: str, rows: list[TokenRow]) -> ShardCounts:
         "rows": len(packed[0]),
         "examples": len(rows),
         "tokens": sum(len(r.input_ids) for r in rows),
-        "labels": sum(len(r.input_ids) - r.num_prompt for r in rows),
+        "labels": int((packed[1] != IGNORE).sum()),
     }
 
 

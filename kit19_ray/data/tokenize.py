@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from kit19_ray.data import rendering, tables
 from kit19_ray.data.encoding import Encoder
-from kit19_ray.io import storage
-from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.io import node_cache, storage
+from kit19_ray.lm.prompts import load_prompt
 
 _CHARACTERS = 4 << 20  # tokenized at once: rows may be long
 _SCHEMA = pa.schema(
@@ -29,16 +29,19 @@ _SCHEMA = pa.schema(
         ("order", pa.int64()),
         ("rank", pa.int32()),
         ("num_prompt", pa.int32()),
+        ("later", pa.list_(pa.int32())),  # of a conversation: tokens learned and not in turn, behind the prompt
+        ("num_learned", pa.int32()),
         ("cut", pa.bool_()),  # whether the input was cut so that the answer fits
         ("input_ids", pa.list_(pa.int32())),  # empty: prompt and answer do not fit
     ]
 )
-_COLUMNS = ["id", "task", "instruction", "input", "output", "order", "rank"]
+_TEXTS = ["instruction", "input", "output", "messages"]
+_COLUMNS = ["id", "task", "kind", *_TEXTS, "order", "rank"]
 
 
 @dataclass(frozen=True)
 class Tokenizing:
-    """How examples become tokens; `tokenizer` is the URI of its JSON."""
+    """How examples become tokens; `tokenizer` is the prefix of its files."""
 
     tokenizer: str
     prompt: str
@@ -73,7 +76,7 @@ def read(uri: str, columns: list[str], chosen: list[tuple[str, str, int]]) -> pa
 def _by_characters(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
     """The batch in pieces of bounded text."""
     lengths = sum(
-        (pc.utf8_length(batch[name]).to_numpy().astype(np.int64) for name in ("instruction", "input", "output")),
+        (pc.fill_null(pc.utf8_length(batch[name]), 0).to_numpy().astype(np.int64) for name in _TEXTS),
         np.zeros(len(batch), np.int64),
     )
     pieces = np.cumsum(lengths) // _CHARACTERS
@@ -83,11 +86,13 @@ def _by_characters(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
 
 def _encoded(encoder: Encoder, batch: pa.RecordBatch) -> pa.RecordBatch:
     """A batch of examples as `_SCHEMA`; ids go from numpy to Arrow without becoming Python numbers."""
-    encoded = encoder.encode(batch.select(["instruction", "input", "output"]).to_pylist())
+    encoded = encoder.encode(batch.select(["kind", *_TEXTS]).to_pylist())
     ids = [tokens.input_ids if tokens else np.zeros(0, np.int32) for tokens, _ in encoded]
     offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int32)
     made = {
         "num_prompt": pa.array([tokens.num_prompt if tokens else 0 for tokens, _ in encoded], pa.int32()),
+        "later": pa.array([tokens.later if tokens else () for tokens, _ in encoded], pa.list_(pa.int32())),
+        "num_learned": pa.array([tokens.num_learned if tokens else 0 for tokens, _ in encoded], pa.int32()),
         "cut": pa.array([cut for _, cut in encoded], pa.bool_()),
         "input_ids": pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(ids) if ids else np.zeros(0, np.int32))),
     }
@@ -97,6 +102,7 @@ def _encoded(encoder: Encoder, batch: pa.RecordBatch) -> pa.RecordBatch:
 
 @lru_cache(maxsize=2)
 def _encoder(tokenizer: str, prompt: str, eos_id: int, seq_len: int) -> Encoder:
-    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
 
-    return Encoder(Tokenizer.from_str(storage.read_text(tokenizer)), prompt_format(prompt), eos_id, seq_len)
+    loaded = AutoTokenizer.from_pretrained(str(node_cache.local_dir(tokenizer)), trust_remote_code=False)
+    return Encoder(loaded.backend_tokenizer, load_prompt(prompt, loaded), eos_id, seq_len)
