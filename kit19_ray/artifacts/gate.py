@@ -12,16 +12,24 @@ Scores = dict[str, dict[str, float]]
 
 
 def table(scores: Mapping[str, Any]) -> Scores:
-    """The numbers of a scores.json: task, metric, value; the harness's tasks and the held-out ones."""
+    """The numbers of a scores.json: task, metric, value; the harness's tasks and groups, the held-out tasks.
+
+    Figures of a held-out task's free answers are called `generation.chrf` and so on.
+    """
     out: Scores = {}
-    for part in ("held_out", "tasks"):
+    for part in ("held_out", "judge", "groups", "tasks"):
         for task, metrics in scores.get(part, {}).items():
-            out[task] = {
-                name: float(value)
-                for name, value in metrics.items()
-                if isinstance(value, (int, float)) and not isinstance(value, bool)
-            }
+            out[task] = _numbers(metrics)
+            out[task] |= {f"generation.{name}": n for name, n in _numbers(metrics.get("generation", {})).items()}
     return out
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
 
 
 def failures(scores: Scores, rules: Sequence[GateRule]) -> list[str]:

@@ -6,9 +6,9 @@ A field marked `RUNTIME` changes how fast or where a stage runs, never what it w
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 RUNTIME: dict[str, Any] = {"identity": False}
 
@@ -238,19 +238,31 @@ class EvaluateConfig(Section):
     model: str | None = Field(None, json_schema_extra=RUNTIME)
     """Train prefix, hub id, local path or s3:// prefix to score. None means the train stage's export."""
     tasks: list[str] = ["kobest_boolq", "kobest_copa", "kobest_hellaswag", "kobest_sentineg", "kobest_wic"]
-    """Tasks of lm-evaluation-harness, by its names."""
+    """Tasks of lm-evaluation-harness by its names: single ones, groups and tags; or a suite of ours: `paper` (the
+    paper's table), `kobest`, `korean`."""
+    include_path: list[str] = Field(default_factory=list, json_schema_extra=RUNTIME)
+    """Folders of further task files in lm-evaluation-harness's format, searched before its own. Such files may name
+    Python functions beside them, which are run. Their content counts in the identity, not the place."""
     source: Literal["files", "hub"] = "files"
     """Where the tasks' documents come from: original files under the sources folder, or the hub."""
-    num_fewshot: int = Field(0, ge=0)
-    """Solved examples before each question. The paper's table is 0-shot."""
+    num_fewshot: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    """Solved examples before each question, every count in one run: [0, 5] or just 5. The paper's table is 0-shot. A
+    task whose own definition says 0 stays at 0. The first count's scores have the task's bare name, another's
+    `task@5`."""
+    apply_chat_template: bool = False
+    """Ask the harness's tasks through the tokenizer's chat template, as an instruction model expects it."""
+    fewshot_as_multiturn: bool = False
+    """With the chat template: each solved example is a turn of its own, not one long question."""
+    system_instruction: str | None = None
+    """Text before every prompt of the harness's tasks; with the chat template the system's turn."""
     limit: int | None = Field(None, ge=1)
     """Documents per harness task. None means all; scores with a limit are not comparable."""
     held_out: bool = True
     """Score the data stage's own validation split too, task by task."""
     generation_limit: int = Field(32, ge=0)
-    """Held-out examples per generation task, which are decoded and so are slow."""
-    max_tokens: int = Field(64, ge=1)
-    """Tokens decoded per held-out generation example."""
+    """Held-out free answers per task; they are decoded, which is slow."""
+    max_tokens: int = Field(256, ge=1)
+    """Most tokens decoded per held-out example; a task whose answers are shorter gets room for its longest one."""
     gate: list[GateRule] = Field(default_factory=list, json_schema_extra=RUNTIME)
     """Scores below which the model is not served. Judges scores that are there: a change scores nothing anew."""
     batch_tokens: int = Field(8192, ge=64, json_schema_extra=RUNTIME)
@@ -262,6 +274,21 @@ class EvaluateConfig(Section):
     means 1 with a GPU."""
     use_gpu: bool | None = Field(None, json_schema_extra=RUNTIME)
     """None uses GPUs when the cluster has any."""
+    gpus_per_worker: int = Field(1, ge=1, json_schema_extra=RUNTIME)
+    """GPUs of each scoring actor. More than 1 spreads the model's layers over them, for one that does not fit one."""
+
+    @field_validator("num_fewshot", mode="before")
+    @classmethod
+    def _one_count_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _chat_template(self) -> EvaluateConfig:
+        if len(set(self.num_fewshot)) < len(self.num_fewshot):
+            raise ValueError(f"num_fewshot={self.num_fewshot} names a count twice")
+        if self.fewshot_as_multiturn and not self.apply_chat_template:
+            raise ValueError("fewshot_as_multiturn needs apply_chat_template")
+        return self
 
 
 class ServeConfig(Section):
@@ -271,6 +298,9 @@ class ServeConfig(Section):
     """Train prefix, hub id, local path or s3:// prefix to serve. None means the train stage's export."""
     served_name: str = "kit19"
     """Name that /v1/models gives and requests must use."""
+    models: dict[str, str] = {}
+    """Further models by the names that requests use: train prefix, hub id, local path or s3:// prefix of each. Every
+    one has replicas of its own."""
     prompt: str | None = None
     """Prompt wrapper of /v1/chat/completions. None is the train prefix's own, else the tokenizer's chat template."""
     host: str = "127.0.0.1"
@@ -282,12 +312,23 @@ class ServeConfig(Section):
     use_gpu: bool | None = None
     """Give each replica a GPU. None: `kit19 serve` looks whether the cluster has any; in a Ray Serve config file it is
     the same as false, because the application is built before the GPU nodes of a new cluster are there."""
+    gpus_per_replica: int = Field(1, ge=1)
+    """GPUs of each replica when `use_gpu`. More than one is for a model that does not fit one: its layers are spread
+    over them (transformers) or each layer is split (vllm)."""
     cpus_per_replica: float = Field(1, gt=0)
     """CPUs reserved by, and compute threads of, each replica."""
     max_batch_size: int = Field(16, ge=1)
-    """Prompts decoded together."""
-    batch_wait_seconds: float = Field(0.02, ge=0)
-    """How long the first request of a batch waits for company."""
+    """Sequences decoded together; more wait, and join as soon as one ends."""
+    cache_tokens: int | None = Field(None, ge=1)
+    """Tokens, padding included, whose keys and values are held for the sequences decoded together. None is what fits
+    into half of the memory that is free once the model is loaded. A sequence that does not fit beside the others
+    waits."""
+    prefix_cache_tokens: int = Field(8192, ge=0)
+    """Tokens of finished sequences whose keys and values are kept, so that the next turn of a conversation, or the same
+    instruction again, is read from memory. 0 keeps none."""
+    prefill_tokens: int = Field(256, ge=16)
+    """Tokens of new prompts read between two tokens of the others: smaller keeps streams even, larger starts answers
+    sooner."""
     max_tokens: int = Field(256, ge=1)
     """Most tokens one request may ask for."""
     max_prompt_chars: int = Field(32_768, ge=1)
@@ -300,6 +341,18 @@ class ServeConfig(Section):
     """Requests a replica works on or keeps waiting; one more gets a 429."""
     request_timeout_seconds: float = Field(120, gt=0)
     """A request still running after this gets a 504."""
+    body_timeout_seconds: float = Field(30, gt=0)
+    """A request whose body has not arrived after this gets a 408."""
+    auth: Literal["keys", "none"] | None = None
+    """`none` lets everybody in, `keys` nobody without a key. None asks for keys as soon as there are any, and refuses
+    to start without them where the server can be reached from other machines."""
+    api_keys_file: str | None = None
+    """File of API keys, one `NAME KEY` or `NAME sha256:HASH` a line, read again when it changes. The environment's
+    KIT19_API_KEYS holds keys in the same form. A path, so that no key is in the config."""
+    admin_keys_file: str | None = None
+    """File of the keys of /admin, as api_keys_file; or KIT19_ADMIN_KEYS. Without any /admin is closed."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask this server, such as https://chat.example.org. Empty allows no other page."""
     start_timeout_seconds: float = Field(600, gt=0)
     """A server that does not answer after this was not started: the time to fetch and load the weights."""
     drain_seconds: float = Field(30, ge=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.errors import EvaluateError
@@ -19,14 +19,34 @@ _IN_FLIGHT = 2  # chunks an actor holds, so that it never waits for the driver
 _CHUNKS_PER_ACTOR = 16  # small enough for the last ones to end together, large enough to sort by length within
 _RETRIES = 3  # times an actor that died is started again, and a chunk it held is scored again
 
+OnResults = Callable[[list[int], list[Any]], None]
+"""Told the numbers of some requests and what came out, as it comes."""
+
+
+class Backend(Protocol):
+    """What answers: the actors of a pool, an endpoint, or either behind a log of what was said already."""
+
+    can_score: bool
+    """Whether it gives log-likelihoods; if not, choices are asked for in words."""
+
+    def loglikelihoods(
+        self, requests: Sequence[Request], what: str, on_results: OnResults | None = None
+    ) -> list[tuple[float, bool]]:
+        """Log-probability and greediness of every request, in order; `what` is counted, for the progress line."""
+
+    def generate(
+        self, prompts: Sequence[list[int]], options: dict[str, Any], what: str, on_results: OnResults | None = None
+    ) -> list[Completion]:
+        """A completion of every prompt, in order; `options` are keywords of `Generator.generate`, the same for all."""
+
 
 class Scorer:
     """One actor: a copy of the model."""
 
-    def __init__(self, model: str, use_gpu: bool, threads: int, batch_tokens: int) -> None:
+    def __init__(self, model: str, gpus: int, threads: int, batch_tokens: int) -> None:
         from kit19_ray.lm.generator import Generator
 
-        self.generator = Generator.load(model, use_gpu, threads, batch_tokens)
+        self.generator = Generator.load(model, gpus > 0, threads, batch_tokens, spread=gpus > 1)
 
     def loglikelihoods(self, requests: list[Request]) -> list[tuple[float, bool]]:
         """See `Generator.loglikelihoods`."""
@@ -48,25 +68,24 @@ class Pool:
         EvaluateError: the cluster can never hold the actors.
     """
 
+    can_score = True
+
     def __init__(self, model: str, config: EvaluateConfig) -> None:
         import ray
 
         have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         use_gpu = bool(have.get("GPU")) if config.use_gpu is None else config.use_gpu
         cpus = config.cpus_per_worker or (1 if use_gpu else max(1, int(have.get("CPU", 1)) // config.workers))
-        for name, wanted in (("CPU", config.workers * cpus), ("GPU", config.workers if use_gpu else 0)):
+        gpus = config.gpus_per_worker if use_gpu else 0
+        for name, wanted in (("CPU", config.workers * cpus), ("GPU", config.workers * gpus)):
             if wanted > have.get(name, 0):
                 there = f"{have.get(name, 0):g}"
                 raise EvaluateError(
                     f"evaluate.workers={config.workers} need {wanted} {name}s, the Ray cluster has {there}",
-                    hint="lower evaluate.workers or evaluate.cpus_per_worker",
+                    hint=f"lower evaluate.workers or evaluate.{name.lower()}s_per_worker",
                 )
-        remote = ray.remote(
-            num_cpus=cpus, num_gpus=1 if use_gpu else 0, max_restarts=_RETRIES, max_task_retries=_RETRIES
-        )(Scorer)
-        self.actors: list[Any] = [
-            remote.remote(model, use_gpu, cpus, config.batch_tokens) for _ in range(config.workers)
-        ]
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=_RETRIES, max_task_retries=_RETRIES)(Scorer)
+        self.actors: list[Any] = [remote.remote(model, gpus, cpus, config.batch_tokens) for _ in range(config.workers)]
         self.device = "GPU" if use_gpu else "CPU"
 
     def close(self) -> None:
@@ -76,12 +95,10 @@ class Pool:
         for actor in self.actors:
             ray.kill(actor)
 
-    def loglikelihoods(self, requests: Sequence[Request], what: str) -> list[tuple[float, bool]]:
-        """Log-probability and greediness of every request, in order.
-
-        Args:
-            what: is counted, for the progress line.
-        """
+    def loglikelihoods(
+        self, requests: Sequence[Request], what: str, on_results: OnResults | None = None
+    ) -> list[tuple[float, bool]]:
+        """See `Backend.loglikelihoods`."""
         # Neighbours share contexts: whole contexts go to one actor.
         groups: dict[tuple[int, ...], list[int]] = {}
         for number, (context, _) in enumerate(requests):
@@ -89,14 +106,12 @@ class Pool:
         sizes = {key: len(key) + sum(len(requests[n][1]) for n in numbers) for key, numbers in groups.items()}
         parts = [groups[key] for key in sorted(groups, key=lambda key: -sizes[key])]
         costs = [sizes[tuple(requests[part[0]][0])] for part in parts]
-        return self._spread("loglikelihoods", lambda ns: ([requests[n] for n in ns],), parts, costs, what)
+        return self._spread("loglikelihoods", lambda ns: ([requests[n] for n in ns],), parts, costs, what, on_results)
 
-    def generate(self, prompts: Sequence[list[int]], options: dict[str, Any], what: str) -> list[Completion]:
-        """A completion of every prompt, in order.
-
-        Args:
-            options: keywords of `Generator.generate`, the same for all.
-        """
+    def generate(
+        self, prompts: Sequence[list[int]], options: dict[str, Any], what: str, on_results: OnResults | None = None
+    ) -> list[Completion]:
+        """See `Backend.generate`."""
         order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
         return self._spread(
             "generate",
@@ -104,6 +119,7 @@ class Pool:
             [[n] for n in order],
             [len(prompts[n]) for n in order],
             what,
+            on_results,
         )
 
     def _spread(
@@ -113,6 +129,7 @@ class Pool:
         parts: list[list[int]],
         costs: list[int],
         what: str,
+        on_results: OnResults | None,
     ) -> list[Any]:
         """Calls the actors' method on runs of parts of about equal cost; results by the parts' numbers."""
         import ray
@@ -135,9 +152,12 @@ class Pool:
             while flying:
                 (ready,), _ = ray.wait(list(flying), num_returns=1)
                 actor, chunk = flying.pop(ready)
-                for number, result in zip(chunk, ray.get(ready), strict=True):
-                    out[number] = result
+                results = ray.get(ready)
                 send(actor)
+                for number, result in zip(chunk, results, strict=True):
+                    out[number] = result
+                if on_results is not None:
+                    on_results(chunk, results)
                 advance(len(chunk))
         return out
 

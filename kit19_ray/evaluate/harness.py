@@ -2,119 +2,211 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from kit19_ray.config.schema import Config
+from kit19_ray.artifacts.samples import Sample
+from kit19_ray.config.schema import Config, EvaluateConfig
 from kit19_ray.errors import EvaluateError, nearest
-from kit19_ray.evaluate import kobest
-from kit19_ray.evaluate.metrics import macro_f1_stderr
+from kit19_ray.evaluate import documents, suites
 
-GROUP = "kobest"  # the harness's name for its five tasks
-_SEED = 1234  # the harness's own default for the choice of solved examples
-_NAMES = {"f1": "macro_f1"}  # KoBEST's YAMLs say f1 and compute macro-F1
+SEED = 1234  # the harness's own default for the choice of solved examples
+_KLUE_FILES = Path(__file__).parent / "klue"
 _LOGGERS = ("lm_eval", "datasets", "absl", "filelock")
+_SHOWN = 8  # names of a long list in a message
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The harness's objects behind `evaluate.tasks`."""
+
+    tasks: dict[str, Any]
+    """Every single task by its name, in the order asked."""
+    groups: dict[str, Any]
+    """Groups among what was asked, and the groups in them."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One task at one number of solved examples, scored."""
+
+    metrics: dict[str, Any]
+    """As the harness has them: `acc,none`, `acc_stderr,none`, ..., `sample_len`."""
+    samples: list[dict[str, Any]]
+    """As the harness has them."""
+    version: Any
+    higher_is_better: dict[str, bool]
 
 
 def names(config: Config) -> list[str]:
-    """The tasks of `evaluate.tasks`, the group `kobest` as its five, each once.
+    """What `evaluate.tasks` names, suites as their members, each once; groups and tags stay what they are.
 
     Raises:
-        EvaluateError: a task is not one of the harness's, or its documents cannot be had.
+        EvaluateError: the harness knows no such name, or a task's documents cannot be had.
     """
-    asked = [n for name in config.evaluate.tasks for n in (kobest.LABELS if name == GROUP else [name])]
-    asked = list(dict.fromkeys(asked))
-    if not set(asked) <= set(kobest.LABELS):
-        known = manager(asked).all_subtasks
+    asked = suites.expand(config.evaluate.tasks)
+    task_files(config.evaluate)
+    if not set(asked) <= set(documents.TASKS):
+        known = manager(config.evaluate, asked).all_tasks
         for name in asked:
             if name not in known:
-                near = nearest(name, [*kobest.LABELS, GROUP]) or nearest(name, known)
+                near = nearest(name, [*suites.SUITES, *documents.TASKS]) or nearest(name, known)
                 raise EvaluateError(
-                    f"evaluate.tasks: {name!r} is not a task of lm-evaluation-harness{near}",
-                    hint=f"KoBEST's are {', '.join(kobest.LABELS)}; `lm-eval ls tasks` lists all {len(known):,}",
+                    f"evaluate.tasks: {name!r} is not a task, group or tag of lm-evaluation-harness{near}",
+                    hint=f"suites are {', '.join(suites.SUITES)}; `lm-eval ls tasks` lists all {len(known):,} names",
                 )
-    kobest.check_source(config, asked)
+    documents.check_source(config, asked)
     return asked
 
 
-def manager(tasks: list[str]) -> Any:
-    """The harness's index of tasks; of KoBEST's folder alone where that is enough, which is 100 times faster."""
-    import lm_eval.tasks
-    from lm_eval.tasks import TaskManager
+def task_files(config: EvaluateConfig) -> dict[str, str]:
+    """SHA-256 of each file below `evaluate.include_path`: what its tasks depend on.
 
-    if set(tasks) <= set(kobest.LABELS):
-        folder = Path(lm_eval.tasks.__file__).parent / "kobest"
-        return TaskManager(include_defaults=False, include_path=str(folder))
-    return _every_task()
-
-
-@lru_cache(maxsize=1)
-def _every_task() -> Any:
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager()
-
-
-def load(config: Config, tasks: list[str]) -> dict[str, Any]:
-    """The harness's task objects, reading our documents, with the config's number of solved examples."""
-    # A member of a group takes the task's own definition and changes what is named here; a bare entry would not.
-    specs = [kobest.overrides(config, task) if task in kobest.LABELS else {"task": task} for task in tasks]
-    with quiet(), own_f1():
-        members = manager(tasks).load([{"group": "kit19", "task": specs}])["tasks"]
-    loaded: dict[str, Any] = {"tasks": {name: members[name] for name in tasks}, "groups": {}, "group_map": {}}
-    for task in loaded["tasks"].values():
-        task.set_config(key="num_fewshot", value=config.evaluate.num_fewshot)
-        task.set_fewshot_seed(seed=_SEED)
-    return loaded
-
-
-def evaluate(lm: Any, loaded: dict[str, Any], limit: int | None) -> dict[str, Any]:
-    """The harness's result of a model on loaded tasks, with every document's outcome under `samples`."""
-    from lm_eval import evaluator
-
-    with quiet():
-        found: dict[str, Any] = evaluator.evaluate(
-            lm, task_dict=loaded, limit=limit, log_samples=True, bootstrap_iters=1000
-        )
+    Raises:
+        EvaluateError: a folder is not there.
+    """
+    found = {}
+    for name in config.include_path:
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise EvaluateError(f"evaluate.include_path: {name} is not a folder")
+        for path in sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".py") and p.is_file()):
+            found[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 
-def scores(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Per task the metrics by name, `n`, `num_fewshot`, and `stderr` by metric where there is one."""
-    out = {}
-    for task, result in found["results"].items():
-        if task not in found["samples"]:
-            continue  # a group's own line
-        entry: dict[str, Any] = {
-            "n": len(found["samples"][task]),
-            "num_fewshot": found["n-shot"][task],
-            "version": found["versions"].get(task),
-            "stderr": {},
+def manager(config: EvaluateConfig, asked: Sequence[str]) -> Any:
+    """The harness's index of tasks; of KoBEST's folder and ours alone where that is enough, 100 times faster."""
+    import lm_eval.tasks
+
+    own = [str(Path(name).expanduser()) for name in config.include_path]
+    if set(asked) <= set(documents.TASKS) and not own:
+        return _index((str(Path(lm_eval.tasks.__file__).parent / "kobest"), str(_KLUE_FILES)), False)
+    return _index((str(_KLUE_FILES), *own), True)
+
+
+@lru_cache(maxsize=4)
+def _index(folders: tuple[str, ...], include_defaults: bool) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    with quiet():
+        return TaskManager(include_defaults=include_defaults, include_path=list(folders))
+
+
+def load(config: Config, asked: Sequence[str]) -> Loaded:
+    """The harness's task objects, reading our documents where they are files.
+
+    Raises:
+        EvaluateError: a task's documents cannot be had.
+    """
+    index = manager(config.evaluate, asked)
+    loaded = Loaded({}, {})
+    for name in asked:
+        # A member of a group takes the task's own definition and changes what is named here; a bare entry would not.
+        ours = name in documents.TASKS and config.evaluate.source == "files"
+        spec: Any = {"group": "kit19", "task": [documents.overrides(config, name)]} if ours else name
+        try:
+            with quiet(), own_f1():
+                found = index.load([spec])
+        except (OSError, ValueError, ImportError) as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise EvaluateError(f"evaluate.tasks: {name}: {said}"[:300]) from error
+        for task, made in found["tasks"].items():
+            loaded.tasks.setdefault(task, made)
+        loaded.groups.update({group: made for group, made in found["groups"].items() if group != "kit19"})
+    _check(loaded.tasks)
+    return loaded
+
+
+def _check(tasks: Mapping[str, Any]) -> None:
+    unsafe = [name for name, task in tasks.items() if getattr(task, "UNSAFE_CODE", False)]
+    if unsafe:
+        raise EvaluateError(f"evaluate.tasks: {', '.join(unsafe[:_SHOWN])} would run code that the model wrote")
+    images = [name for name, task in tasks.items() if getattr(task, "MULTIMODAL", False)]
+    if images:
+        raise EvaluateError(f"evaluate.tasks: {', '.join(images[:_SHOWN])} ask about images; the model reads text")
+
+
+def shots(task: Any, config: EvaluateConfig) -> list[int]:
+    """The numbers of solved examples a task is scored with; 0 alone where its own definition says so."""
+    return [0] if task.get_config("num_fewshot") == 0 else list(config.num_fewshot)
+
+
+def evaluate(lm: Any, task: Any, num_fewshot: int, config: EvaluateConfig) -> Result:
+    """One task at one number of solved examples, the first `limit` documents."""
+    from lm_eval import evaluator
+
+    name = task.task_name
+    before = task.get_config("num_fewshot")
+    task.set_config(key="num_fewshot", value=num_fewshot)
+    task.set_fewshot_seed(seed=SEED)
+    try:
+        with quiet():
+            found: dict[str, Any] = evaluator.evaluate(
+                lm,
+                task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}},
+                limit=config.limit,
+                log_samples=True,
+                bootstrap_iters=1000,
+                system_instruction=config.system_instruction,
+                apply_chat_template=config.apply_chat_template,
+                fewshot_as_multiturn=config.fewshot_as_multiturn,
+            )
+    finally:
+        task.set_config(key="num_fewshot", value=before)
+    higher = {key: value for key, value in found["higher_is_better"].get(name, {}).items() if value is not None}
+    return Result(found["results"][name], found["samples"][name], found["versions"].get(name), higher)
+
+
+def samples(result: Result, task: Any, named: str, num_fewshot: int) -> Iterator[Sample]:
+    """What the model said, document by document.
+
+    Args:
+        named: the task's name in scores.json.
+    """
+    template = f"{task.task_name}@{result.version}"
+    for found in result.samples:
+        arguments = found["arguments"]
+        sample: Sample = {
+            "section": "tasks",
+            "task": named,
+            "num_fewshot": num_fewshot,
+            "doc_id": str(found["doc_id"]),
+            "template": template,
+            "prompt": str(arguments[0][0]),
+            "prompt_hash": found["prompt_hash"],
+            "gold": plain(found["target"]),
+            "filter": found["filter"],
+            "metrics": {name: plain(found[name]) for name in found["metrics"]},
         }
-        for key, value in result.items():
-            metric, _, filtered = key.partition(",")
-            if not filtered or isinstance(value, str):
-                continue
-            name = metric.removesuffix("_stderr")
-            name = _NAMES.get(name, name) if task in kobest.LABELS else name
-            (entry["stderr"] if metric.endswith("_stderr") else entry)[name] = value
-        if "macro_f1" in entry:
-            entry["stderr"]["macro_f1"] = macro_f1_stderr([sample["f1"] for sample in found["samples"][task]])
-        out[task] = entry
-    return out
+        if task.OUTPUT_TYPE == "multiple_choice":
+            values = [float(value) for value, _ in found["filtered_resps"]]
+            sample["choices"] = [str(given[1]) for given in arguments]
+            sample["loglikelihoods"] = values
+            sample["greedy"] = [bool(greedy) for _, greedy in found["filtered_resps"]]
+            sample["answer"] = values.index(max(values))
+        elif task.OUTPUT_TYPE == "generate_until":
+            sample["said"] = str(found["resps"][0][0])
+            sample["answer"] = str(plain(found["filtered_resps"][0]))
+        else:
+            sample["loglikelihoods"] = [float(plain(r)[0] if isinstance(plain(r), list) else r)
+                                        for r in found["filtered_resps"]]  # fmt: skip
+        yield sample
 
 
-def outcomes(found: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    """Per task and metric each document's own figure, by the document's number: what a paired comparison needs."""
-    out: dict[str, dict[str, dict[str, float]]] = {}
-    for task, samples in found["samples"].items():
-        names = [name for name in ("acc", "acc_norm") if all(name in sample for sample in samples)]
-        out[task] = {name: {str(s["doc_id"]): float(s[name]) for s in samples} for name in names}
-    return out
+def plain(value: Any) -> Any:
+    """A value of the harness as JSON has it: numpy's numbers as Python's, tuples as lists."""
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 @contextmanager

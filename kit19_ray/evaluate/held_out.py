@@ -1,46 +1,65 @@
 """The data stage's own validation rows, task by task: choices by likelihood, free answers by decoding.
 
 A row of choices holds the answer as each label would have it. The model's choice is the one it finds likeliest as a
-whole, end of text included, which is what was learned; no answer is parsed.
+whole, end of text included, which is what was learned. A backend without likelihoods is asked in words instead. What
+was said becomes samples; `held_out_scores` makes figures of them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict, cast
 
+from kit19_ray.artifacts.samples import Sample
 from kit19_ray.config.schema import EvaluateConfig
-from kit19_ray.evaluate import metrics
-from kit19_ray.evaluate.actors import Pool
+from kit19_ray.evaluate import answers
+from kit19_ray.evaluate.actors import Backend
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import PromptFields, PromptFormat, fit_prompt, prompt_format
+from kit19_ray.lm.prompts import PromptFields, PromptFormat, fit_prompt
 
-Row = dict[str, Any]
-Encode = Callable[[list[str]], list[list[int]]]
-_COLUMNS = ["id", "task", "kind", "instruction", "input", "output", "label", "candidates", "order"]
+_SPARE = 16  # tokens a free answer may be longer than the task's longest reference
+_COLUMNS = ["id", "task", "template", "kind", "instruction", "input", "output", "label", "candidates", "order"]
+_ANSWER = ["answer", "answer_type"]  # columns that prefixes of earlier versions lack
+
+
+class Row(TypedDict):
+    """A validation row; see `schemas.EXAMPLE_SCHEMA`."""
+
+    id: str
+    task: str
+    template: str
+    kind: str
+    instruction: str
+    input: str
+    output: str
+    label: int
+    candidates: list[str]
+    order: int
+    answer: str | None
+    answer_type: str | None
 
 
 @dataclass(frozen=True)
 class Example:
     """A validation row as the model sees it."""
 
-    id: str
-    task: str
-    kind: str
-    """closed: its prompt lists the choices; open: it does not."""
+    row: Row
     prompt: list[int]
+    text: str
+    """The prompt as text, its input cut where it was too long."""
     candidates: list[list[int]]
     """Tokens of each possible answer, end of text included; empty for a free answer."""
-    gold: int
-    output: str
 
 
 @dataclass(frozen=True)
 class Reader:
     """Turns rows into tokens as the data stage does: prompt and answer apart, a long input cut at its end."""
 
-    encode: Encode
+    encode: Callable[[list[str]], list[list[int]]]
+    decode: Callable[[list[int]], str]
     prompt: PromptFormat
     eos_id: int
     room: int
@@ -52,135 +71,161 @@ class Reader:
         Args:
             answer_tokens: room for a free answer.
         """
-        prompts = self.encode([self.prompt.render(row["instruction"], row["input"]) for row in rows])
-        answers = iter(self.encode([text for row in rows for text in row["candidates"]]))
-        for row, prompt in zip(rows, prompts, strict=True):
-            candidates = [[*next(answers), self.eos_id] for _ in row["candidates"]]
+        texts = [self.prompt.render(row["instruction"], row["input"]) for row in rows]
+        whole = self.encode(texts)
+        endings = iter(self.encode([text for row in rows for text in row["candidates"]]))
+        for row, text, ids in zip(rows, texts, whole, strict=True):
+            candidates = [[*next(endings), self.eos_id] for _ in row["candidates"]]
             room = self.room - (max(map(len, candidates)) if candidates else answer_tokens)
             fields: PromptFields = {"instruction": row["instruction"], "input": row["input"]}
-            ids = fit_prompt(self._ids, self.prompt, fields, room, prompt)
-            if ids:
-                yield Example(row["id"], row["task"], row["kind"], ids, candidates, row["label"], row["output"])
-
-    def _ids(self, text: str) -> list[int]:
-        (ids,) = self.encode([text])
-        return ids
+            fitted = fit_prompt(lambda text: self.encode([text])[0], self.prompt, fields, room, ids)
+            if fitted:
+                yield Example(row, fitted, text if fitted == ids else self.decode(fitted), candidates)
 
 
-def score(
-    pool: Pool, tokenizer: Any, max_length: int, data_uri: str, built: dict[str, Any], config: EvaluateConfig
-) -> dict[str, Row]:
-    """Scores by task.
-
-    Args:
-        max_length: tokens the model can read.
-        built: the data prefix's manifest.
-
-    Returns:
-        Per task: for choices `accuracy`, `macro_f1`, `majority`, `above_majority`, `n`, `labels`, `stderr`, `by_kind`
-        and `correct`, 0 or 1 by row id;
-        for free answers, under `generation`, `exact_match`, `chrf`, `n`, `max_tokens`, `stderr`; both where a task
-        has both.
-    """
-    wrapper = prompt_format(built["prompt"])
-
-    def encode(texts: list[str]) -> list[list[int]]:
-        found: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-        return found
-
-    reader = Reader(encode, wrapper, int(tokenizer.eos_token_id), min(max_length, built["seq_len"]))
-    answer_tokens = min(config.max_tokens, reader.room // 2)
-    choices: list[Example] = []
-    free: list[Example] = []
-    for rows in read(data_uri):
-        choices += reader.examples([row for row in rows if row["candidates"]], answer_tokens)
-        written = [row for row in rows if not row["candidates"]][: config.generation_limit]
-        free += reader.examples(written, answer_tokens)
-    chosen = choose(choices, pool)
-    options = {"max_tokens": answer_tokens, "stop": list(wrapper.stop)}
-    said = pool.generate([e.prompt for e in free], options, "held-out answers") if free else []
-    out: dict[str, Row] = {}
-    for task in sorted({example.task for example in [*choices, *free]}):
-        mine = [(e, p) for e, p in zip(choices, chosen, strict=True) if e.task == task]
-        answers = [(e.output, completion.text) for e, completion in zip(free, said, strict=True) if e.task == task]
-        out[task] = summarize([(e.kind, e.gold, p) for e, p in mine]) if mine else {}
-        if mine:
-            out[task]["correct"] = {e.id: int(e.gold == p) for e, p in mine}
-        if answers:
-            out[task]["generation"] = compare(answers) | {"max_tokens": answer_tokens}
-    return out
+def tasks(data_uri: str) -> list[str]:
+    """The tasks that have validation rows, sorted."""
+    return sorted(_files(data_uri))
 
 
-def read(data_uri: str) -> Iterator[list[Row]]:
-    """The validation rows of each task, in the data stage's own order, which is that of a hash."""
-    import pyarrow.parquet as pq
-
+def _files(data_uri: str) -> dict[str, list[str]]:
     base = storage.join(data_uri, "examples")
+    found: dict[str, list[str]] = {}
     for info in storage.list_files(base):
         if info.path.startswith("validation-") and info.path.endswith(".parquet"):
-            with storage.open_input(storage.join(base, info.path)) as file:
-                rows: list[Row] = pq.read_table(file, columns=_COLUMNS).to_pylist()
-            yield sorted(rows, key=lambda row: (row["order"], row["id"]))
+            name = info.path.removeprefix("validation-").removesuffix(".parquet").partition("/")[0]
+            found.setdefault(name, []).append(storage.join(base, info.path))
+    return found
 
 
-def choose(examples: Sequence[Example], pool: Pool) -> list[int]:
-    """The index of each example's likeliest candidate, the first one on a tie."""
-    requests = [(example.prompt, candidate) for example in examples for candidate in example.candidates]
-    found = iter(pool.loglikelihoods(requests, "held-out choices") if requests else [])
-    chosen = []
-    for example in examples:
-        likelihoods = [next(found)[0] for _ in example.candidates]
-        chosen.append(likelihoods.index(max(likelihoods)))
-    return chosen
+def read(data_uri: str, task: str) -> list[Row]:
+    """The validation rows of a task, in the data stage's own order, which is that of a hash."""
+    import pyarrow.parquet as pq
+
+    rows: list[Row] = []
+    for uri in _files(data_uri)[task]:
+        with storage.open_input(uri) as file:
+            there = set(pq.ParquetFile(file).schema_arrow.names)
+            found = pq.read_table(file, columns=[*_COLUMNS, *(name for name in _ANSWER if name in there)]).to_pylist()
+        rows += [cast(Row, {"answer": None, "answer_type": None, **row}) for row in found]
+    return sorted(rows, key=lambda row: (row["order"], row["id"]))
 
 
-def summarize(outcomes: Sequence[tuple[str, int, int]]) -> Row:
-    """Scores of (kind, gold, predicted) triples.
+def ask(
+    rows: Sequence[Row], reader: Reader, backend: Backend, config: EvaluateConfig, unseen: frozenset[str] = frozenset()
+) -> list[Sample]:
+    """Asks the rows of one task.
 
-    `majority` is what the most frequent label of these very rows would reach, always answered; `above_majority` is the
-    distance to it in standard errors, of the accuracy or of the constant answer, whichever is larger.
+    Args:
+        unseen: templates that no training row has.
+
+    Returns:
+        Choices first, then the free answers, the first `generation_limit` of them.
     """
-    pairs = [(gold, predicted) for _, gold, predicted in outcomes]
-    share, constant = metrics.accuracy(pairs), metrics.majority([gold for gold, _ in pairs])
-    error = metrics.proportion_stderr(share, len(pairs))
-    largest = max(error, metrics.proportion_stderr(constant, len(pairs)))
-    kinds = {kind: [(g, p) for k, g, p in outcomes if k == kind] for kind in ("closed", "open")}
+    choices = [row for row in rows if row["candidates"]]
+    free = [row for row in rows if not row["candidates"]][: config.generation_limit]
+    found = _choose(choices, reader, backend) if backend.can_score else _choose_in_words(choices, reader, backend)
+    found += _write(free, reader, backend, config.max_tokens)
+    for sample in found:
+        sample["unseen_template"] = sample["template"] in unseen
+    return found
+
+
+def _choose(rows: Sequence[Row], reader: Reader, backend: Backend) -> list[Sample]:
+    """The likeliest candidate of each row, the first one on a tie."""
+    examples = list(reader.examples(rows, 0))
+    if not examples:
+        return []
+    requests = [(example.prompt, candidate) for example in examples for candidate in example.candidates]
+    found = iter(backend.loglikelihoods(requests, f"held-out choices of {rows[0]['task']}"))
+    samples = []
+    for example in examples:
+        values = [next(found) for _ in example.candidates]
+        sums = [value for value, _ in values]
+        sample = _sample(example)
+        sample["choices"] = example.row["candidates"]
+        sample["loglikelihoods"] = sums
+        sample["greedy"] = [greedy for _, greedy in values]
+        sample["gold"] = example.row["label"]
+        sample["answer"] = sums.index(max(sums))
+        per_letter = [value / max(1, len(text)) for value, text in zip(sums, example.row["candidates"], strict=True)]
+        sample["metrics"] = {
+            "accuracy": float(sample["answer"] == sample["gold"]),
+            "accuracy_norm": float(per_letter.index(max(per_letter)) == sample["gold"]),
+            "predicted_norm": per_letter.index(max(per_letter)),
+            "expected": sum(n * math.exp(value - max(sums)) for n, value in enumerate(sums))
+            / sum(math.exp(value - max(sums)) for value in sums),
+        }
+        samples.append(sample)
+    return samples
+
+
+def _choose_in_words(rows: Sequence[Row], reader: Reader, backend: Backend) -> list[Sample]:
+    """The choice that the model writes; a row whose answer names none counts as wrong."""
+    words = _words(rows)
+    tokens = max((len(ids) for ids in reader.encode([c for row in rows for c in row["candidates"]])), default=0)
+    samples = []
+    for sample, row in _decoded(rows, reader, backend, tokens + _SPARE):
+        names = [words.get((row["template"], n), text) for n, text in enumerate(row["candidates"])]
+        exact = answers.pick_choice(sample["said"], row["candidates"])
+        picked = exact if exact is not None else answers.pick_choice(sample["said"], names)
+        sample["choices"], sample["gold"], sample["answer"] = names, row["label"], picked
+        sample["metrics"] = {"accuracy": float(picked == row["label"])}
+        samples.append(sample)
+    return samples
+
+
+def _words(rows: Sequence[Row]) -> dict[tuple[str, int], str]:
+    """The bare word of each label under each template, from the rows whose answer it is; none for words of one row."""
+    found: dict[tuple[str, int], set[str]] = {}
+    for row in rows:
+        if row["answer"]:
+            found.setdefault((row["template"], row["label"]), set()).add(row["answer"])
+    return {key: next(iter(words)) for key, words in found.items() if len(words) == 1}
+
+
+def _write(rows: Sequence[Row], reader: Reader, backend: Backend, max_tokens: int) -> list[Sample]:
+    """Free answers, of at most the length of the task's longest reference."""
+    references = reader.encode([row["output"] for row in rows])
+    tokens = min(max_tokens, max(map(len, references), default=0) + _SPARE)
+    names = {name for row in rows if row["answer_type"] == "set" for name in (row["answer"] or "").split(",")}
+    samples = []
+    for sample, row in _decoded(rows, reader, backend, tokens):
+        known = row["answer"] is not None
+        sample["gold"] = row["answer"] if known else row["output"]
+        sample["answer"] = sample["said"].strip()
+        sample["answer_type"] = row["answer_type"] or "text"
+        sample["metrics"] = answers.compare(
+            sample["said"], str(sample["gold"]), sample["answer_type"], sample["finish_reason"] == "stop", names
+        )
+        samples.append(sample)
+    return samples
+
+
+def _decoded(rows: Sequence[Row], reader: Reader, backend: Backend, max_tokens: int) -> Iterator[tuple[Sample, Row]]:
+    """Each row that fits, with what the model writes to it, greedily."""
+    tokens = max(1, min(max_tokens, reader.room // 2))
+    bare: list[Row] = [{**row, "candidates": []} for row in rows]
+    whole = {row["id"]: row for row in rows}
+    examples = list(reader.examples(bare, tokens))
+    if not examples:
+        return
+    options = {"max_tokens": tokens, "stop": list(reader.prompt.stop)}
+    said = backend.generate([example.prompt for example in examples], options, f"held-out answers of {rows[0]['task']}")
+    for example, completion in zip(examples, said, strict=True):
+        sample = _sample(example)
+        sample["said"], sample["finish_reason"] = completion.text, completion.finish_reason
+        yield sample, whole[example.row["id"]]
+
+
+def _sample(example: Example) -> Sample:
+    row = example.row
     return {
-        "accuracy": share,
-        "macro_f1": metrics.macro_f1(pairs),
-        "majority": constant,
-        "above_majority": (share - constant) / largest if largest else 0.0,
-        "n": len(pairs),
-        "labels": len({gold for gold, _ in pairs}),
-        "stderr": {"accuracy": error, "macro_f1": metrics.macro_f1_stderr(pairs)},
-        "by_kind": {kind: _kind(found) for kind, found in kinds.items() if found},
-    }
-
-
-def _kind(pairs: list[tuple[int, int]]) -> Row:
-    share = metrics.accuracy(pairs)
-    return {
-        "accuracy": share,
-        "macro_f1": metrics.macro_f1(pairs),
-        "majority": metrics.majority([gold for gold, _ in pairs]),
-        "n": len(pairs),
-        "stderr": {"accuracy": metrics.proportion_stderr(share, len(pairs))},
-    }
-
-
-def compare(answers: Sequence[tuple[str, str]]) -> Row:
-    """Scores of (reference, answer) pairs: exact match after stripping, chrF (0 to 100) as the mean over answers."""
-    from sacrebleu.metrics.chrf import CHRF
-
-    scorer = CHRF()
-    exact = sum(reference.strip() == answer.strip() for reference, answer in answers) / len(answers)
-    chrf = [float(scorer.sentence_score(answer.strip(), [reference.strip()]).score) for reference, answer in answers]
-    return {
-        "exact_match": exact,
-        "chrf": sum(chrf) / len(chrf),
-        "n": len(answers),
-        "stderr": {
-            "exact_match": metrics.proportion_stderr(exact, len(answers)),
-            "chrf": metrics.mean_stderr(chrf),
-        },
+        "section": "held_out",
+        "task": row["task"],
+        "doc_id": row["id"],
+        "template": row["template"],
+        "kind": row["kind"],
+        "prompt": example.text,
+        "prompt_hash": hashlib.sha256(example.text.encode()).hexdigest(),
     }

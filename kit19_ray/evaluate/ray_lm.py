@@ -10,25 +10,28 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from kit19_ray.evaluate.actors import Pool
-from kit19_ray.lm.loaded_model import context_length
+from kit19_ray.errors import EvaluateError
+from kit19_ray.evaluate.actors import Backend
 
 _GENERATION = {"max_gen_toks": 256, "temperature": 0.0, "top_p": 1.0}  # where a task says nothing, as in `hf`
 
 
 class RayLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
-    """The model of a pool of actors.
+    """The model behind a backend.
 
     Args:
-        config: the model's Hugging Face config.
-        tokenizer: its tokenizer.
+        backend: what answers; may be changed between two evaluations.
+        tokenizer: the model's.
+        max_length: tokens the model can read.
     """
 
-    def __init__(self, pool: Pool, config: Any, tokenizer: Any) -> None:
+    def __init__(self, backend: Backend, tokenizer: Any, max_length: int) -> None:
         super().__init__()
-        self.pool = pool
+        self.backend = backend
         self.tokenizer = tokenizer
-        self.max_length = context_length(config, tokenizer)
+        self.max_length = max_length
+        self.task = "tasks"
+        """What is being asked, for the progress line."""
         # Contexts and continuations repeat; the same text is cut once.
         self._encode_cached = lru_cache(maxsize=1 << 16)(self._encode)
 
@@ -57,6 +60,45 @@ class RayLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
     def _prefix(self) -> str:
         return str(self.tokenizer.decode(self.prefix_token_id))
 
+    @property
+    def tokenizer_name(self) -> str:
+        """The tokenizer's name, which the harness puts into the keys of its own caches."""
+        return str(self.tokenizer.name_or_path)
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """The tokenizer's chat template.
+
+        Raises:
+            EvaluateError: it has none.
+        """
+        found = getattr(self.tokenizer, "chat_template", None)
+        if not found:
+            raise EvaluateError(
+                "evaluate.apply_chat_template: the model's tokenizer has no chat template",
+                hint="set evaluate.apply_chat_template=false to ask it with plain text",
+            )
+        return str(found)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The conversation as one text, up to where the answer starts; without the system's turn where there is none.
+
+        Raises:
+            EvaluateError: the tokenizer has no chat template.
+        """
+        from jinja2 import TemplateError
+
+        self.chat_template()
+        options = {
+            "tokenize": False,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": not add_generation_prompt,
+        }
+        try:
+            return str(self.tokenizer.apply_chat_template(chat_history, **options))
+        except TemplateError:  # as the harness's `hf` model does: some templates refuse the system's turn
+            plain = [turn for turn in chat_history if turn["role"] != "system"]
+            return str(self.tokenizer.apply_chat_template(plain, **options))
+
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Log-probability and greediness of each (context, continuation)."""
         found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
@@ -65,7 +107,9 @@ class RayLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
     def _loglikelihood_tokens(
         self, requests: Iterable[tuple[Any, list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        return self.pool.loglikelihoods([(context, continuation) for _, context, continuation in requests], "choices")
+        return self.backend.loglikelihoods(
+            [(context, continuation) for _, context, continuation in requests], f"choices of {self.task}"
+        )
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
         """Log-probability of each whole text, in windows that do not overlap where they are counted."""
@@ -80,7 +124,7 @@ class RayLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
             )
             windows += [(number, make_disjoint_window(window)) for window in rolling]
         totals = [0.0] * len(requests)
-        found = self.pool.loglikelihoods([pair for _, pair in windows], "windows of text")
+        found = self.backend.loglikelihoods([pair for _, pair in windows], f"windows of {self.task}")
         for (number, _), (value, _) in zip(windows, found, strict=True):
             totals[number] += value
         return totals
@@ -95,7 +139,9 @@ class RayLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
             options = _options(requests[numbers[0]].args[1])
             room = self.max_length - options["max_tokens"]
             prompts = [self.tok_encode(requests[n].args[0])[-room:] for n in numbers]
-            for n, completion in zip(numbers, self.pool.generate(prompts, options, "generations"), strict=True):
+            for n, completion in zip(
+                numbers, self.backend.generate(prompts, options, f"answers of {self.task}"), strict=True
+            ):
                 out[n] = completion.text
         return out
 

@@ -29,10 +29,12 @@ CHANCE = {
     "kobest_hellaswag": 25.0,
     "kobest_sentineg": 50.0,
     "kobest_wic": 50.0,
+    "klue_sts": 50.0,
+    "klue_ynat": 100 / 7,
 }
 """Accuracy of a blind guess, in percent: 100 / choices."""
 _WIDTH = 100  # columns of the widest table on a terminal
-_METRICS = ("acc", "acc_norm", "macro_f1", "f1")
+_METRICS = ("acc", "acc_norm", "macro_f1", "macro_f1_norm", "f1")
 
 _PAPER = (
     "Chance: accuracy of a blind guess. The columns after it are the KIT-19 authors' own table (README of "
@@ -40,10 +42,19 @@ _PAPER = (
     "quota of 5,000 training rows from a source that has 3,029, its 500 test rows included."
 )
 _CHOICES = (
-    "Majority: the most frequent label of these rows, always answered. closed, open: accuracy with templates that list "
-    "the choices, and with those that do not."
+    "Majority: the most frequent label of these rows, always answered. By letter: the log-likelihood of each choice is "
+    "divided by its length. closed, open: accuracy with templates that list the choices, and with those that do not; "
+    "unseen: with templates that no training row had."
 )
-_FREE = "Decoded greedily. Exact match in percent, chrF from 0 to 100."
+_FREE = (
+    "Decoded greedily and compared with the bare answer, whatever the phrasing around it. Exact: numbers by the last "
+    "one written, sets by their names, texts letter by letter. chrF from 0 to 100, ROUGE-L over letters; an answer "
+    "that was cut at the limit is compared with as much of the reference."
+)
+_LEAKS = (
+    "cleaned: rows that hold an item of the test set were dropped from the training data, that many. absent: the set's "
+    "files were not at hand when the data were built. unknown: the model's training data are not ours to see."
+)
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
@@ -53,27 +64,60 @@ def harness_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
 
     The paper's tasks that were not scored are listed too.
     """
-    header = ("task", "metric", "n", "ours", "chance", *PAPER_MODELS)
+    header = ("task", "metric", "n", "ours", "95 % interval", "chance", *PAPER_MODELS)
     rows = []
-    for task in dict.fromkeys([*scores, *(task for task, _ in PAPER)]):
-        found = scores.get(task, {})
-        known = [m for m in _METRICS if m in found or (task, m) in PAPER]
+    for named in dict.fromkeys([*scores, *(task for task, _ in PAPER)]):
+        found = scores.get(named, {})
+        task, _, shots = named.partition("@")
+        known = [m for m in _METRICS if m in found or ((task, m) in PAPER and not shots)]
         for metric in known or [name for name, value in found.items() if isinstance(value, float)]:
-            paper = PAPER.get((task, metric), ())
+            # The paper's table is 0-shot.
+            paper = PAPER.get((task, metric), ()) if not found.get("num_fewshot") else ()
             cells = [f"{value:.2f}" for value in paper] or [""] * len(PAPER_MODELS)
             ours = _percent(found[metric], found["stderr"].get(metric)) if metric in found else "not scored"
             chance = f"{CHANCE[task]:.0f}" if metric.startswith("acc") and task in CHANCE else ""
-            rows.append((task, metric, f"{found['n']:,}" if found else "", ours, chance, *cells))
+            called = f"{task}, {found['num_fewshot']}-shot" if found.get("num_fewshot") else task
+            interval = _interval(found, metric)
+            rows.append((called, metric, f"{found['n']:,}" if found else "", ours, interval, chance, *cells))
     return header, rows
 
 
+def group_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Header and rows: one row a group and metric, as the harness makes one figure of its tasks."""
+    rows: list[tuple[str, ...]] = []
+    for named, found in scores.items():
+        called = named.partition("@")[0] + (f", {found['num_fewshot']}-shot" if found.get("num_fewshot") else "")
+        for metric, value in found.items():
+            if isinstance(value, float):
+                shown = _percent(value, found["stderr"].get(metric))
+                rows.append((called, metric, f"{len(found['tasks'])}", f"{found['n']:,}", shown))
+    return ("group", "metric", "tasks", "n", "ours"), rows
+
+
+def leak_table(leaks: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Header and rows: per test set whether the model's training data were cleaned of it."""
+    rows: list[tuple[str, ...]] = [
+        (name, found["status"], f"{found['rows']:,}" if "rows" in found else "") for name, found in leaks.items()
+    ]
+    return ("test set", "training data", "rows dropped"), rows
+
+
+def _interval(found: Mapping[str, Any], metric: str) -> str:
+    bounds = found.get("interval", {}).get(metric)
+    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}" if bounds else ""
+
+
 def held_out_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Header and rows: one row a task; the last column is the distance from a constant answer in standard errors."""
-    header = ("task", "n", "accuracy", "majority", "standard errors above majority", "macro F1", "closed", "open")
+    """Header and rows: one row a task; the standard errors are the distance from a constant answer in them."""
+    header = (
+        "task", "n", "accuracy", "majority", "standard errors above majority", "by letter", "macro F1", "closed",
+        "open", "unseen", "Pearson", "Spearman",
+    )  # fmt: skip
     rows = []
     for task, found in scores.items():
         if "accuracy" in found:
-            kinds = [found["by_kind"].get(kind) for kind in ("closed", "open")]
+            parts = [found["by_kind"].get(kind) for kind in ("closed", "open")] + [found["by_seen"].get("unseen")]
+            norm = found.get("accuracy_norm")
             rows.append(
                 (
                     task,
@@ -81,23 +125,43 @@ def held_out_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
                     _percent(found["accuracy"], found["stderr"]["accuracy"]),
                     f"{100 * found['majority']:.2f}",
                     f"{found['above_majority']:+.1f}",
+                    f"{100 * norm:.2f}" if norm is not None else "",
                     _percent(found["macro_f1"], found["stderr"]["macro_f1"]),
-                    *(f"{100 * kind['accuracy']:.2f} of {kind['n']:,}" if kind else "" for kind in kinds),
+                    *(f"{100 * part['accuracy']:.2f} of {part['n']:,}" if part else "" for part in parts),
+                    *(f"{found[name]:.3f}" if name in found else "" for name in ("pearson", "spearman")),
                 )
             )
     return header, rows
 
 
+def template_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Header and rows: one row a task and template, choices by accuracy, free answers by their figures."""
+    rows: list[tuple[str, ...]] = []
+    for task, found in scores.items():
+        for name, part in found.get("by_template", {}).items():
+            rows.append((task, name, f"{part['n']:,}", _percent(part["accuracy"], part["stderr"]["accuracy"]), "", ""))
+        for name, part in found.get("generation", {}).get("by_template", {}).items():
+            exact = _percent(part["exact_match"], part["stderr"]["exact_match"]) if "exact_match" in part else ""
+            rows.append((task, name, f"{part['n']:,}", "", exact, f"{part['chrf']:.1f}" if "chrf" in part else ""))
+    return ("task", "template", "n", "accuracy", "exact match", "chrF"), rows
+
+
 def generation_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
     """Header and rows: one row a task with free answers."""
-    header = ("task", "n", "at most tokens", "exact match", "chrF")
+    header = ("task", "n", "cut", "exact match", "set F1", "chrF", "ROUGE-L")
     rows: list[tuple[str, ...]] = []
     for task, found in scores.items():
         free = found.get("generation")
         if free:
-            chrf = f"{free['chrf']:.1f} ± {free['stderr']['chrf']:.1f}"
-            exact = _percent(free["exact_match"], free["stderr"]["exact_match"])
-            rows.append((task, f"{free['n']:,}", str(free["max_tokens"]), exact, chrf))
+            errors = free["stderr"]
+            shown = {
+                name: _percent(free[name], errors[name])
+                for name in ("exact_match", "set_f1", "rouge_l")
+                if name in free
+            }
+            chrf = f"{free['chrf']:.1f} ± {errors['chrf']:.1f}" if "chrf" in free else ""
+            exact, sets, rouge = (shown.get(name, "") for name in ("exact_match", "set_f1", "rouge_l"))
+            rows.append((task, f"{free['n']:,}", f"{100 * free['cut']:.0f}", exact, sets, chrf, rouge))
     return header, rows
 
 
@@ -106,14 +170,16 @@ def _percent(value: float, stderr: float | None) -> str:
 
 
 def markdown(scores: Mapping[str, Any]) -> str:
-    """The report: what was scored with what, and both tables."""
+    """The report: what was scored with what, and the tables."""
     limit = scores["limit"]
+    shots = " and ".join(f"{count}-shot" for count in scores["num_fewshot"])
     parts = [
         "# Scores",
         "",
-        f"Model `{scores['model']}`, {scores['num_fewshot']}-shot"
+        f"Model `{scores['model']}`, {shots}"
         + (f", the first {limit} documents of each task only: not comparable" if limit else "")
-        + ". Percent, ± one standard error.",
+        + ". Percent, ± one standard error; intervals of 95 % by bootstrap. What the model said to each question is in "
+        "`samples.jsonl`.",
         "",
     ]
     if scores["ablation"]:
@@ -122,35 +188,22 @@ def markdown(scores: Mapping[str, Any]) -> str:
             "",
         ]
     if scores["tasks"]:
-        parts += [
-            "## lm-evaluation-harness, beside the paper's",
-            "",
-            _PAPER,
-            "",
-            *_markdown(harness_table(scores["tasks"])),
-            "",
-        ]
-    choices, free = held_out_table(scores["held_out"]), generation_table(scores["held_out"])
-    if choices[1]:
-        parts += [
-            "## Held-out rows of the data stage: choices",
-            "",
-            f"From `{scores['data']}`. {_CHOICES}",
-            "",
-            *_markdown(choices),
-            "",
-        ]
-    if free[1]:
-        parts += [
-            "## Held-out rows of the data stage: free answers",
-            "",
-            f"From `{scores['data']}`. {_FREE}",
-            "",
-            *_markdown(free),
-            "",
-        ]
+        parts += _section("lm-evaluation-harness, beside the paper's", _PAPER, harness_table(scores["tasks"]))
+    parts += _section("Groups", "As the harness makes one figure of a group's tasks.", group_table(scores["groups"]))
+    parts += _section("Test sets and the training data", _LEAKS, leak_table(scores["leaks"]))
+    held_out, source = scores["held_out"], f"From `{scores['data']}`. "
+    parts += _section("Held-out rows of the data stage: choices", source + _CHOICES, held_out_table(held_out))
+    parts += _section("Held-out rows of the data stage: free answers", source + _FREE, generation_table(held_out))
+    parts += _section("Held-out rows by template", "", template_table(held_out))
     parts += ["Versions: " + ", ".join(f"{name} {version}" for name, version in scores["versions"].items()), ""]
     return "\n".join(parts)
+
+
+def _section(title: str, text: str, table: Table) -> list[str]:
+    """A heading, a text and a table; nothing for a table without rows."""
+    if not table[1]:
+        return []
+    return [f"## {title}", "", *([text, ""] if text else []), *_markdown(table), ""]
 
 
 def _markdown(table: Table) -> list[str]:
@@ -166,9 +219,10 @@ def show(scores: Mapping[str, Any]) -> None:
     harness = harness_table(scores["tasks"]) if scores["tasks"] else ((), [])
     published = [harness[0].index(name) for name in ("KIT 1.3B", "KIT 5.8B", "Polyglot-Ko 1.3B") if harness[0]]
     for title, (header, rows), keep in (
-        ("lm-evaluation-harness, percent", harness, [0, 1, 2, 3, 4, *published]),
-        ("Held-out rows, choices, percent", held_out_table(scores["held_out"]), [0, 1, 2, 3, 4, 5]),
-        ("Held-out rows, free answers", generation_table(scores["held_out"]), [0, 1, 3, 4]),
+        ("lm-evaluation-harness, percent", harness, [0, 1, 2, 3, 5, *published]),
+        ("Groups, percent", group_table(scores["groups"]), [0, 1, 2, 3, 4]),
+        ("Held-out rows, choices, percent", held_out_table(scores["held_out"]), [0, 1, 2, 3, 4, 6]),
+        ("Held-out rows, free answers", generation_table(scores["held_out"]), [0, 1, 3, 4, 5]),
     ):
         if not rows:
             continue

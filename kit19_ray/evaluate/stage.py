@@ -1,4 +1,11 @@
-"""The evaluate stage: a model on the harness's tasks and on the held-out rows; scores.json, report.md, manifest."""
+"""The evaluate stage: a model on the harness's tasks and on the held-out rows.
+
+scores.json     every score with its error and interval, by task
+outcomes.json   each document's own figures, for paired comparisons
+samples.jsonl   every question with what the model said
+report.md       the scores as tables
+manifest.json   what was scored with what; the commit marker
+"""
 
 from __future__ import annotations
 
@@ -9,23 +16,25 @@ from typing import Any
 
 from kit19_ray import __version__
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts import samples as samples_file
 from kit19_ray.artifacts import scores as scores_file
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import report
+from kit19_ray.evaluate.unit_store import UNFINISHED
 from kit19_ray.io import lease, storage
 from kit19_ray.lm import pretrained
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say
 
-VERSION = 2  # of what this stage writes; raise it when equal inputs would give other scores
+VERSION = 3  # of what this stage writes; raise it when equal inputs would give other scores
 REPORT = "report.md"
-_PACKAGES = ("lm-eval", "transformers", "torch", "ray", "datasets", "sacrebleu")
+_PACKAGES = ("lm-eval", "transformers", "tokenizers", "torch", "ray", "datasets", "sacrebleu", "rapidfuzz")
 _END = 1 << 20  # bytes hashed at each end of a model's file
 
 
 def run(config: Config, model: str, data_uri: str | None) -> str:
-    """Scores `model` and returns the prefix; a finished one is left as it is.
+    """Scores `model` and returns the prefix; a finished one is left as it is, an unfinished one goes on.
 
     Args:
         model: train prefix, hub id, local path or s3:// prefix.
@@ -52,20 +61,26 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
             say(f"evaluate: {out} was scored meanwhile")
             return out
         say(f"evaluate: {model} -> {out}")
-        scores, outcomes = _scores(config, model, asked, held_out, built)
-    scores_file.write(out, scores, outcomes)
-    storage.write_text(storage.join(out, REPORT), report.markdown(scores))
-    manifest.commit(
-        out,
-        {
-            "stage": "evaluate",
-            "scores": scores_file.SCORES,
-            "report": REPORT,
-            **identity,
-            "model": model,
-            "data": held_out,
-        },
-    )
+        scores, outcomes, store, units = _scores(config, model, asked, held_out, built, out)
+        store.join(units)
+        scores_file.write(out, scores, outcomes)
+        storage.write_text(storage.join(out, REPORT), report.markdown(scores))
+        manifest.commit(
+            out,
+            {
+                "stage": "evaluate",
+                "scores": scores_file.SCORES,
+                "samples": samples_file.SAMPLES,
+                "report": REPORT,
+                **identity,
+                "model_identity": identity["model"],
+                "model": model,
+                "data": held_out,
+                "versions": scores["versions"],
+            },
+            without=[f"{UNFINISHED}/"],
+        )
+        store.clear()
     report.show(scores)
     return out
 
@@ -80,16 +95,17 @@ def identify(config: Config, model: str, asked: list[str], built: dict[str, Any]
     Raises:
         UserError: the model or a source file is missing.
     """
-    from kit19_ray.evaluate import kobest
+    from kit19_ray.evaluate import documents, harness
 
-    ours = [task for task in asked if task in kobest.LABELS and config.evaluate.source == "files"]
+    ours = [task for task in asked if task in documents.TASKS and config.evaluate.source == "files"]
     return {
         "version": VERSION,
         "kit19": __version__,
         "evaluate": config.evaluate.identity(),
         "tasks": asked,
+        "task_files": harness.task_files(config.evaluate),
         "model": model_identity(model),
-        "documents": {task: kobest.hashes(config, task) for task in ours},
+        "documents": {task: documents.hashes(config, task) for task in ours},
         "held_out": built["identity"] if built else None,
     }
 
@@ -105,50 +121,82 @@ def _built(data_uri: str) -> dict[str, Any]:
 
 
 def _scores(
-    config: Config, model: str, asked: list[str], held_out: str | None, built: dict[str, Any] | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """scores.json, and outcomes.json: per task and metric each document's own figure, by the document's name."""
+    config: Config, model: str, asked: list[str], held_out: str | None, built: dict[str, Any] | None, out: str
+) -> tuple[dict[str, Any], dict[str, Any], Any, list[str]]:
+    """scores.json, outcomes.json, and the store with its units in order."""
     import transformers
 
-    from kit19_ray.evaluate import harness
-    from kit19_ray.evaluate import held_out as rows
     from kit19_ray.evaluate.actors import Pool
+    from kit19_ray.evaluate.evaluation import Evaluation
     from kit19_ray.evaluate.ray_lm import RayLM
+    from kit19_ray.lm.loaded_model import context_length
 
     # The harness's requests are cut to the context later; that the tokenizer finds them long is no news.
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     tokenizer = pretrained.load_tokenizer(model)
-    model_config = pretrained.load_config(model)
     pool = Pool(named(model), config.evaluate)
     try:
-        lm = RayLM(pool, model_config, tokenizer)
-        judged = harness.evaluate(lm, harness.load(config, asked), config.evaluate.limit) if asked else None
-        own = rows.score(pool, tokenizer, lm.max_length, held_out, built, config.evaluate) if held_out and built else {}
+        lm = RayLM(pool, tokenizer, context_length(pretrained.load_config(model), tokenizer))
+        evaluation = Evaluation(config, lm, out)
+        if asked:
+            evaluation.harness(asked)
+        if held_out and built:
+            evaluation.held_out(held_out, built)
     finally:
         pool.close()
-    outcomes = {
-        "tasks": harness.outcomes(judged) if judged else {},
-        "held_out": {task: {"accuracy": found.pop("correct")} for task, found in own.items() if "correct" in found},
-    }
     scores = {
         "model": model,
         "data": held_out,
         "ablation": _ablation(model),
-        "num_fewshot": config.evaluate.num_fewshot,
+        "num_fewshot": list(config.evaluate.num_fewshot),
         "limit": config.evaluate.limit,
-        "tasks": harness.scores(judged) if judged else {},
-        "held_out": own,
+        "tasks": evaluation.tasks,
+        "groups": evaluation.groups,
+        "held_out": evaluation.held_out_scores,
+        "leaks": leaks(model, evaluation.test_sets),
         "versions": {"kit19-ray": __version__, **{name: version(name) for name in _PACKAGES}},
     }
-    return scores, outcomes
+    return scores, evaluation.outcomes, evaluation.store, evaluation.units
+
+
+def leaks(model: str, test_sets: list[str]) -> dict[str, dict[str, Any]]:
+    """Per test set whether the model's own data were cleaned of it, by the manifest of the data it was trained on.
+
+    Returns:
+        `status`: cleaned (the build dropped `rows` that held an item of it), absent (its files were not at hand when
+        the data were built), not cleaned (the build was told not to, or has no such set), trained on (on purpose) or
+        unknown (no manifest of the model's data).
+    """
+    built = _trained_on(model)
+    if built is None:
+        return {name: {"status": "unknown"} for name in test_sets}
+    if built.get("ablation"):
+        return {name: {"status": "trained on"} for name in test_sets}
+    removed: dict[str, int] = {}
+    for task in built["tasks"].values():
+        for reason, count in task.get("dropped", {}).items():
+            removed[reason] = removed.get(reason, 0) + count
+    sets = built.get("decontamination", {})
+    out: dict[str, dict[str, Any]] = {}
+    for name in test_sets:
+        if name in sets.get("sets", {}):
+            out[name] = {"status": "cleaned", "rows": removed.get(f"contaminated_{name}", 0)}
+        else:
+            out[name] = {"status": "absent" if name in sets.get("absent", []) else "not cleaned"}
+    return out
+
+
+def _trained_on(model: str) -> dict[str, Any] | None:
+    """The manifest of the data that a train prefix was trained on; None for any other model."""
+    uri = named(model)
+    made = manifest.read(uri) if "://" in uri else None
+    data = made.get("data") if made else None
+    return manifest.read(data) if isinstance(data, str) else None
 
 
 def _ablation(model: str) -> str | None:
     """The ablation of the data that a train prefix was trained on, so that a leaky model's scores say so."""
-    uri = named(model)
-    made = manifest.read(uri) if "://" in uri else None
-    data = made.get("data") if made else None
-    built = manifest.read(data) if isinstance(data, str) else None
+    built = _trained_on(model)
     return built.get("ablation") if built else None
 
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Literal, TypeVar
 
-from kit19_ray.config import strict_yaml
+from kit19_ray.config import loading, strict_yaml
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EXIT_DONE, OperateError
 from kit19_ray.jobs import submission
@@ -30,7 +30,7 @@ Newest = Callable[[str], str | None]
 
 def default_name(config_file: str | None) -> str:
     """The name of a submission that was given none: its config file's."""
-    return PurePosixPath(config_file).stem if config_file else "kit19"
+    return PurePosixPath(config_file).stem if config_file and config_file != "-" else "kit19"
 
 
 def submit(config: Config, verb: str, name: str, address: str | None, env: Sequence[str], anew: bool) -> DashboardJob:
@@ -80,7 +80,9 @@ def submit_to_kube(
         submission.check_verb(verb, ("run",))
         if anew:
             raise OperateError("--new: a KitRun is one thing with a name; give another --name")
-    made = kube_jobs.make_spec(config, strict_yaml.parse(_read(spec), spec, OperateError) if spec else {}, image)
+    made = kube_jobs.make_spec(
+        config, strict_yaml.parse(loading.read(spec, "--spec", OperateError), spec, OperateError) if spec else {}, image
+    )
     for warning in submission.local_paths(config):
         say(f"submit: {warning}")
     cluster, place = kube_jobs.connect(namespace)
@@ -110,12 +112,6 @@ def find(name: str, kind: Kind | None, namespace: str | None, address: str | Non
     except Gone:
         raise OperateError(f"{name}: no such {kind} in namespace {place}") from None
     return job
-
-
-def _read(path: str) -> str:
-    if not Path(path).is_file():
-        raise OperateError(f"--spec {path}: no such file")
-    return Path(path).read_text(encoding="utf-8")
 
 
 def told(call: Callable[[], T]) -> T:

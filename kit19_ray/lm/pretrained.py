@@ -79,11 +79,12 @@ def load_config(name: str) -> Any:
         raise UserError(f"model {name!r}: {_first_line(error)}") from error
 
 
-def load_causal_lm(name: str, dtype: torch.dtype | None = None) -> Any:
+def load_causal_lm(name: str, dtype: torch.dtype | None = None, spread: bool = False) -> Any:
     """The causal LM `name` (see `resolve`), in evaluation mode on the CPU.
 
     Args:
         dtype: of the weights; None keeps the files'.
+        spread: the layers over all GPUs of this process, by accelerate's `device_map="auto"`, not on the CPU.
 
     Raises:
         UserError: there is no such model, or it has no safetensors weights.
@@ -95,7 +96,11 @@ def load_causal_lm(name: str, dtype: torch.dtype | None = None) -> Any:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of reading local files; a download from the hub keeps its own
     try:
         return AutoModelForCausalLM.from_pretrained(
-            found, dtype="auto" if dtype is None else dtype, use_safetensors=True, trust_remote_code=False
+            found,
+            dtype="auto" if dtype is None else dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            device_map="auto" if spread else None,
         )
     except (OSError, ValueError) as error:
         raise UserError(

@@ -8,15 +8,12 @@ from typing import Any
 from kit19_ray.artifacts import manifest
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
-from kit19_ray.evaluate import kobest
+from kit19_ray.evaluate import documents, suites
 from kit19_ray.evaluate import stage as scoring
 from kit19_ray.io import storage
 from kit19_ray.preflight.base_model import check_named
 from kit19_ray.preflight.findings import Findings
 from kit19_ray.serve import stage as server
-from kit19_ray.sources.catalog import load_catalog
-
-_GROUP = "kobest"
 
 
 def evaluate(config: Config, train: Findings, built: dict[str, Any] | None) -> Findings:
@@ -29,24 +26,24 @@ def evaluate(config: Config, train: Findings, built: dict[str, Any] | None) -> F
     waiting = config.evaluate.model is None and train.state in ("to do", "resumable")
     found = Findings("evaluate", state="to do" if waiting else "unknown")
     section = config.evaluate
-    asked = list(dict.fromkeys(n for t in section.tasks for n in (kobest.LABELS if t == _GROUP else [t])))
+    asked = suites.expand(section.tasks)
     found.facts = {"tasks": asked, "num_fewshot": section.num_fewshot, "limit": section.limit}
     if not asked and not section.held_out:
         found.missing.append(
             EvaluateError("evaluate.tasks is empty and evaluate.held_out is false: there is nothing to score")
         )
-    found.check(lambda: kobest.check_source(config, asked))
+    found.check(lambda: documents.check_source(config, asked))
     if section.source == "files":
-        counts = {task: found.check(partial(_documents, config, task)) for task in asked if task in kobest.LABELS}
+        counts = {task: found.check(partial(_documents, config, task)) for task in asked if task in documents.TASKS}
         known = {task: n for task, n in counts.items() if n is not None}
         found.facts |= {
             "documents": known,
-            "choices": sum(n * len(kobest.LABELS[task]) for task, n in known.items()),
+            "choices": sum(n * documents.choices(task) for task, n in known.items()),
         }
     if section.held_out and built is not None:
         found.facts["held_out"] = sum(t["examples"]["validation"] for t in built["tasks"].values())
     model = _model(section.model, "evaluate.model", train, found)
-    others = [task for task in asked if task not in kobest.LABELS]
+    others = [task for task in asked if task not in documents.TASKS]
     if others:
         found.notes.append(f"whether the harness has {', '.join(others)} is seen when the evaluation starts")
     if found.missing or others or model is None or (section.held_out and built is None):
@@ -60,9 +57,8 @@ def evaluate(config: Config, train: Findings, built: dict[str, Any] | None) -> F
 
 def _documents(config: Config, task: str) -> int:
     """Documents of a task's test files that would be scored."""
-    source = load_catalog()[task]
-    tests = [file for file in kobest.located(config, task) if file.split == "test"]
-    count = sum(1 for file in tests for _ in kobest.read(task, source, file))
+    tests = [file for file in documents.located(config, task) if file.split == documents.tested(task)]
+    count = sum(1 for file in tests for _ in documents.read(task, file))
     return min(count, config.evaluate.limit or count)
 
 

@@ -188,7 +188,7 @@ def load_catalog(path: Path = CATALOG) -> dict[str, Source]:
     Raises:
         SourceError: the file is not YAML, names a key twice, or a source has a wrong key or value.
     """
-    tree = strict_yaml.parse(path.read_text(encoding="utf-8"), str(path), SourceError)
+    tree = strict_yaml.parse(path.read_bytes(), str(path), SourceError)
     return {name: validate(Source, spec, f"{path}: {name}", SourceError) for name, spec in tree.items()}
 
 

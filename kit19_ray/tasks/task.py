@@ -192,7 +192,7 @@ def load_task(path: Path) -> Task:
     Raises:
         TaskError: it is not YAML, has wrong keys or values, or a template names an unknown field.
     """
-    tree = strict_yaml.parse(path.read_text(encoding="utf-8"), str(path), TaskError)
+    tree = strict_yaml.parse(path.read_bytes(), str(path), TaskError)
     spec = validate(TaskSpec, tree, str(path), TaskError)
     if isinstance(spec.source, Source):
         return Task(name=path.stem, spec=spec, source_id=path.stem, source=spec.source)

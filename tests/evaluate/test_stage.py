@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts import manifest, samples
 from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
 from kit19_ray.errors import EvaluateError, UserError
 from kit19_ray.evaluate import stage
@@ -47,10 +47,17 @@ def test_scores_report_manifest_and_nothing_the_second_time(
     assert scores["model"] == str(tiny_model)
     assert scores["limit"] == 3
     assert set(scores["tasks"]["kobest_hellaswag"]) == {
-        "acc", "acc_norm", "macro_f1", "n", "num_fewshot", "stderr", "version",
+        "acc", "acc_norm", "macro_f1", "macro_f1_norm", "n", "num_fewshot", "stderr", "interval", "version", "prompts",
     }  # fmt: skip
     assert scores["held_out"]["nsmc"]["n"] == 4
-    assert "correct" not in scores["held_out"]["nsmc"]
+    assert scores["leaks"] == {task: {"status": "unknown"} for task in ("kobest_copa", "kobest_hellaswag")}
+    kept = list(samples.read(uri))
+    assert [(s["section"], s["task"]) for s in kept] == (
+        [("tasks", "kobest_copa")] * 3 + [("tasks", "kobest_hellaswag")] * 3 + [("held_out", "nsmc")] * 4
+    )
+    assert all(len(s["choices"]) == len(s["loglikelihoods"]) for s in kept)
+    assert kept[-1]["template"] == "t" and kept[-1]["prompt"].startswith("긍정인가요?")
+    assert not storage.exists(storage.join(uri, "unfinished"))
     outcomes = json.loads(storage.read_text(storage.join(uri, "outcomes.json")))
     assert set(outcomes["held_out"]["nsmc"]["accuracy"]) == {f"nsmc-{i}" for i in range(4)}
     for task, metric in (("kobest_copa", "acc"), ("kobest_hellaswag", "acc"), ("kobest_hellaswag", "acc_norm")):
@@ -58,7 +65,9 @@ def test_scores_report_manifest_and_nothing_the_second_time(
         assert set(own) == {"0", "1", "2"} and sum(own.values()) / 3 == pytest.approx(scores["tasks"][task][metric])
     assert {"kit19-ray", "lm-eval", "ray", "torch", "transformers"} <= set(scores["versions"])
     assert "not comparable" in storage.read_text(storage.join(uri, "report.md"))
-    assert manifest.require(uri, "evaluate")["model"] == str(tiny_model)
+    made = manifest.require(uri, "evaluate")
+    assert made["model"] == str(tiny_model) and made["versions"] == scores["versions"]
+    assert set(made["model_identity"]) >= {"config.json", "model.safetensors"}
     assert "Traceback" not in capsys.readouterr().err
 
     before = {f.path: storage.read_bytes(storage.join(uri, f.path)) for f in storage.list_files(uri)}
@@ -102,3 +111,91 @@ def test_an_unfinished_data_prefix(tiny_model: Path, configured: Any, tmp_path: 
 def test_nothing_to_score(tiny_model: Path, configured: Any) -> None:
     with pytest.raises(EvaluateError, match="nothing to score"):
         stage.run(configured("evaluate.tasks=[]"), str(tiny_model), None)
+
+
+def test_a_model_alone_needs_nothing_of_the_data_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kit19_ray import pipeline
+    from kit19_ray.config import loading
+
+    asked: list[Any] = []
+    monkeypatch.setattr(stage, "run", lambda config, model, data: asked.append((model, data)) or f"file://{tmp_path}/e")
+    words = [f"root={tmp_path}", "evaluate.model=organisation/model", "evaluate.held_out=false"]
+    pipeline.evaluate(loading.load(None, words))  # its root has no sources folder
+    assert asked == [("organisation/model", None)]
+    with pytest.raises(UserError, match="missing"):
+        pipeline.evaluate(loading.load(None, [*words[:2], "evaluate.held_out=true"]))
+
+
+def test_leak_status_by_the_manifest_of_the_models_data(tmp_path: Path) -> None:
+    data, train = f"file://{tmp_path}/data-1", f"file://{tmp_path}/train-1"
+    built: dict[str, Any] = {
+        "stage": "data",
+        "tasks": {"nsmc": {"dropped": {"contaminated_kobest_copa": 2, "empty_text": 9}}, "kobest_copa": {
+            "dropped": {"contaminated_kobest_copa": 6}}},
+        "decontamination": {"sets": {"kobest_copa": {"test.tsv": "ab"}, "klue_sts": {}}, "absent": ["klue_ynat"]},
+    }  # fmt: skip
+    manifest.commit(data, built)
+    manifest.commit(train, {"stage": "train", "data": data})
+    asked = ["kobest_copa", "klue_sts", "klue_ynat", "haerae_history"]
+    assert stage.leaks(train, asked) == {
+        "kobest_copa": {"status": "cleaned", "rows": 8},
+        "klue_sts": {"status": "cleaned", "rows": 0},
+        "klue_ynat": {"status": "absent"},
+        "haerae_history": {"status": "not cleaned"},
+    }
+    manifest.commit(data, {**built, "ablation": "with-test"})
+    assert stage.leaks(train, ["kobest_copa"]) == {"kobest_copa": {"status": "trained on"}}
+    assert stage.leaks("organisation/model", ["kobest_copa"]) == {"kobest_copa": {"status": "unknown"}}
+
+
+class Dying:
+    """A backend that is cut off after some requests, and counts what it is asked."""
+
+    can_score = True
+
+    def __init__(self, backend: Any, after: int) -> None:
+        self.backend, self.after = backend, after
+        self.asked: list[Any] = []
+
+    def loglikelihoods(self, requests: Any, what: str, on_results: Any = None) -> list[tuple[float, bool]]:
+        out = []
+        for number, request in enumerate(requests):
+            if len(self.asked) >= self.after:
+                raise KeyboardInterrupt
+            self.asked.append((tuple(request[0]), tuple(request[1])))
+            (result,) = self.backend.loglikelihoods([request], what)
+            out.append(result)
+            on_results([number], [result])
+        return out
+
+
+@pytest.mark.ray
+def test_an_evaluation_that_was_cut_off_goes_on(
+    tiny_model: Path, configured: Any, ray_cluster: None, tmp_path: Path
+) -> None:
+    from kit19_ray.evaluate.actors import Pool
+    from kit19_ray.evaluate.evaluation import Evaluation
+    from kit19_ray.evaluate.ray_lm import RayLM
+    from kit19_ray.lm import pretrained
+
+    config = configured("evaluate.limit=4", "evaluate.tasks=[kobest_copa,kobest_wic]", "evaluate.cpus_per_worker=1")
+    tokenizer = pretrained.load_tokenizer(str(tiny_model))
+    pool = Pool(str(tiny_model), config.evaluate)
+    asked: list[Any] = []
+    try:
+        whole = Evaluation(config, RayLM(pool, tokenizer, 192), f"file://{tmp_path}/whole")
+        whole.harness(config.evaluate.tasks)
+        for after in (3, 2, 6, 100):  # within the first task, within it again, within the second, to the end
+            backend = Dying(pool, after)
+            cut = Evaluation(config, RayLM(backend, tokenizer, 192), f"file://{tmp_path}/cut")
+            try:
+                cut.harness(config.evaluate.tasks)
+            except KeyboardInterrupt:
+                assert after < 100
+            asked += backend.asked
+    finally:
+        pool.close()
+    assert len(asked) == len(set(asked)) == 16, "no question is asked twice"
+    for task, entry in whole.tasks.items():
+        assert cut.tasks[task] == entry
+    assert cut.outcomes == whole.outcomes

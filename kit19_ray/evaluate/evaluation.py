@@ -1,0 +1,108 @@
+"""One evaluation under way: task by task, each kept when it is done, so that the same command goes on after a cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from kit19_ray.artifacts.samples import Sample
+from kit19_ray.config.schema import Config
+from kit19_ray.evaluate import harness, harness_scores, held_out, held_out_scores
+from kit19_ray.evaluate.ray_lm import RayLM
+from kit19_ray.evaluate.response_log import ResponseLog
+from kit19_ray.evaluate.unit_store import UnitScores, UnitStore
+from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.utils.console import say
+
+
+class Evaluation:
+    """Scores, outcomes and units of what was asked so far.
+
+    Args:
+        lm: the model; its backend answers.
+        out: the evaluate prefix.
+    """
+
+    def __init__(self, config: Config, lm: RayLM, out: str) -> None:
+        self._config, self._lm, self._backend = config, lm, lm.backend
+        self.store = UnitStore(out)
+        self.units: list[str] = []
+        """Of this evaluation, in the order of samples.jsonl."""
+        self.tasks: dict[str, Any] = {}
+        self.groups: dict[str, Any] = {}
+        self.held_out_scores: dict[str, Any] = {}
+        self.outcomes: dict[str, dict[str, Any]] = {"tasks": {}, "held_out": {}}
+        self.test_sets: list[str] = []
+        """The harness's tasks without their numbers of solved examples."""
+
+    def harness(self, asked: list[str]) -> None:
+        """The harness's tasks behind these names, each with every number of solved examples; then their groups."""
+        loaded = harness.load(self._config, asked)
+        self.test_sets = list(loaded.tasks)
+        metrics: dict[int, dict[str, Mapping[str, Any]]] = {}
+        for place, count in enumerate(self._config.evaluate.num_fewshot):
+            for name, task in loaded.tasks.items():
+                shots = harness.shots(task, self._config.evaluate)
+                if place >= len(shots):
+                    continue  # its own definition allows no other number than the first
+                named = name if place == 0 else f"{name}@{shots[place]}"
+                unit = self._unit(f"{name}.{shots[place]}-shot", partial(self._task, task, shots[place], named))
+                self.tasks[named] = unit["scores"]
+                self.outcomes["tasks"][named] = unit["outcomes"]
+                metrics.setdefault(place, {})[name] = unit["metrics"]
+            for name, group in loaded.groups.items():
+                found = harness_scores.group_entry(group, metrics[place])
+                if found is not None:
+                    self.groups[name if place == 0 else f"{name}@{count}"] = {**found, "num_fewshot": count}
+
+    def _task(self, task: Any, shots: int, named: str) -> tuple[UnitScores, list[Sample]]:
+        self._lm.task = named
+        result = harness.evaluate(self._lm, task, shots, self._config.evaluate)
+        entry, outcomes = harness_scores.entry(result, task, shots)
+        kept: UnitScores = {"scores": entry, "outcomes": outcomes, "metrics": harness_scores.numbers(result.metrics)}
+        return kept, list(harness.samples(result, task, named, shots))
+
+    def held_out(self, data_uri: str, built: Mapping[str, Any]) -> None:
+        """The validation rows of a data prefix, task by task.
+
+        Args:
+            built: the prefix's manifest.
+        """
+        tokenizer = self._lm.tokenizer
+        reader = held_out.Reader(
+            encode=lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [],
+            decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)),
+            prompt=prompt_format(built["prompt"]),
+            eos_id=int(tokenizer.eos_token_id),
+            room=min(self._lm.max_length, built["seq_len"]),
+        )
+        withheld: Mapping[str, list[str]] = (built.get("config") or {}).get("held_out_templates") or {}
+
+        def scored(task: str) -> tuple[UnitScores, list[Sample]]:
+            rows = held_out.read(data_uri, task)
+            unseen = frozenset(withheld.get(task, ()))
+            samples = held_out.ask(rows, reader, self._lm.backend, self._config.evaluate, unseen)
+            scores, outcomes = held_out_scores.summarize(task, samples) if samples else ({}, {})
+            return {"scores": scores, "outcomes": outcomes}, samples
+
+        for task in held_out.tasks(data_uri):
+            unit = self._unit(f"held_out.{task}", partial(scored, task))
+            if unit["scores"]:
+                self.held_out_scores[task] = unit["scores"]
+                self.outcomes["held_out"][task] = unit["outcomes"]
+
+    def _unit(self, name: str, score: Callable[[], tuple[UnitScores, list[Sample]]]) -> UnitScores:
+        """A unit's scores, read where it is finished, else made by `score` and kept."""
+        self.units.append(name)
+        found = self.store.read(name)
+        if found is not None:
+            say(f"evaluate: {name} was finished before")
+            return found
+        self._lm.backend = ResponseLog(self._backend, self.store.responses(name))
+        try:
+            scores, samples = score()
+        finally:
+            self._lm.backend = self._backend
+        self.store.write(name, scores, samples)
+        return scores
