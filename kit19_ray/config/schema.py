@@ -77,8 +77,8 @@ class DatasetConfig(Section):
     weight: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Its entry in `data.weights`. None leaves it to `data.quotas` and `data.weights`."""
     licence: str = Field("not stated", min_length=1, max_length=64)
-    """As the data card names it. Commercial use and derivatives count as allowed for Apache-2.0, MIT, BSD-3-Clause, CC0,
-    CC-BY, CC-BY-SA, ODC-BY and `own`; CC-BY-NC allows derivatives."""
+    """As the data card names it. Commercial use and derivatives count as allowed for Apache-2.0, MIT, BSD-3-Clause,
+    CC0, CC-BY, CC-BY-SA, ODC-BY and `own`; CC-BY-NC allows derivatives."""
 
 
 class DataConfig(Section):

@@ -65,7 +65,7 @@ def texts(entries: Iterable[MixtureEntry], prompt: str) -> Iterator[str]:
 
     Of a longer conversation these are its first question and its last answer.
     """
-    wrapper = prompt_format(prompt)
+    wrapper = prompt_format(prompt)  # a chat template is a published tokenizer's, which is not trained
     for entry in entries:
         for number in range(entry.parts["train"]):
             uri = storage.join(entry.examples, rendering.part_path("train", number))

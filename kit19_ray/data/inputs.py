@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from kit19_ray.config.schema import Config
-from kit19_ray.data import mixture, source_parts
+from kit19_ray.data import mixture, own_datasets, source_parts
 from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.source_parts import FilePart
 from kit19_ray.errors import DataError, SourceError, nearest
@@ -66,10 +66,14 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
     """
     data = config.data
     tasks = load_tasks(data.tasks, data.tasks_dir)
+    own = own_datasets.tasks(data.datasets, tasks)
+    entries = {own_datasets.name_of(entry): entry for entry in data.datasets}
+    tasks = dict(sorted((tasks | own).items()))
     for name in data.splits:
         if name not in tasks:
             raise DataError(f"data.splits: {name!r} is no task of this build{nearest(name, tasks)}")
-    quotas = mixture.quotas(data, {name: task.spec.category for name, task in tasks.items()})
+    weights = {name: entry.weight for name, entry in entries.items() if entry.weight is not None}
+    quotas = mixture.quotas(data, {name: task.spec.category for name, task in tasks.items()}, weights)
     skipped = licence_policy.excluded(tasks, data.licence_policy, data.tasks)
     skipped |= {name: "data.weights gives it no example" for name, quota in quotas.items() if not quota}
     base = sources_uri(config)
@@ -78,6 +82,9 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
         if name in skipped:
             continue
         try:
+            if name in entries:
+                files[name] = own_datasets.locate(entries[name])
+                continue
             files[name] = _locate(config, name, task, base)
         except SourceError as missing:
             if data.on_missing == "fail":

@@ -68,7 +68,7 @@ def _task(name: str, entry: DatasetConfig) -> Task:
     allowed = licence in _PERMISSIVE
     source = Source(
         title=name,
-        homepage=entry.path,
+        homepage="",
         licence=Licence(
             name=entry.licence,
             commercial=allowed,
@@ -81,7 +81,7 @@ def _task(name: str, entry: DatasetConfig) -> Task:
     )
     spec = TaskSpec(
         category=entry.category,
-        description=f"Own data: {entry.path}",
+        description="Own data",
         source=source,
         splits=["train"],
         fields=_FIELDS[entry.format],

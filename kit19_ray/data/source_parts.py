@@ -19,8 +19,10 @@ from typing import BinaryIO, cast
 from kit19_ray.errors import SourceError
 from kit19_ray.io import storage
 from kit19_ray.sources.catalog import Source
+from kit19_ray.sources.readers import instructions
 from kit19_ray.sources.readers.base import LocatedFile, Raw, Reject
 from kit19_ray.sources.readers.registry import options_of
+from kit19_ray.utils.hashing import sha256_stream
 
 PART = 32 << 20  # bytes
 _CHUNK = 1 << 20  # bytes read at once
@@ -52,6 +54,8 @@ class FilePart:
 
 def has_row_per_line(source: Source, file: LocatedFile) -> bool:
     """Whether each physical line of the file is a row, so that it may be cut at any line end."""
+    if source.reader == "instructions":
+        return file.path.lower().endswith((".jsonl", ".txt"))
     if source.reader not in _LINES or file.companions:
         return False
     options = options_of(source.reader).model_validate({**source.options, **file.options})
@@ -107,6 +111,12 @@ def read(source: Source, part: FilePart) -> Iterator[Raw | Reject]:
         SourceError: the bytes are not those that were measured, so the file was replaced meanwhile; it is said after
             the last row, so a caller that writes must not call its output finished before.
     """
+    if instructions.is_binary(part.file.path):
+        yield from source.read(part.file, storage.open_input)
+        with closing(storage.open_input(part.file.uri)) as again:  # it is read from any place, so hashed afterwards
+            if sha256_stream(again)[0] != part.sha256:
+                raise _changed(part.file.uri)
+        return
     streams: list[_Stream] = []
 
     def opener(uri: str) -> BinaryIO:
@@ -125,6 +135,13 @@ def read(source: Source, part: FilePart) -> Iterator[Raw | Reject]:
             )
     for stream in streams:
         stream.verify()
+
+
+def _changed(uri: str) -> SourceError:
+    return SourceError(
+        f"{uri}: the file was changed while it was read: its SHA-256 is not what it was at first",
+        hint="leave source files alone while they are read, and run the build again",
+    )
 
 
 class _Stream(io.RawIOBase):
@@ -167,10 +184,7 @@ class _Stream(io.RawIOBase):
         """
         self.close()
         if self._digest.hexdigest() != self._expected:
-            raise SourceError(
-                f"{self._uri}: the file was changed while it was read: its SHA-256 is not what it was at first",
-                hint="leave source files alone while they are read, and run the build again",
-            )
+            raise _changed(self._uri)
 
     def close(self) -> None:
         """Reads what is left, which a reader may leave where its last row has ended, so that the hash covers it."""

@@ -14,7 +14,7 @@ from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.inputs import Inputs, collect
 from kit19_ray.data.pipeline import VERSION, Build
 from kit19_ray.io import lease, storage
-from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.lm.prompts import check_prompt
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say
 
@@ -47,7 +47,7 @@ def run(config: Config) -> str:
     Raises:
         SourceError, TaskError, DataError, StorageError: what the user can mend.
     """
-    prompt_format(config.data.prompt)
+    check_prompt(config.data.prompt)
     inputs = collect(config)
     out = _uri(config, inputs)
     if manifest.finished(out, "data") is None:

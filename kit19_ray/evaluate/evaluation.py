@@ -12,7 +12,7 @@ from kit19_ray.evaluate import harness, harness_scores, held_out, held_out_score
 from kit19_ray.evaluate.ray_lm import RayLM
 from kit19_ray.evaluate.response_log import ResponseLog
 from kit19_ray.evaluate.unit_store import UnitScores, UnitStore
-from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.lm.prompts import load_prompt
 from kit19_ray.utils.console import say
 
 
@@ -73,7 +73,7 @@ class Evaluation:
         reader = held_out.Reader(
             encode=lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [],
             decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)),
-            prompt=prompt_format(built["prompt"]),
+            prompt=load_prompt(built["prompt"], tokenizer),
             eos_id=int(tokenizer.eos_token_id),
             room=min(self._lm.max_length, built["seq_len"]),
         )

@@ -56,6 +56,11 @@ class InstructionOptions(BaseModel):
     """Our field -> the file's column; those that are not named are looked for under their usual names."""
 
 
+def is_binary(path: str) -> bool:
+    """Whether a file is no text, and so is read as it is, from any place in it."""
+    return ending(path) == ".parquet"
+
+
 def ending(path: str) -> str:
     """How a file's name ends, compression set aside; empty when no such file can be read."""
     for mark in COMPRESSED:
@@ -75,40 +80,48 @@ def read_instructions(
     if rows is None:
         raise SourceError(f"{file.path}: cannot be read: its name ends in none of {', '.join(ENDINGS)} "
                           "(.gz and .zst may follow)")  # fmt: skip
-    found: dict[str, str] | None = None
-    for line, row, text in rows(file, stream):
+    for number, (line, row, text) in enumerate(rows(file, stream)):
         if isinstance(row, str):  # a reason
             yield Reject.of(line, row, text)
-            continue
-        if found is None:
-            found = _columns(options, row, file.path)
-        yield _record(options.format, found, line, row, text)
+        else:
+            if not number:
+                _check_columns(options, row, file.path)
+            yield _record(options, line, row, text)
 
 
-def _columns(options: InstructionOptions, row: Mapping[str, Any], path: str) -> dict[str, str]:
-    """Which column holds each field, by the first row."""
-    found: dict[str, str] = {}
-    for name, usual in COLUMNS[options.format].items():
-        wanted = (options.columns[name],) if name in options.columns else usual
-        column = next((w for w in wanted if w in row), None)
-        if column is not None:
-            found[name] = column
-        elif name not in _OPTIONAL or name in options.columns:
-            has = ", ".join(map(repr, list(row)[:20]))
+def _column(options: InstructionOptions, name: str, row: Mapping[str, Any]) -> str | None:
+    """The column of a row that holds a field: rows need not agree in their keys."""
+    if name in options.columns:
+        return options.columns[name] if options.columns[name] in row else None
+    return next((usual for usual in COLUMNS[options.format][name] if usual in row), None)
+
+
+def _check_columns(options: InstructionOptions, row: Mapping[str, Any], path: str) -> None:
+    """Raises SourceError: the first row of a file has nothing for a field."""
+    fields = COLUMNS[options.format]
+    for name in (*options.columns, *fields):
+        if name not in fields:
             raise SourceError(
-                f"{path}: no column {' or '.join(map(repr, wanted))} for {name!r} of format {options.format}"
-                f"{nearest(wanted[0], row)}; it has {has}",
+                f"columns: {name[:80]!r} is no field of format {options.format}{nearest(name, fields)}; "
+                f"it has {', '.join(fields)}"
+            )
+        if _column(options, name, row) is None and (name not in _OPTIONAL or name in options.columns):
+            wanted = [options.columns[name]] if name in options.columns else list(fields[name])
+            has = ", ".join(repr(key)[:80] for key in list(row)[:20])
+            raise SourceError(
+                f"{path}: no column {' or '.join(repr(w)[:80] for w in wanted)} for {name!r} of format "
+                f"{options.format}{nearest(wanted[0], row)}; it has {has}",
                 hint=f"name it: columns: {{{name}: ...}}",
             )
-    return found
 
 
-def _record(format_: str, columns: Mapping[str, str], line: int, row: Mapping[str, Any], text: str) -> Raw | Reject:
+def _record(options: InstructionOptions, line: int, row: Mapping[str, Any], text: str) -> Raw | Reject:
     fields: dict[str, str] = {}
-    for name, column in columns.items():
-        if name not in _OPTIONAL and column not in row:
+    for name in COLUMNS[options.format]:
+        column = _column(options, name, row)
+        if column is None and name not in _OPTIONAL:
             return Reject.of(line, f"missing_{name}", text)
-        value = row.get(column)
+        value = row[column] if column is not None else None
         if name == "messages":
             made = turns(value)
             if not made:
@@ -117,14 +130,12 @@ def _record(format_: str, columns: Mapping[str, str], line: int, row: Mapping[st
             continue
         if value is not None and not isinstance(value, str | int | float):
             return Reject.of(line, "not_text", text)
-        fields[name] = "" if value is None else str(value)
-        fields[name] = normalise(fields[name])
-        if not fields[name].strip() and name not in _OPTIONAL:
+        plain = "" if value is None else str(value)
+        if has_surrogate(plain):
+            return Reject.of(line, "invalid_utf8", text)
+        fields[name] = normalise(plain)
+        if not fields[name] and name not in _OPTIONAL:
             return Reject.of(line, f"empty_{name}", text)
-    if any(has_surrogate(value) for value in fields.values()):
-        return Reject.of(line, "invalid_utf8", text)
-    if format_ == "alpaca":
-        fields.setdefault("input", "")
     return Raw(line, fields)
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Raw, Reader, Reject, open_uri
 from kit19_ray.sources.readers.delimited import DelimitedOptions, read_delimited
 from kit19_ray.sources.readers.hate_speech import read_hatescore, read_unsmile
+from kit19_ray.sources.readers.instructions import InstructionOptions, read_instructions
 from kit19_ray.sources.readers.json_array import read_json_array, read_squad
 from kit19_ray.sources.readers.jsonl import JsonlOptions, read_jsonl
 from kit19_ray.sources.readers.korsts import read_korsts
@@ -30,6 +31,7 @@ READERS: dict[str, Reader] = {
     "parakqc": read_parakqc,
     "stylekqc": read_stylekqc,
     "kowiki": read_kowiki,
+    "instructions": read_instructions,
 }
 """Name -> reader."""
 
@@ -38,6 +40,7 @@ OPTIONS: dict[str, type[BaseModel]] = {
     "jsonl": JsonlOptions,
     "json": JsonlOptions,
     "nsmc": DelimitedOptions,
+    "instructions": InstructionOptions,
 }
 """Name -> model of its options; `NoOptions` for the others."""
 
