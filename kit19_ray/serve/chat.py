@@ -32,8 +32,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
     "prompt_cache_retention": ("in_memory", "24h"),
 }
-# What OpenAI's own response objects carry beside role and content, as clients send them back with the next turn.
-_MESSAGE_IGNORED = frozenset({"name", "annotations", "id"})
+# What response objects of OpenAI's SDK and of LiteLLM carry beside role and content, as clients send them back.
+_MESSAGE_IGNORED = frozenset({"name", "annotations", "id", "provider_specific_fields"})
 _MESSAGE_NEUTRAL: dict[str, tuple[Any, ...]] = {"tool_calls": ([],), "function_call": (), "audio": ()}
 
 
