@@ -27,15 +27,18 @@ class Planned:
     repeat: int
 
 
-def plan(task: Task, records: Sequence[Record], quota: int, seed: int, repeat: bool) -> list[Planned]:
+def plan(
+    task: Task, records: Sequence[Record], quota: int, seed: int, repeat: bool, split: str = "train"
+) -> list[Planned]:
     """Chooses templates for records until the quota is reached or every record has met every template.
 
     Args:
         records: in sampling order.
         quota: examples wanted.
         repeat: whether a record may be used again.
+        split: train keeps clear of the templates that are held out.
     """
-    orders = [_templates(task, record, seed) for record in records]
+    orders = [_templates(task, record, seed, split) for record in records]
     planned: list[Planned] = []
     for turn in range(max(map(len, orders), default=0) if repeat else 1):
         for record, order in zip(records, orders, strict=True):
@@ -46,20 +49,25 @@ def plan(task: Task, records: Sequence[Record], quota: int, seed: int, repeat: b
     return planned
 
 
-def template(task: Task, record: Record, turn: int, seed: int) -> Template | None:
+def template(task: Task, record: Record, turn: int, seed: int, split: str) -> Template | None:
     """The template of a record's use number `turn`, None when it has met all that fit it."""
-    order = _templates(task, record, seed)
+    order = _templates(task, record, seed, split)
     return order[turn] if turn < len(order) else None
 
 
-def num_fitting(task: Task, record: Record) -> int:
+def num_fitting(task: Task, record: Record, split: str) -> int:
     """How many templates fit a record: as often may it be used."""
-    return sum(t.applies(record.fields) for t in task.spec.templates)
+    return len(_fitting(task, record, split))
 
 
-def _templates(task: Task, record: Record, seed: int) -> list[Template]:
+def _fitting(task: Task, record: Record, split: str) -> list[Template]:
+    asked = [t for t in task.spec.templates if not (t.held_out and split == "train")]
+    return [t for t in asked if t.applies(record.fields)]
+
+
+def _templates(task: Task, record: Record, seed: int, split: str) -> list[Template]:
     """The templates that fit the record, opening at one its hash picks."""
-    fitting = [t for t in task.spec.templates if t.applies(record.fields)]
+    fitting = _fitting(task, record, split)
     first = hash64(seed, "template", record.id) % max(1, len(fitting))
     return fitting[first:] + fitting[:first]
 

@@ -82,7 +82,7 @@ def num_parts(num_examples: int) -> int:
 
 def count(rendering: Rendering, split: str, uri: str) -> tuple[int, list[int]]:
     """Records of a run that stay, and the examples they have in each turn."""
-    fitting = [examples.num_fitting(rendering.task, r) for r in _records(rendering, uri)]
+    fitting = [examples.num_fitting(rendering.task, r, split) for r in _records(rendering, uri)]
     turns = max(fitting, default=0) if rendering.repeat and split == "train" else 1
     return len(fitting), [sum(number > turn for number in fitting) for turn in range(turns)]
 
@@ -144,7 +144,7 @@ def _planned(rendering: Rendering, share: RunShare) -> Iterator[tuple[int, examp
         for record in records:
             if rank >= share.quota:
                 break
-            template = examples.template(rendering.task, record, turn, rendering.seed)
+            template = examples.template(rendering.task, record, turn, rendering.seed, share.split)
             if template is not None:
                 yield rank, examples.Planned(record, template, turn)
                 rank += 1

@@ -9,11 +9,12 @@ the part stands behind the file's own header (or one empty line), and line numbe
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from kit19_ray.errors import SourceError
@@ -22,6 +23,7 @@ from kit19_ray.sources.catalog import Source
 from kit19_ray.sources.readers import instructions
 from kit19_ray.sources.readers.base import LocatedFile, Raw, Reject
 from kit19_ray.sources.readers.registry import options_of
+from kit19_ray.sources.readers.usable import some_usable
 from kit19_ray.utils.hashing import sha256_stream
 
 PART = 32 << 20  # bytes
@@ -54,6 +56,8 @@ class FilePart:
 
 def has_row_per_line(source: Source, file: LocatedFile) -> bool:
     """Whether each physical line of the file is a row, so that it may be cut at any line end."""
+    if file.encoding is not None and codecs.lookup(file.encoding).name.startswith(("utf-16", "utf-32")):
+        return False  # a byte 0A is not a line end there
     if source.reader == "instructions":
         return file.path.lower().endswith((".jsonl", ".txt"))
     if source.reader not in _LINES or file.companions:
@@ -125,14 +129,15 @@ def read(source: Source, part: FilePart) -> Iterator[Raw | Reject]:
         return cast(BinaryIO, io.BufferedReader(opened, _CHUNK))
 
     later = part.start > 0
-    for number, row in enumerate(source.read(part.file, opener)):
+    rows = source.read(part.file, opener)
+    if (part.start, part.end) == (0, part.file.size):
+        rows = some_usable(rows, part.file.path)
+    for number, row in enumerate(rows):
         if not later:
             yield row
         elif number or part.header:  # the empty line before a part without header is no row of the file
             shifted = row.line - 1 + part.line
-            yield (
-                Raw(shifted, row.fields, row.group) if isinstance(row, Raw) else Reject(shifted, row.reason, row.row)
-            )
+            yield (Raw(shifted, row.fields, row.group) if isinstance(row, Raw) else replace(row, line=shifted))
     for stream in streams:
         stream.verify()
 

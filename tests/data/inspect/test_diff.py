@@ -114,7 +114,7 @@ def test_an_unfinished_prefix_and_another_stage_are_refused(tmp_path: Path) -> N
     with pytest.raises(StorageError, match="was never finished there"):
         diff.diff(a, str(tmp_path / "none"), 1)
     manifest.commit(storage.normalise(tmp_path / "t"), {"stage": "train"})
-    with pytest.raises(StorageError, match="is that of 'train', not of 'data'"):
+    with pytest.raises(StorageError, match="its manifest.json is that of 'train', not of 'data'"):
         diff.diff(str(tmp_path / "t"), a, 1)
 
 
