@@ -72,7 +72,7 @@ def read(
 
     if reader == "instructions" and is_binary(file.path):
         with closing(open_uri(file.uri, opener)) as stream:
-            yield from some_usable(read_instructions(checked, file, stream), file.path)
+            yield from some_usable(READERS[reader](checked, file, stream, opener), file.path)
         return
     with closing(open_uri(file.uri, opener)) as stream:
         rows = READERS[reader](checked, file, utf8(stream, file.path, file.size, file.encoding), opened)
