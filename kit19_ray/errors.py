@@ -80,7 +80,22 @@ class OperateError(UserError):
     """A KitRun that cannot be carried out, or an operator that cannot be started as asked."""
 
 
+_QUOTED = 200  # characters of a value in a message
+
+
+def quote(value: object, plain: bool = False) -> str:
+    """A value for a message, cut to some 200 characters.
+
+    Args:
+        plain: text as it is, without quotes round it.
+    """
+    # A string is cut before it is escaped: it may be a file of gigabytes.
+    head = value[: _QUOTED + 1] if isinstance(value, str) else value
+    shown = head if plain and isinstance(head, str) else repr(head)
+    return shown if len(shown) <= _QUOTED + 2 else f"{shown[:_QUOTED]}..."
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Returns " (did you mean 'x'?)" for the closest allowed name, or "" when none is close."""
-    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6) if len(name) <= _QUOTED else []
     return f" (did you mean {close[0]!r}?)" if close else ""

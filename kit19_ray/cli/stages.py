@@ -166,7 +166,7 @@ def report(
     ] = None,
     config: ConfigOption = None,
     out: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Write report.md with its charts there; a path or URI.")
+        str | None, typer.Option(metavar="FOLDER", help="Write report.md with its charts and report.html there.")
     ] = None,
     json: Json = False,
 ) -> None:

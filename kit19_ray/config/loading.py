@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from kit19_ray.config import strict_yaml
 from kit19_ray.config.schema import Config
-from kit19_ray.errors import ConfigError, UserError, nearest
+from kit19_ray.errors import ConfigError, UserError, nearest, quote
 from kit19_ray.io import storage
 
+_MESSAGE = 600  # characters of what a check says, the values that it quotes included
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -33,7 +34,7 @@ def load(
     Raises:
         ConfigError: the file is missing or not YAML, or any keys or values are wrong (all are listed).
     """
-    tree = strict_yaml.parse(_read(path), path) if path else {}
+    tree = strict_yaml.parse(read(path), path, known=Config.model_fields) if path else {}
     for word in overrides:
         _override(tree, word)
     if not tree.get("root") and environ.get("KIT19_ROOT"):
@@ -58,30 +59,46 @@ def root(path: str | None, environ: Mapping[str, str] = os.environ) -> str | Non
     return storage.normalise(named) if named else None
 
 
-def _read(path: str) -> str:
+def read(path: str, option: str = "--config", error: type[UserError] = ConfigError) -> bytes:
+    """A YAML file's bytes, one more than `strict_yaml` takes at most: of a local file, a pipe, a URI or standard input.
+
+    Args:
+        path: `-` is standard input.
+        option: the option that named it, for messages.
+
+    Raises:
+        error: it cannot be read.
+    """
+    limit = strict_yaml.MAX_BYTES + 1
     if "://" in path:
-        return storage.read_text(path)
-    if not Path(path).is_file():
+        return storage.read_bytes(path)
+    try:
+        if path == "-":
+            return sys.stdin.buffer.read(limit)
+        with open(path, "rb") as file:  # <(...) and /dev/stdin are no regular files
+            return file.read(limit)
+    except FileNotFoundError:
         near = nearest(Path(path).name, [p.name for p in Path(path).parent.glob("*.y*ml")])
-        raise ConfigError(f"--config {path}: no such file{near}")
-    return Path(path).read_text(encoding="utf-8")
+        raise error(f"{option} {quote(path, plain=True)}: no such file{near}") from None
+    except IsADirectoryError:
+        raise error(f"{option} {quote(path, plain=True)}: this is a folder, not a file") from None
+    except (OSError, ValueError) as problem:  # ValueError: a NUL in the name
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"{option} {quote(path, plain=True)}: cannot be read: {reason}") from None
 
 
 def _override(tree: dict[str, Any], word: str) -> None:
     key, equals, value = word.partition("=")
     if not equals or not key:
-        raise ConfigError(f"{word!r}: an override is key.sub=value")
+        raise ConfigError(f"{quote(word)}: an override is key.sub=value")
     *parents, leaf = key.split(".")
     node = tree
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"{key}: {parent!r} holds a value, not a section")
+            raise ConfigError(f"{quote(key, plain=True)}: {quote(parent)} holds a value, not a section")
         node = child
-    try:
-        node[leaf] = yaml.safe_load(value) if value else None
-    except yaml.YAMLError:
-        node[leaf] = value  # text that is no YAML, such as one with a colon
+    node[leaf] = strict_yaml.value(value) if value else None
     if isinstance(node[leaf], (str, type(None))) and value:
         node[leaf] = value if value not in ("null", "~") else None
 
@@ -101,13 +118,13 @@ def validate(model: type[Model], tree: Any, name: str, error: type[UserError] = 
 
 
 def _line(model: type[BaseModel], problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"])
+    path = ".".join(quote(str(part), plain=True) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         allowed = _siblings(model, problem["loc"])
         return f"{path}: unknown key{nearest(str(problem['loc'][-1]), allowed)}; known: {', '.join(allowed)}"
     value = problem.get("input")
-    shown = "" if isinstance(value, dict) or problem["type"] == "missing" else f", got {value!r}"
-    message = problem["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(value, dict) or problem["type"] == "missing" else f", got {quote(value)}"
+    message = problem["msg"].removeprefix("Value error, ")[:_MESSAGE]
     return f"{path}: {message}{shown}" if path else message
 
 

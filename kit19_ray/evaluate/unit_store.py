@@ -16,7 +16,7 @@ from kit19_ray.artifacts import samples as samples_file
 from kit19_ray.artifacts.samples import Sample
 from kit19_ray.io import storage
 
-_FOLDER = "unfinished"
+UNFINISHED = "unfinished"
 
 
 class UnitScores(TypedDict, total=False):
@@ -39,7 +39,7 @@ class UnitStore:
 
     def __init__(self, out: str) -> None:
         self._out = out
-        self._base = storage.join(out, _FOLDER)
+        self._base = storage.join(out, UNFINISHED)
 
     def read(self, unit: str) -> UnitScores | None:
         """A finished unit's scores; None for one that is not."""
@@ -53,6 +53,10 @@ class UnitStore:
         """Keeps a finished unit; its responses are in its samples, and go."""
         lines = [json.dumps(scores, ensure_ascii=False) + "\n", *map(samples_file.line, samples)]
         storage.write_text(self._unit(unit), "".join(lines))
+        storage.delete(self.responses(unit))
+
+    def forget(self, unit: str) -> None:
+        """Removes a unit's responses."""
         storage.delete(self.responses(unit))
 
     def responses(self, unit: str) -> str:

@@ -40,7 +40,7 @@ def _losses(runs: Sequence[Run]) -> bytes | None:
 def _scores(found: dict[str, Any]) -> bytes | None:
     """Accuracies with one standard error, a row a task; hollow where marked; the paper's 1.3 B model as a cross."""
     rows = [(row, row["task"]) for row in found["scores"] if row["metric"] == "acc"]
-    rows += [(row, f"{row['task']} (held out)") for row in found["held_out"]]
+    rows += [(row, f"{row['task']} (held out)") for row in found["held_out"] if row["metric"] == "accuracy"]
     if not rows:
         return None
     figure, axes = _figure(8, 1.2 + _PER_ROW * len(rows) * max(1, len(found["runs"]) / 2))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.evaluate.metrics import binary_f1, macro_f1, paired_bootstrap
 from kit19_ray.evaluate.report import PAPER, PAPER_MODELS
 from kit19_ray.report.runs import Run
 
@@ -23,25 +24,52 @@ PAPER_DOCUMENTS = {
     "kobest_sentineg": 397,
     "klue_sts": 519,
 }
-_METRICS = ("acc", "acc_norm", "macro_f1", "f1")
+_METRICS = ("acc", "acc_norm", "macro_f1", "macro_f1_norm", "f1")
+_FREE = tuple(f"generation.{name}" for name in ("exact_match", "set_f1", "chrf", "rouge_l"))
+_HELD_OUT = ("accuracy", "accuracy_norm", "macro_f1", "pearson", "spearman", *_FREE)
+_PERCENT = ("generation.chrf",)
+"""Metrics that scores.json has from 0 to 100; here all are shares of 1."""
 
 
 def compare(runs: Sequence[Run]) -> Json:
     """The whole comparison, JSON-ready: `runs`, `config`, `scores`, `held_out` and, of two runs, `differences`."""
     scores = [_row(runs, "tasks", task, metric) for task, metric in _measured(runs, "tasks")]
-    held_out = [_row(runs, "held_out", task, "accuracy") for task, _ in _measured(runs, "held_out")]
+    scores += [_row(runs, "groups", task, metric) for task, metric in _measured(runs, "groups")]
+    held_out = [_row(runs, "held_out", task, metric) for task, metric in _measured(runs, "held_out")]
     out: Json = {
         "runs": [_run(run) for run in runs],
         "config": config_differences(runs),
         "paper_models": list(PAPER_MODELS),
         "scores": scores,
         "held_out": held_out,
+        "leaks": _leaks(runs),
     }
+    rows = [*scores, *held_out]
     if len(runs) == 2 and all(run.scores for run in runs):
-        rows = [("tasks", row) for row in scores] + [("held_out", row) for row in held_out]
-        found = [_difference(runs, section, row) for section, row in rows if all(row["cells"])]
-        out["differences"] = found
+        out["differences"] = _differences(runs, (0, 1), rows)
+    elif len(runs) > 2:
+        pairs = [
+            (base, tuned) for base in range(len(runs)) for tuned in range(len(runs)) if _is_tuned(runs, base, tuned)
+        ]
+        out["tuned"] = [
+            {"base": runs[a].name, "tuned": runs[b].name, "differences": _differences(runs, (a, b), rows)}
+            for a, b in pairs
+        ]
     return out
+
+
+def _is_tuned(runs: Sequence[Run], base: int, tuned: int) -> bool:
+    """Whether a run's model was trained from the model that another run scored as it is."""
+    trained_from = ((runs[tuned].train or {}).get("config") or {}).get("model", {}).get("name")
+    scored = (runs[base].scores or {}).get("model")
+    return trained_from is not None and runs[tuned].scores is not None and trained_from == scored
+
+
+def _leaks(runs: Sequence[Run]) -> Json:
+    """Test set -> its status in each run's training data, None where a run did not score it."""
+    found = [(run.scores or {}).get("leaks", {}) for run in runs]
+    names = list(dict.fromkeys(name for leaks in found for name in leaks))
+    return {name: [leaks.get(name) for leaks in found] for name in names}
 
 
 def _run(run: Run) -> Json:
@@ -98,7 +126,7 @@ def _measured(runs: Sequence[Run], section: str) -> list[tuple[str, str]]:
     for run in runs:
         for task, entry in (run.scores or {}).get(section, {}).items():
             if section == "held_out":
-                found |= {(task, "accuracy"): None} if "accuracy" in entry else {}
+                found |= dict.fromkeys((task, metric) for metric in _HELD_OUT if _value(entry, metric) is not None)
                 continue
             own = [m for m in _METRICS if m in entry]
             others = [name for name, value in entry.items() if isinstance(value, float)]
@@ -115,34 +143,54 @@ def _row(runs: Sequence[Run], section: str, task: str, metric: str) -> Json:
         if cell:
             cell["differs_in"] = {key: cell["conditions"][key] for key in differing}
             cell["unlike_paper"] = _unlike_paper(task, cell) if paper else []
-    return {"task": task, "metric": metric, "cells": cells, "paper": list(paper) if paper else None}
+    return {
+        "section": section,
+        "task": task,
+        "metric": metric,
+        "cells": cells,
+        "paper": list(paper) if paper else None,
+    }
+
+
+def _value(entry: Mapping[str, Any], metric: str, part: str | None = None) -> Any:
+    """A metric of a task's entry, or its error (`part`: stderr, interval); those of free answers stand deeper."""
+    section, _, name = metric.rpartition(".")
+    found = entry.get(section, {}) if section else entry
+    value = found.get(part, {}).get(name) if part else found.get(name)
+    if metric in _PERCENT and value is not None:
+        return [bound / 100 for bound in value] if isinstance(value, list) else value / 100
+    return value
 
 
 def _cell(run: Run, section: str, task: str, metric: str) -> Json | None:
     scores = run.scores or {}
     entry = scores.get(section, {}).get(task, {})
-    if metric not in entry:
+    value = _value(entry, metric)
+    if value is None:
         return None
+    n = entry["generation"]["n"] if metric in _FREE else entry["n"]
     return {
-        "value": entry[metric],
-        "stderr": entry.get("stderr", {}).get(metric),
-        "n": entry["n"],
-        "conditions": _conditions(run, section, task, entry),
+        "value": value,
+        "stderr": _value(entry, metric, "stderr"),
+        "interval": _value(entry, metric, "interval"),
+        "n": n,
+        "conditions": _conditions(run, section, task, entry, n),
     }
 
 
-def _conditions(run: Run, section: str, task: str, entry: Mapping[str, Any]) -> Json:
+def _conditions(run: Run, section: str, task: str, entry: Mapping[str, Any], n_documents: int) -> Json:
     """What a score depends on besides the model."""
     scores, made = run.scores or {}, run.evaluate or {}
     if section == "held_out":
         rows = made.get("held_out")
-        return {"rows of data": rows[:12] if rows else None, "documents": entry["n"]}
+        return {"rows of data": rows[:12] if rows else None, "documents": n_documents}
     documents = made.get("documents", {}).get(task)
     return {
         "few-shot": entry.get("num_fewshot", scores.get("num_fewshot")),
         "limit": scores.get("limit"),
         "lm-eval": scores.get("versions", {}).get("lm-eval"),
         "task version": entry.get("version"),
+        "prompts": entry.get("prompts"),
         "files": manifest.digest(documents)[:8] if documents else None,
     }
 
@@ -159,20 +207,41 @@ def _unlike_paper(task: str, cell: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _difference(runs: Sequence[Run], section: str, row: Mapping[str, Any]) -> Json:
-    """The second run's score less the first's, with the standard error of the difference."""
-    first, second = row["cells"]
-    out: Json = {"section": section, "task": row["task"], "metric": row["metric"]}
-    if first["differs_in"]:
-        return out | {"kind": "not comparable", "differs_in": [first["differs_in"], second["differs_in"]]}
-    pairs = [run.outcomes.get(section, {}).get(row["task"], {}).get(row["metric"], {}) for run in runs]
+def _differences(runs: Sequence[Run], places: tuple[int, int], rows: Sequence[Json]) -> list[Json]:
+    return [_difference(runs, places, row) for row in rows if all(row["cells"][place] for place in places)]
+
+
+def _difference(runs: Sequence[Run], places: tuple[int, int], row: Mapping[str, Any]) -> Json:
+    """One run's score less another's, with the standard error of the difference and its p-value."""
+    section, metric = row["section"], row["metric"]
+    first, second = (row["cells"][place] for place in places)
+    out: Json = {"section": section, "task": row["task"], "metric": metric}
+    differing = [key for key, value in first["conditions"].items() if second["conditions"][key] != value]
+    if differing:
+        conditions = [{key: cell["conditions"][key] for key in differing} for cell in (first, second)]
+        return out | {"kind": "not comparable", "differs_in": conditions}
+    pairs = [runs[place].outcomes.get(section, {}).get(row["task"], {}).get(metric, {}) for place in places]
     difference = second["value"] - first["value"]
     if pairs[0] and pairs[0].keys() == pairs[1].keys():
-        return out | {"kind": "paired", "difference": difference, "stderr": paired_stderr(*pairs), "n": len(pairs[0])}
+        return out | {"kind": "paired", "difference": difference, "n": len(pairs[0]), **_paired(metric, *pairs)}
     if first["stderr"] is None or second["stderr"] is None:
         return out | {"kind": "no error known", "difference": difference, "stderr": None}
     stderr = math.hypot(first["stderr"], second["stderr"])
     return out | {"kind": "unpaired", "difference": difference, "stderr": stderr}
+
+
+def _paired(metric: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> Json:
+    """`stderr`, `interval` and `p` of a difference over the same documents."""
+    names = list(first)
+    own, other = [first[name] for name in names], [second[name] for name in names]
+    if isinstance(own[0], list):  # (gold, predicted) of each document: an F1 is no mean of theirs
+        spread, p = paired_bootstrap(own, other, binary_f1 if metric == "f1" else macro_f1)
+        return {"stderr": spread.stderr, "interval": list(spread.interval), "p": p}
+    scale = 100 if metric in _PERCENT else 1
+    own, other = [value / scale for value in own], [value / scale for value in other]
+    spread, p = paired_bootstrap(own, other)
+    stderr = paired_stderr(dict(zip(names, own)), dict(zip(names, other)))
+    return {"stderr": stderr, "interval": list(spread.interval), "p": p}
 
 
 def paired_stderr(first: Mapping[str, float], second: Mapping[str, float]) -> float:

@@ -54,21 +54,40 @@ def markdown(found: Json, charts: Sequence[str] = ()) -> str:
         parts += ["## lm-evaluation-harness, beside the paper's", "", "Percent, ± one standard error.", ""]
         parts += [*_table(header, rows), ""]
     if found["held_out"]:
-        rows = [(row["task"], *(_cell(cell, notes) for cell in row["cells"])) for row in found["held_out"]]
-        parts += ["## Held-out rows of the data stage", "", "Accuracy in percent, ± one standard error.", ""]
-        parts += [*_table(("task", *names), rows), ""]
+        rows = [
+            (row["task"], row["metric"].removeprefix("generation."), *(_cell(cell, notes) for cell in row["cells"]))
+            for row in found["held_out"]
+        ]
+        parts += ["## Held-out rows of the data stage", "", "Percent, ± one standard error.", ""]
+        parts += [*_table(("task", "metric", *names), rows), ""]
     if notes.lines():
         parts += ["Measured under different conditions, so not to be compared:", "", *notes.lines(), ""]
-    if found.get("differences"):
-        parts += [f"## {names[1]} less {names[0]}", "", _HOW, ""]
-        parts += [*_table(("task", "metric", "difference", "standard errors", "how"), _differences(found)), ""]
+    if found.get("leaks"):
+        rows = [(name, *map(_leak, statuses)) for name, statuses in found["leaks"].items()]
+        parts += ["## Test sets in the training data", "", _LEAKS, "", *_table(("test set", *names), rows), ""]
+    compared = [(names[1], names[0], found["differences"])] if found.get("differences") else []
+    compared += [(pair["tuned"], pair["base"], pair["differences"]) for pair in found.get("tuned", ())]
+    for second, first, differences in compared:
+        header = ("task", "metric", "difference", "standard errors", "95 % interval", "p", "how")
+        parts += [f"## {second} less {first}", "", _HOW, "", *_table(header, _differences(differences)), ""]
     return "\n".join(parts)
 
 
 _HOW = (
     "Points of percent, ± the standard error of the difference. Paired: over the same documents, one by one. Unpaired: "
-    "from both scores' own errors, as if the documents had been others, so too wide."
+    "from both scores' own errors, as if the documents had been others, so too wide. p: how often chance alone gives "
+    "such a difference, by 1,000 draws of the documents; of twenty rows one is below 0.05 by chance."
 )
+_LEAKS = (
+    "cleaned: rows that hold an item of the set were dropped from the run's training data, that many. absent: the "
+    "set's files were not at hand when the data were built. unknown: the model's training data are not ours to see."
+)
+
+
+def _leak(found: Json | None) -> str:
+    if found is None:
+        return ""
+    return f"{found['status']} ({found['rows']:,})" if "rows" in found else str(found["status"])
 
 
 def _runs(runs: Sequence[Json]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -116,20 +135,25 @@ def _paper(row: Json, places: Sequence[int]) -> list[str]:
     return [f"{row['paper'][place]:.2f}" for place in places] if row["paper"] else [""] * len(places)
 
 
-def _differences(found: Json) -> list[tuple[str, ...]]:
+def _differences(found: Sequence[Json]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for entry in found["differences"]:
+    for entry in found:
+        interval = p = ""
         if entry["kind"] == "not comparable":
             keys = list(entry["differs_in"][0])
-            cells = ("", "", f"not comparable: {', '.join(keys)} {'differs' if len(keys) == 1 else 'differ'}")
+            cells = ("", "")
+            how = f"not comparable: {', '.join(keys)} {'differs' if len(keys) == 1 else 'differ'}"
         elif entry["stderr"] is None:
-            cells = (f"{100 * entry['difference']:+.2f}", "", entry["kind"])
+            cells, how = (f"{100 * entry['difference']:+.2f}", ""), entry["kind"]
         else:
             ratio = f"{entry['difference'] / entry['stderr']:+.1f}" if entry["stderr"] else ""
+            cells = (f"{100 * entry['difference']:+.2f} ± {100 * entry['stderr']:.2f}", ratio)
             how = f"paired, {entry['n']:,} documents" if entry["kind"] == "paired" else entry["kind"]
-            cells = (f"{100 * entry['difference']:+.2f} ± {100 * entry['stderr']:.2f}", ratio, how)
+        if entry["kind"] == "paired":
+            low, high = entry["interval"]
+            interval, p = f"{100 * low:+.1f} to {100 * high:+.1f}", f"{entry['p']:.3f}"
         name = f"{entry['task']} (held out)" if entry["section"] == "held_out" else entry["task"]
-        rows.append((name, entry["metric"], *cells))
+        rows.append((name, entry["metric"], *cells, interval, p, how))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The report: shown, or written as a folder with report.md, its charts and report.json."""
+"""The report: shown, or written as a folder: report.md with its charts, report.html with them within, report.json."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from kit19_ray.io import storage
-from kit19_ray.report import charts, comparison, page
+from kit19_ray.report import charts, comparison, html, page
 from kit19_ray.report.runs import collect
 
-REPORT, RECORD = "report.md", "report.json"
+REPORT, HTML, RECORD = "report.md", "report.html", "report.json"
 
 
 def make(named: Sequence[str], root: str | None) -> dict[str, Any]:
@@ -36,7 +36,9 @@ def write(named: Sequence[str], root: str | None, out: str) -> tuple[str, dict[s
     drawn = charts.draw(runs, found)
     for name, png in drawn.items():
         storage.write_bytes(storage.join(out, name), png)
-    storage.write_text(storage.join(out, REPORT), page.markdown(found, list(drawn)))
+    text = page.markdown(found, list(drawn))
+    storage.write_text(storage.join(out, REPORT), text)
+    storage.write_text(storage.join(out, HTML), html.render(text, drawn, "Runs compared"))
     storage.write_text(storage.join(out, RECORD), record(found) + "\n")
     return storage.normalise(out), found
 

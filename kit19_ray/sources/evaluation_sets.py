@@ -59,7 +59,7 @@ def load(path: Path = EVALUATION_SETS) -> dict[str, EvaluationSet]:
     Raises:
         SourceError: the file is not YAML, or a set has a wrong key or value.
     """
-    tree = strict_yaml.parse(path.read_text(encoding="utf-8"), str(path), SourceError)
+    tree = strict_yaml.parse(path.read_bytes(), str(path), SourceError)
     return {name: validate(EvaluationSet, spec, f"{path}: {name}", SourceError) for name, spec in tree.items()}
 
 

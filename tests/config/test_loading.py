@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -54,7 +58,7 @@ def test_yaml_traps_are_refused(tmp_path: Path) -> None:
     path.write_text("seed: 1\nseed: 2\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="'seed' stands twice"):
         loading.load(str(path), [ROOT])
-    path.write_text("yes: 1\n", encoding="utf-8")
+    path.write_text("1: 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="write it in quotes"):
         loading.load(str(path), [ROOT])
 
@@ -78,3 +82,53 @@ def test_root_alone_comes_from_the_file_or_the_environment(tmp_path: Path) -> No
     assert loading.root(str(tmp_path / "run.yaml"), {"KIT19_ROOT": "/elsewhere"}) == "s3://bucket/runs"
     assert loading.root(None, {"KIT19_ROOT": "/elsewhere"}) == "file:///elsewhere"
     assert loading.root(None, {}) is None
+
+
+@pytest.mark.parametrize("path", ["-", "/dev/stdin", "/dev/fd/0"])
+def test_a_config_comes_from_standard_input(path: str) -> None:
+    code = f"from kit19_ray.config import loading; print(loading.load({path!r}, ['root=/r']).seed)"
+    done = subprocess.run([sys.executable, "-c", code], input="seed: 7\n", capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("7\n", "")
+
+
+def test_a_config_comes_from_a_named_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("seed: 8\n",))
+    writer.start()
+    assert loading.load(str(pipe), [ROOT]).seed == 8
+    writer.join()
+
+
+def test_what_cannot_be_read_is_said_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--config \S+: this is a folder, not a file$"):
+        loading.load(str(tmp_path))
+    with pytest.raises(ConfigError, match="cannot be read: Not a directory"):
+        loading.load("/dev/null/x.yaml")
+    with pytest.raises(ConfigError, match="cannot be read: embedded null"):
+        loading.load("a\0b")
+    with pytest.raises(ConfigError, match=r"^--config /dev/zero: cannot|^/dev/zero: more than 16 MiB"):
+        loading.load("/dev/zero")
+
+
+def test_a_config_in_cp949_is_one_message_and_merge_keys_are_merged(tmp_path: Path) -> None:
+    path = tmp_path / "한글 이름.yaml"
+    path.write_bytes("# 우리 설정\nroot: /r\n".encode("cp949"))
+    with pytest.raises(ConfigError, match=r"한글 이름.yaml:1: byte 3 \(0xbf\) is not UTF-8; it seems to be CP949"):
+        loading.load(str(path))
+    path.write_text("shared: &shared {learning_rate: 1.0e-3}\ntrain:\n  <<: *shared\n  batch_size: 8\n", "utf-8")
+    train = loading.load(str(path), [ROOT]).train
+    assert (train.learning_rate, train.batch_size) == (1e-3, 8)
+
+
+def test_long_values_are_quoted_in_part() -> None:
+    for word in (
+        f"seed={'x' * 10_000}",
+        f"{'k' * 10_000}=1",
+        f"data.quota={'9' * 4000}x",
+        "y" * 10_000,
+        f"seed.{'z' * 9999}=1",
+    ):
+        with pytest.raises(ConfigError) as caught:
+            loading.load(None, [ROOT, word])
+        assert max(map(len, str(caught.value).splitlines())) < 1000

@@ -77,3 +77,33 @@ def test_the_paired_error_is_that_of_the_differences(pairs: list[tuple[bool, boo
     deltas = [float(b) - float(a) for a, b in pairs]
     assert paired_stderr(first, second) == pytest.approx(np.std(deltas, ddof=1) / math.sqrt(len(deltas)))
     assert paired_stderr({"0": 1.0}, {"0": 0.0}) == 0.0
+
+
+def test_an_f1_over_the_same_documents_is_paired(root: Any) -> None:
+    import json
+
+    from kit19_ray.io import storage
+
+    data = root.data("data-1")
+    for name, wrong in (("1", 6), ("2", 0)):
+        uri = root.evaluate(f"evaluate-{name}", root.train(f"train-{name}", data), macro_f1=1 - wrong / 40)
+        pairs = {str(i): [i % 2, 1 - i % 2 if i < wrong else i % 2] for i in range(40)}
+        outcomes = {"tasks": {"kobest_copa": {"macro_f1": pairs}}, "held_out": {}}
+        storage.write_text(storage.join(uri, "outcomes.json"), json.dumps(outcomes))
+    found = compared(root, "train-1", "train-2")
+    (f1,) = [d for d in found["differences"] if d["metric"] == "macro_f1"]
+    assert f1["kind"] == "paired" and f1["difference"] == pytest.approx(0.15)
+    assert f1["interval"][0] > 0 and f1["p"] < 0.05 and f1["stderr"] > 0
+
+
+def test_of_several_runs_each_tuned_one_stands_against_its_base(root: Any) -> None:
+    data = root.data("data-1")
+    root.evaluate("evaluate-1", "organisation/base", acc=0.5)
+    root.evaluate("evaluate-2", root.train("train-aaaa", data, model={"name": "organisation/base"}), acc=0.7)
+    root.evaluate("evaluate-3", root.train("train-bbbb", data, model={"name": "organisation/other"}))
+    found = compared(root, "evaluate-1", "evaluate-2", "evaluate-3")
+    (pair,) = found["tuned"]
+    assert (pair["base"], pair["tuned"]) == ("evaluate-1", "train-aaaa")
+    acc = next(d for d in pair["differences"] if d["metric"] == "acc")
+    assert acc["difference"] == pytest.approx(0.2) and acc["kind"] == "unpaired"
+    assert "differences" not in found

@@ -34,11 +34,12 @@ Percent, ± one standard error.
 
 ## Held-out rows of the data stage
 
-Accuracy in percent, ± one standard error.
+Percent, ± one standard error.
 
-| task | train-aaaa | train-bbbb |
-| --- | --- | --- |
-| nsmc | 70.00 ± 4.00 | 70.00 ± 4.00 |
+| task | metric | train-aaaa | train-bbbb |
+| --- | --- | --- | --- |
+| nsmc | accuracy | 70.00 ± 4.00 | 70.00 ± 4.00 |
+| petitions | chrf | 12.00 ± 1.00 | 12.00 ± 1.00 |
 
 Measured under different conditions, so not to be compared:
 
@@ -49,13 +50,15 @@ Measured under different conditions, so not to be compared:
 ## train-bbbb less train-aaaa
 
 Points of percent, ± the standard error of the difference. Paired: over the same documents, one by one. Unpaired: from \
-both scores' own errors, as if the documents had been others, so too wide.
+both scores' own errors, as if the documents had been others, so too wide. p: how often chance alone gives such a \
+difference, by 1,000 draws of the documents; of twenty rows one is below 0.05 by chance.
 
-| task | metric | difference | standard errors | how |
-| --- | --- | --- | --- | --- |
-| kobest_copa | acc |  |  | not comparable: limit differs |
-| kobest_copa | macro_f1 |  |  | not comparable: limit differs |
-| nsmc (held out) | accuracy | +0.00 ± 5.66 | +0.0 | unpaired |
+| task | metric | difference | standard errors | 95 % interval | p | how |
+| --- | --- | --- | --- | --- | --- | --- |
+| kobest_copa | acc |  |  |  |  | not comparable: limit differs |
+| kobest_copa | macro_f1 |  |  |  |  | not comparable: limit differs |
+| nsmc (held out) | accuracy | +0.00 ± 5.66 | +0.0 |  |  | unpaired |
+| petitions (held out) | generation.chrf | +0.00 ± 1.41 | +0.0 |  |  | unpaired |
 """
 
 
@@ -74,5 +77,14 @@ def test_paired_rows_and_equal_configs(root: Any) -> None:
     text = page.markdown(compare(collect(["evaluate-1", "evaluate-2"], root.uri)))
     assert "The configs do not differ." in text
     assert "| organisation/model / evaluate-1" not in text and "| evaluate-1 (organisation/model) |" in text
-    assert "| kobest_copa | acc | +25.00 ± 25.00 | +1.0 | paired, 4 documents |" in text
-    assert "| kobest_copa | macro_f1 | +0.00 |  | no error known |" in text
+    assert "| kobest_copa | acc | +25.00 ± 25.00 | +1.0 | +0.0 to +75.0 | " in text
+    assert "| paired, 4 documents |" in text
+    assert "| kobest_copa | macro_f1 | +0.00 |  |  |  | no error known |" in text
+
+
+def test_leaks_of_each_run(root: Any) -> None:
+    root.evaluate("evaluate-1", "organisation/base", leaks={"kobest_copa": {"status": "unknown"}})
+    root.evaluate("evaluate-2", "organisation/model", leaks={"kobest_copa": {"status": "cleaned", "rows": 8}})
+    text = page.markdown(compare(collect(["evaluate-1", "evaluate-2"], root.uri)))
+    assert "## Test sets in the training data" in text
+    assert "| kobest_copa | unknown | cleaned (8) |" in text

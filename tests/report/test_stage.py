@@ -22,7 +22,7 @@ def test_the_folder_holds_page_charts_and_record_and_the_same_bytes_again(root: 
     root.train("train-bbbb", data)
     uri, found = stage.write([], root.uri, str(tmp_path / "report"))
     written = files(uri)
-    assert set(written) == {"report.md", "report.json", "loss.png", "scores.png"}
+    assert set(written) == {"report.md", "report.html", "report.json", "loss.png", "scores.png"}
     assert all(written[name].startswith(PNG) for name in ("loss.png", "scores.png"))
     text = written["report.md"].decode()
     assert "![loss](loss.png)" in text and "![scores](scores.png)" in text
@@ -35,7 +35,7 @@ def test_without_metrics_or_scores_there_is_no_chart(root: Any, tmp_path: Path) 
     trained = root.train("train-aaaa", root.data("data-1"))
     storage.delete(storage.join(trained, "metrics.jsonl"))
     uri, _ = stage.write(["train-aaaa"], root.uri, str(tmp_path / "report"))
-    assert set(files(uri)) == {"report.md", "report.json"}
+    assert set(files(uri)) == {"report.md", "report.html", "report.json"}
 
 
 @pytest.mark.s3
@@ -43,4 +43,4 @@ def test_on_s3(s3_root: str, make_root: Any) -> None:
     root = make_root(s3_root)
     root.evaluate("evaluate-1", root.train("train-aaaa", root.data("data-1")))
     uri, _ = stage.write([s3_root], None, "s3://kit19/report")
-    assert set(files(uri)) == {"report.md", "report.json", "loss.png", "scores.png"}
+    assert set(files(uri)) == {"report.md", "report.html", "report.json", "loss.png", "scores.png"}

@@ -43,15 +43,19 @@ def failed(admin: Cluster, place: str, name: str) -> tuple[str, str]:
 def test_an_unknown_field_that_the_server_dropped(
     operated_plane: ControlPlane, admin: Cluster, here: tuple[str, Scripted, Path]
 ) -> None:
+    """It is told, and does not rule: the live spec may have been mended since (finding D5)."""
     place, _, folder = here
     config = gated(folder)["config"] | {"train": {"learnin_rate": 1.0e-4}}
     text = yaml.safe_dump(kitrun("unknown", place, config=config))
     operated_plane.kubectl("apply", "--validate=false", "-f", "-", stdin=text)
-    reason, message = failed(admin, place, "unknown")
-    assert reason == "InvalidSpec"
-    assert "config.train.learnin_rate: unknown key (did you mean 'learning_rate'?)" in message
-    create(operated_plane, kitrun("unknown", place, **gated(folder)))
     until(lambda: phase(admin, place, "unknown") == "Serving", 40, lambda: str(admin.run(place, "unknown")))
+
+    def warning() -> str:
+        return str((admin.run(place, "unknown") or {})["status"].get("warning"))
+
+    assert "config.train.learnin_rate: unknown key (did you mean 'learning_rate'?)" in warning()
+    create(operated_plane, kitrun("unknown", place, **gated(folder)))
+    until(lambda: warning() == "None", 20, warning)
 
 
 def test_an_impossible_batch_size(

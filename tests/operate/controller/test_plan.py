@@ -39,9 +39,9 @@ def test_a_plan_without_news_does_nothing_and_says_the_same() -> None:
 def test_the_status_says_when_to_look_again() -> None:
     world = World()
     world.step()
-    assert world.look().after == 3600
+    assert world.look().requeue_after == 3600
     world.change(world.stage_job("data"), RUNNING)
-    assert world.step().after == 10
+    assert world.step().requeue_after == 10
 
 
 def test_an_edit_runs_only_the_stages_whose_hash_changed() -> None:
@@ -113,13 +113,13 @@ def test_without_a_gate_unreadable_scores_hold_nothing_up() -> None:
 def test_a_run_that_does_not_serve_succeeds_and_goes_when_its_time_is_over() -> None:
     world = at_gate(serve={"enabled": False}, ttlSecondsAfterFinished=100)
     assert world.status.phase == "Succeeded" and condition(world, "Ready")[:2] == ("True", "Succeeded")
-    assert world.look().after == 100
+    assert world.look().requeue_after == 100
     world.wait(100)
     assert world.step().actions == [DeleteRun()]
 
 
 def test_skipped_stages_make_no_child() -> None:
-    config = {"root": "s3://b/r", "serve": {"model": "s3://b/model"}}
+    config = {"root": "s3://bucket/r", "serve": {"model": "s3://bucket/model"}}
     world = World(spec=make_spec(config=config, skip=list(STAGES)))
     world.step()
     assert world.created == [world.status.stages.serve.child] and world.status.phase == "Deploying"
