@@ -96,4 +96,6 @@ class Builder:
         file = self.folder / "pip.conf"
         file.write_text("[global]\n" + "".join(f"{key} = {value}\n" for key, value in found.items() if value))
         words = [word.removeprefix("file://") for value in found.values() for word in value.split()]
-        return file, [(word, word) for word in dict.fromkeys(words) if word.startswith("/") and Path(word).exists()]
+        # An index in a folder names its files by relative links.
+        places = [str(Path(word).parent) if Path(word).name == "simple" else word for word in words if word[:1] == "/"]
+        return file, [(place, place) for place in dict.fromkeys(places) if Path(place).exists()]

@@ -344,13 +344,7 @@ class KitRunSpec(Object):
     @model_validator(mode="after")
     def _sizes_agree(self) -> KitRunSpec:
         train, pods = self.config.train, self.stages.train
-        each = train.workers * train.micro_batch_size
         wrong = []
-        if train.batch_size % each:
-            wrong.append(
-                f"config.train.batch_size={train.batch_size} does not divide by workers x micro_batch_size = "
-                f"{train.workers} x {train.micro_batch_size} = {each}"
-            )
         if pods.gpus and pods.workers is not None and max(1, pods.workers) * pods.gpus < train.workers:
             wrong.append(
                 f"stages.train: {max(1, pods.workers)} x {pods.gpus} GPUs cannot hold "

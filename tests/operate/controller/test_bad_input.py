@@ -58,18 +58,13 @@ def test_an_unknown_field_that_the_server_dropped(
     until(lambda: warning() == "None", 20, warning)
 
 
-def test_an_impossible_batch_size(
-    operated_plane: ControlPlane, admin: Cluster, here: tuple[str, Scripted, Path]
-) -> None:
+def test_more_workers_than_gpus(operated_plane: ControlPlane, admin: Cluster, here: tuple[str, Scripted, Path]) -> None:
     place, kuberay, folder = here
-    config = gated(folder)["config"] | {"train": {"batch_size": 63}}
-    create(operated_plane, kitrun("batch", place, config=config))
-    reason, message = failed(admin, place, "batch")
-    assert (
-        reason == "InvalidSpec"
-        and "config.train.batch_size=63 does not divide by workers x micro_batch_size" in message
-    )
-    assert not any(name.startswith("batch-") for _, name in kuberay.seen.values())
+    config = gated(folder)["config"] | {"train": {"workers": 4}}
+    create(operated_plane, kitrun("gpus", place, config=config, stages={"train": {"gpus": 1, "workers": 2}}))
+    reason, message = failed(admin, place, "gpus")
+    assert reason == "InvalidSpec" and "stages.train: 2 x 1 GPUs cannot hold config.train.workers=4" in message
+    assert not any(name.startswith("gpus-") for _, name in kuberay.seen.values())
 
 
 def test_a_missing_secret_is_waited_for(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kit19_ray.operate.api.spec import STAGES
 from kit19_ray.operate.api.status import Status
-from kit19_ray.operate.controller.actions import DeleteRun
+from kit19_ray.operate.controller.actions import Apply, DeleteRun
 from kit19_ray.operate.controller.plan import invalid
 from tests.operate.world import BAD, FAILED, GOOD, ROOT, RUNNING, World, at_gate, condition, make_spec
 
@@ -147,3 +149,23 @@ def test_a_spec_that_cannot_be_read_touches_nothing() -> None:
     found = made.status.condition("Failed")
     assert (found.reason, found.message, found.observed_generation) == ("InvalidSpec", "demo: 1 mistake", 2)
     assert made.status.stages == world.status.stages
+
+
+def test_a_run_of_the_version_before_goes_on_and_is_closed() -> None:
+    """Its job has other pods, no policy and an older status; it is left alone, and its pods get a policy."""
+    world = World(scores=GOOD)
+    world.run_stage("data")
+    world.step()
+    world.change(world.stage_job("train"), RUNNING)
+    world.step()
+    job = world.stage_job("train")
+    world.children[job.kind, job.name] = replace(job, build="of-before", placed=False)
+    world.children = {key: child for key, child in world.children.items() if key[0] != "NetworkPolicy"}
+    tree = world.status.dump()
+    tree.pop("warning", None)
+    tree["conditions"] = [one for one in tree["conditions"] if one["type"] != "StorageReadable"]
+    world.status = Status.model_validate(tree)
+    made = world.step()
+    assert [(type(a), a.manifest["kind"]) for a in made.actions if isinstance(a, Apply)] == [(Apply, "NetworkPolicy")]
+    assert world.stage_job("train").name == job.name and world.status.stages.train.state == "Running"
+    assert world.step().actions == []
