@@ -31,7 +31,7 @@ from kit19_ray.io import storage
 from kit19_ray.lm import pretrained
 from kit19_ray.train import batches
 from kit19_ray.train import spec as planning
-from kit19_ray.train.spec import Job
+from kit19_ray.train.spec import TrainSpec
 from kit19_ray.utils import ray_session
 
 VOCAB = 8192
@@ -85,7 +85,7 @@ def build_model(config: TrainConfig, seq_len: int) -> Any:
 class PlainLoop:
     """The peer, an actor with default settings: a PyTorch loop as one would write it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: TrainSpec) -> None:
         import torch
 
         torch.set_num_threads(int(job.config.cpus_per_worker))
@@ -133,28 +133,31 @@ class PlainLoop:
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
     """Runs in the one Ray Train worker: our steps and the peer's by turns."""
     import ray
+    import ray.util
     import torch
 
     from kit19_ray.train import trainer
+    from kit19_ray.train.agreement import Agreement
 
-    job: Job = settings["job"]
+    job: TrainSpec = settings["job"]
     rounds, steps = settings["rounds"], settings["steps"]
     trainer.prepare_process(job)
     peer = ray.remote(num_cpus=0)(PlainLoop).remote(job)
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
     losses: dict[str, float] = {}
-    run = trainer.Run(job, torch.device("cpu"))
-    with run.prefetching():
+    agreement = Agreement(ray.util.get_node_ip_address(), 600)
+    with trainer.Trainer(job, torch.device("cpu"), agreement) as run:
+        run.prepare()
         following = run.fetch(0)
         step = 0
         for number in range(rounds + 1):  # the first is for warming up
             plain_seconds, losses["plain"] = ray.get(peer.run.remote(steps))
             begun = time.perf_counter()
             for _ in range(steps):
-                parts, labels = following.result()
+                read = following.result()
                 step += 1
                 following = run.fetch(step)
-                rate = run.take_step(parts, labels)
+                rate = run.train_step(read)
                 losses["ours"] = run.training_figures(rate)["loss"]
             if number:
                 seconds["ours"].append(time.perf_counter() - begun)
@@ -185,10 +188,12 @@ def main() -> None:
             "warmup_ratio": 0,
             "min_learning_rate_ratio": 1,
             "epochs": 1000,
+            "samples": 0,
+            "trackers": [],
         }
     )
     with tempfile.TemporaryDirectory() as folder, ray_session.connected(args.threads):
-        job = Job(
+        job = TrainSpec(
             out=f"file://{folder}/train-benchmark",
             data=build_data(f"file://{folder}", args.seq_len),
             config=config,
@@ -205,12 +210,12 @@ def main() -> None:
         args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def run_in_ray(job: Job, rounds: int, steps: int, folder: str) -> dict[str, Any]:
+def run_in_ray(job: TrainSpec, rounds: int, steps: int, folder: str) -> dict[str, Any]:
     """One Ray Train worker, started as the stage starts its own."""
     import ray.train
     import ray.train.torch
 
-    from kit19_ray.train.stage import worker_environment
+    from kit19_ray.train.fit import worker_environment
 
     api: Any = ray.train
     fitted = api.torch.TorchTrainer(
@@ -226,7 +231,7 @@ def run_in_ray(job: Job, rounds: int, steps: int, folder: str) -> dict[str, Any]
     return measured
 
 
-def report(args: argparse.Namespace, job: Job, measured: dict[str, Any]) -> dict[str, Any]:
+def report(args: argparse.Namespace, job: TrainSpec, measured: dict[str, Any]) -> dict[str, Any]:
     """Tokens per second of both, their ratio, and what they were measured on."""
     import deepspeed
     import ray

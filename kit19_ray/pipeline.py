@@ -58,7 +58,8 @@ def evaluate(config: Config) -> str:
 
     # A model alone needs nothing of the data stage, whose URI costs a hash of every original file.
     held_out = data_uri(config) if config.evaluate.held_out else None
-    scored = stage.run(config, train_uri(config, config.evaluate.model), held_out)
+    model = config.evaluate.endpoint or train_uri(config, config.evaluate.model)
+    scored = stage.run(config, model, held_out)
     output_pointer.leave("evaluate", scored, finished=True)
     return scored
 

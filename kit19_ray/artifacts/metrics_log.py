@@ -4,23 +4,43 @@ step, steps, epoch, progress   where the run is; step counts finished optimizer 
 loss                           mean over the labels since the line before; not in step 0's line
 validation_loss                mean over the labels of the whole validation split; only where it was computed
 lr, grad_norm                  of the last step
+skipped_steps                  since the run's beginning, left out because their gradient was not finite
 tokens_per_second              over all workers, padding included, without validation and checkpoints
+learned_tokens_per_second      the same of tokens with a label
+tokens_per_second_per_worker   of one worker, padding included
+mfu                            share of the GPUs' peak, see train.flops; only where the peak is known
+memory_bytes                   most that rank 0's GPU had allocated; only on GPUs
 data_wait_seconds              rank 0 waited for batches since the line before
+step_seconds, validate_seconds, save_seconds   rank 0 spent since the line before
 eta_seconds                    left at this pace; not in step 0's line
+workers                        how many train
 time                           Unix time
+
+A figure that is not finite is null. events.jsonl beside it has `step`, `time` and a `text`: what was skipped, taken up
+or went wrong, over all starts of the run. status.json says what rank 0 is doing, `phase`, `step`, `time`; it is written
+every few seconds, also while a step takes minutes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from typing import Any
+from typing import Any, TypedDict
 
 from kit19_ray.io import storage
 
-NAME = "metrics.jsonl"
+NAME, EVENTS, STATUS = "metrics.jsonl", "events.jsonl", "status.json"
 _REWRITE_SECONDS = 10.0  # an S3 object has no append, so it is written anew, at most this often
 _TAIL_BYTES = 4096
+
+
+class Status(TypedDict):
+    """status.json."""
+
+    phase: str
+    step: int
+    time: float
 
 
 class MetricsLog:
@@ -28,19 +48,20 @@ class MetricsLog:
 
     Args:
         out: the run's prefix.
-        step: lines of later steps are dropped: a resumed run makes those steps again.
+        step: lines of later steps are dropped: a resumed run makes those steps again. None keeps all.
+        name: NAME or EVENTS.
     """
 
-    def __init__(self, out: str, step: int) -> None:
-        self._uri = storage.join(out, NAME)
+    def __init__(self, out: str, step: int | None, name: str = NAME) -> None:
+        self._uri = storage.join(out, name)
         self._local = self._uri.startswith("file://")
-        self._lines = [json.dumps(line) for line in read(out) if line["step"] <= step]
+        self._lines = [to_json(line) for line in read(out, name) if step is None or line["step"] <= step]
         self._written = 0.0
         self._write_all()
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds a line; on S3 it may be seen a little later."""
-        text = json.dumps(line)
+        text = to_json(line)
         self._lines.append(text)
         if self._local:
             with open(storage.filesystem(self._uri)[1], "a") as file:
@@ -58,9 +79,33 @@ class MetricsLog:
         self._written = time.monotonic()
 
 
-def read(out: str) -> list[dict[str, Any]]:
-    """All whole lines of the run's metrics; a line torn by a kill is left out."""
-    uri = storage.join(out, NAME)
+def to_json(line: dict[str, Any]) -> str:
+    """The line as JSON, which has no word for infinity: a figure that is not finite is null."""
+    return json.dumps(
+        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}, ensure_ascii=False
+    )
+
+
+def write_status(out: str, status: Status) -> None:
+    """Says what rank 0 is doing."""
+    storage.write_text(storage.join(out, STATUS), json.dumps(status))
+
+
+def read_status(out: str) -> Status | None:
+    """What rank 0 was last heard to do."""
+    uri = storage.join(out, STATUS)
+    if not storage.exists(uri):
+        return None
+    try:
+        found: Status = json.loads(storage.read_text(uri))
+    except ValueError:
+        return None
+    return found
+
+
+def read(out: str, name: str = NAME) -> list[dict[str, Any]]:
+    """All whole lines of the run's metrics, or of EVENTS; a line torn by a kill is left out."""
+    uri = storage.join(out, name)
     if not storage.exists(uri):
         return []
     return _parse(storage.read_text(uri))
@@ -68,20 +113,21 @@ def read(out: str) -> list[dict[str, Any]]:
 
 def last(out: str) -> dict[str, Any] | None:
     """The newest whole line, read from the end of the file."""
-    lines = _tail(out)
+    lines = tail(out)
     return lines[-1] if lines else None
 
 
 def newest(out: str) -> dict[str, Any]:
     """Each figure as the newest line that has it says, of the file's end; {} before the first line."""
     found: dict[str, Any] = {}
-    for line in _tail(out):
+    for line in tail(out):
         found |= {name: value for name, value in line.items() if value is not None}
     return found
 
 
-def _tail(out: str) -> list[dict[str, Any]]:
-    uri = storage.join(out, NAME)
+def tail(out: str, name: str = NAME) -> list[dict[str, Any]]:
+    """The whole lines at the file's end."""
+    uri = storage.join(out, name)
     if not storage.exists(uri):
         return []
     with storage.open_input(uri) as file:

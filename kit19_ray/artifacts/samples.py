@@ -48,6 +48,8 @@ class Sample(TypedDict, total=False):
     """The right choice's place, or the reference."""
     answer_type: str
     """Held-out: how `said` and `gold` are compared."""
+    judgement: str
+    """What the judge wrote of `said`; of a pair, both verdicts."""
     filter: str
     """The harness's filter that made `answer` of `said`."""
     metrics: dict[str, Any]

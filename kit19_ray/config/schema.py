@@ -8,26 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-RUNTIME: dict[str, Any] = {"identity": False}
+from kit19_ray.config.section import RUNTIME, Section
+from kit19_ray.config.train import LoraConfig, ModelConfig, TrainConfig
 
-
-class Section(BaseModel):
-    """What every section shares: frozen, no unknown keys, docstrings as descriptions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    def identity(self) -> dict[str, Any]:
-        """The values the stage's output depends on, JSON-ready."""
-        out: dict[str, Any] = {}
-        for name, field in type(self).model_fields.items():
-            extra = field.json_schema_extra
-            if isinstance(extra, dict) and extra.get("identity") is False:
-                continue
-            value = getattr(self, name)
-            out[name] = value.identity() if isinstance(value, Section) else value
-        return out
+__all__ = [
+    "RUNTIME", "Config", "DataConfig", "EvaluateConfig", "GateRule", "GatesConfig", "LoraConfig", "ModelConfig",
+    "Section", "ServeConfig", "TokenizerConfig", "TrainConfig",
+]  # fmt: skip
 
 
 class TokenizerConfig(Section):
@@ -117,78 +106,6 @@ class DataConfig(Section):
         return self
 
 
-class ModelConfig(Section):
-    """The base model: a published one, or a GPT-NeoX from scratch."""
-
-    name: str | None = None
-    """Hub id, local path or s3:// prefix of a Hugging Face causal LM with safetensors weights. None builds a GPT-NeoX
-    with the sizes below and the data stage's tokenizer."""
-    hidden_size: int = Field(256, ge=8)
-    """Width of the residual stream."""
-    layers: int = Field(6, ge=1)
-    """Transformer blocks."""
-    heads: int = Field(8, ge=1)
-    """Attention heads; must divide `hidden_size`."""
-    intermediate_size: int | None = None
-    """Width of the feed-forward layer. None means 4 x hidden_size."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> ModelConfig:
-        if self.hidden_size % self.heads:
-            raise ValueError(f"heads={self.heads} does not divide hidden_size={self.hidden_size}")
-        return self
-
-
-class TrainConfig(Section):
-    """Packed shards -> sharded training -> safetensors export."""
-
-    data: str | None = Field(None, json_schema_extra=RUNTIME)
-    """URI of a data prefix. None means the one this config's data section builds."""
-    model: ModelConfig = ModelConfig()
-    zero_stage: Literal[1, 2, 3] = Field(2, json_schema_extra=RUNTIME)
-    """DeepSpeed ZeRO stage: 1 shards optimizer state, 2 gradients too, 3 parameters too."""
-    workers: int = Field(1, ge=1, json_schema_extra=RUNTIME)
-    """Ray Train workers, one GPU each when `use_gpu`."""
-    use_gpu: bool | None = Field(None, json_schema_extra=RUNTIME)
-    """None uses GPUs when the cluster has any."""
-    cpus_per_worker: float = Field(1, gt=0, json_schema_extra=RUNTIME)
-    """CPUs reserved by, and compute threads of, each worker."""
-    batch_size: int = Field(64, ge=1)
-    """Packed rows per optimizer step over all workers."""
-    micro_batch_size: int = Field(4, ge=1, json_schema_extra=RUNTIME)
-    """Packed rows per forward pass of one worker; batch_size = workers x micro_batch_size x accumulation steps."""
-    epochs: float = Field(2.0, gt=0)
-    """Passes over the training split."""
-    max_steps: int | None = Field(None, ge=1)
-    """Stop after this many optimizer steps, whatever `epochs` says."""
-    learning_rate: float = Field(2e-5, gt=0)
-    """Peak learning rate, reached after the warm-up. 2e-5 is KoAlpaca's for Polyglot-Ko 5.8B."""
-    warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    """Share of the steps with a linear warm-up."""
-    min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
-    """The cosine ends at this share of the peak."""
-    weight_decay: float = Field(0.0, ge=0)
-    """AdamW's decoupled decay, not applied to biases and norms."""
-    beta2: float = Field(0.95, gt=0, lt=1)
-    """AdamW's second-moment decay."""
-    clip_norm: float = Field(1.0, gt=0)
-    """Global gradient norm is clipped to this."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 on GPUs that have it, fp32 elsewhere."""
-    gradient_checkpointing: bool = Field(False, json_schema_extra=RUNTIME)
-    """Recompute activations in the backward pass: less memory, about a third more compute."""
-    eval_every: int = Field(200, ge=1, json_schema_extra=RUNTIME)
-    """Optimizer steps between validation losses."""
-    save_every: int = Field(200, ge=1, json_schema_extra=RUNTIME)
-    """Optimizer steps between checkpoints."""
-    keep_checkpoints: int = Field(2, ge=1, json_schema_extra=RUNTIME)
-    """Newest checkpoints kept under the run prefix."""
-    log_every: int = Field(10, ge=1, json_schema_extra=RUNTIME)
-    """Optimizer steps between lines of metrics.jsonl."""
-    max_failures: int = Field(3, ge=-1, json_schema_extra=RUNTIME)
-    """Worker failures after which the run is given up; -1 never gives up."""
-
-
 class GateRule(Section):
     """A score the model must reach before it is served."""
 
@@ -200,12 +117,37 @@ class GateRule(Section):
     """The least value that passes, a share of 1."""
 
 
+class JudgeConfig(Section):
+    """Open questions whose answers another model judges, such as LogicKor's or KoMT-Bench's files."""
+
+    questions: list[str] = Field(default_factory=list)
+    """Files of questions, JSONL or a JSON array, by path or URI; one score for each. Empty judges nothing."""
+    endpoint: str | None = None
+    """URL of the API of the judge's OpenAI-compatible server. Its key is read from KIT19_JUDGE_API_KEY, else
+    OPENAI_API_KEY."""
+    model: str | None = None
+    """Name that the endpoint knows the judge by. None takes the only one it lists."""
+    against: str | None = None
+    """Evaluate prefix whose answers to the same questions are the other side of each pair. None grades each answer
+    alone, from 1 to 10."""
+    max_tokens: int = Field(512, ge=1)
+    """Most tokens of an answer."""
+    concurrency: int = Field(8, ge=1, le=256, json_schema_extra=RUNTIME)
+    """Requests to the judge at once."""
+
+    @model_validator(mode="after")
+    def _somebody_judges(self) -> JudgeConfig:
+        if self.questions and not self.endpoint:
+            raise ValueError("questions need an `endpoint` that judges the answers")
+        return self
+
+
 class EvaluateConfig(Section):
     """Export -> scores."""
 
     model: str | None = Field(None, json_schema_extra=RUNTIME)
     """Train prefix, hub id, local path or s3:// prefix to score. None means the train stage's export."""
-    tasks: list[str] = ["kobest_boolq", "kobest_copa", "kobest_hellaswag", "kobest_sentineg", "kobest_wic"]
+    tasks: list[str] = Field(["kobest_boolq", "kobest_copa", "kobest_hellaswag", "kobest_sentineg", "kobest_wic"])
     """Tasks of lm-evaluation-harness by its names: single ones, groups and tags; or a suite of ours: `paper` (the
     paper's table), `kobest`, `korean`."""
     include_path: list[str] = Field(default_factory=list, json_schema_extra=RUNTIME)
@@ -245,6 +187,18 @@ class EvaluateConfig(Section):
     gpus_per_worker: int = Field(1, ge=1, json_schema_extra=RUNTIME)
     """GPUs of each scoring actor. More than 1 spreads the model's layers over them, for one that does not fit one."""
 
+    endpoint: str | None = None
+    """URL of the API of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1, that is scored in the place of
+    `model`. Its key is read from KIT19_ENDPOINT_API_KEY, else OPENAI_API_KEY. Log-likelihoods come through
+    /v1/completions with echo and logprobs; where the server has none, choices are asked for in words."""
+    endpoint_model: str | None = None
+    """Name that the endpoint knows the model by. None takes the only one it lists."""
+    endpoint_api: Literal["completions", "chat"] = "completions"
+    """completions sends the prompt's text; chat sends it as messages, and gives no log-likelihoods."""
+    endpoint_concurrency: int = Field(8, ge=1, le=256, json_schema_extra=RUNTIME)
+    """Requests to the endpoint at once."""
+    judge: JudgeConfig = JudgeConfig()
+
     @field_validator("num_fewshot", mode="before")
     @classmethod
     def _one_count_is_a_list(cls, value: Any) -> Any:
@@ -256,6 +210,10 @@ class EvaluateConfig(Section):
             raise ValueError(f"num_fewshot={self.num_fewshot} names a count twice")
         if self.fewshot_as_multiturn and not self.apply_chat_template:
             raise ValueError("fewshot_as_multiturn needs apply_chat_template")
+        if self.endpoint and self.model:
+            raise ValueError("`endpoint` and `model` exclude each other: one of the two is scored")
+        if self.endpoint and self.apply_chat_template and self.endpoint_api != "chat":
+            raise ValueError("apply_chat_template needs endpoint_api=chat: the server has the template")
         return self
 
 
@@ -266,6 +224,9 @@ class ServeConfig(Section):
     """Train prefix, hub id, local path or s3:// prefix to serve. None means the train stage's export."""
     served_name: str = "kit19"
     """Name that /v1/models gives and requests must use."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """Further models by the names that requests use: train prefix, hub id, local path or s3:// prefix of each. Every
+    one has replicas of its own."""
     prompt: str | None = None
     """Prompt wrapper of /v1/chat/completions. None is the train prefix's own, else the tokenizer's chat template."""
     host: str = "127.0.0.1"
@@ -277,12 +238,23 @@ class ServeConfig(Section):
     use_gpu: bool | None = None
     """Give each replica a GPU. None: `kit19 serve` looks whether the cluster has any; in a Ray Serve config file it is
     the same as false, because the application is built before the GPU nodes of a new cluster are there."""
+    gpus_per_replica: int = Field(1, ge=1)
+    """GPUs of each replica when `use_gpu`. More than one is for a model that does not fit one: its layers are spread
+    over them (transformers) or each layer is split (vllm)."""
     cpus_per_replica: float = Field(1, gt=0)
     """CPUs reserved by, and compute threads of, each replica."""
     max_batch_size: int = Field(16, ge=1)
-    """Prompts decoded together."""
-    batch_wait_seconds: float = Field(0.02, ge=0)
-    """How long the first request of a batch waits for company."""
+    """Sequences decoded together; more wait, and join as soon as one ends."""
+    cache_tokens: int | None = Field(None, ge=1)
+    """Tokens, padding included, whose keys and values are held for the sequences decoded together. None is what fits
+    into half of the memory that is free once the model is loaded. A sequence that does not fit beside the others
+    waits."""
+    prefix_cache_tokens: int = Field(8192, ge=0)
+    """Tokens of finished sequences whose keys and values are kept, so that the next turn of a conversation, or the same
+    instruction again, is read from memory. 0 keeps none."""
+    prefill_tokens: int = Field(256, ge=16)
+    """Tokens of new prompts read between two tokens of the others: smaller keeps streams even, larger starts answers
+    sooner."""
     max_tokens: int = Field(256, ge=1)
     """Most tokens one request may ask for."""
     max_prompt_chars: int = Field(32_768, ge=1)
@@ -295,6 +267,18 @@ class ServeConfig(Section):
     """Requests a replica works on or keeps waiting; one more gets a 429."""
     request_timeout_seconds: float = Field(120, gt=0)
     """A request still running after this gets a 504."""
+    body_timeout_seconds: float = Field(30, gt=0)
+    """A request whose body has not arrived after this gets a 408."""
+    auth: Literal["keys", "none"] | None = None
+    """`none` lets everybody in, `keys` nobody without a key. None asks for keys as soon as there are any, and refuses
+    to start without them where the server can be reached from other machines."""
+    api_keys_file: str | None = None
+    """File of API keys, one `NAME KEY` or `NAME sha256:HASH` a line, read again when it changes. The environment's
+    KIT19_API_KEYS holds keys in the same form. A path, so that no key is in the config."""
+    admin_keys_file: str | None = None
+    """File of the keys of /admin, as api_keys_file; or KIT19_ADMIN_KEYS. Without any /admin is closed."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask this server, such as https://chat.example.org. Empty allows no other page."""
     start_timeout_seconds: float = Field(600, gt=0)
     """A server that does not answer after this was not started: the time to fetch and load the weights."""
     drain_seconds: float = Field(30, ge=0)

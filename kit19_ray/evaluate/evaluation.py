@@ -8,7 +8,17 @@ from typing import Any
 
 from kit19_ray.artifacts.samples import Sample
 from kit19_ray.config.schema import Config
-from kit19_ray.evaluate import harness, harness_scores, held_out, held_out_scores
+from kit19_ray.evaluate import (
+    choices_in_words,
+    harness,
+    harness_scores,
+    held_out,
+    held_out_scores,
+    judge_questions,
+    judging,
+)
+from kit19_ray.evaluate.judge_questions import Question
+from kit19_ray.evaluate.judging import Judge
 from kit19_ray.evaluate.ray_lm import RayLM
 from kit19_ray.evaluate.response_log import ResponseLog
 from kit19_ray.evaluate.unit_store import UnitScores, UnitStore
@@ -32,6 +42,7 @@ class Evaluation:
         self.tasks: dict[str, Any] = {}
         self.groups: dict[str, Any] = {}
         self.held_out_scores: dict[str, Any] = {}
+        self.judge_scores: dict[str, Any] = {}
         self.outcomes: dict[str, dict[str, Any]] = {"tasks": {}, "held_out": {}}
         self.test_sets: list[str] = []
         """The harness's tasks without their numbers of solved examples."""
@@ -58,6 +69,8 @@ class Evaluation:
 
     def _task(self, task: Any, shots: int, named: str) -> tuple[UnitScores, list[Sample]]:
         self._lm.task = named
+        if not self._lm.backend.can_score and task.OUTPUT_TYPE != "generate_until":
+            return choices_in_words.evaluate(self._lm, task, named, shots, self._config.evaluate)
         result = harness.evaluate(self._lm, task, shots, self._config.evaluate)
         entry, outcomes = harness_scores.entry(result, task, shots)
         kept: UnitScores = {"scores": entry, "outcomes": outcomes, "metrics": harness_scores.numbers(result.metrics)}
@@ -69,13 +82,14 @@ class Evaluation:
         Args:
             built: the prefix's manifest.
         """
-        tokenizer = self._lm.tokenizer
+        tokenizer, endpoint = self._lm.tokenizer, self._config.evaluate.endpoint is not None
         reader = held_out.Reader(
             encode=lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [],
             decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)),
             prompt=prompt_format(built["prompt"]),
             eos_id=int(tokenizer.eos_token_id),
-            room=min(self._lm.max_length, built["seq_len"]),
+            # A server's tokens are not known here; it says itself what is too long.
+            room=self._lm.max_length if endpoint else min(self._lm.max_length, built["seq_len"]),
         )
         withheld: Mapping[str, list[str]] = (built.get("config") or {}).get("held_out_templates") or {}
 
@@ -91,6 +105,31 @@ class Evaluation:
             if unit["scores"]:
                 self.held_out_scores[task] = unit["scores"]
                 self.outcomes["held_out"][task] = unit["outcomes"]
+
+    def judged(self, wrapper: str) -> None:
+        """The open questions of `evaluate.judge.questions`, graded or compared by the judge.
+
+        Args:
+            wrapper: prompt wrapper of a model without a chat template.
+        """
+        section = self._config.evaluate.judge
+        judge = Judge(section)
+        try:
+            for name, questions in judge_questions.read(section).items():
+
+                def scored(name: str = name, questions: list[Question] = questions) -> tuple[UnitScores, list[Sample]]:
+                    said = judging.answer(questions, self._lm, wrapper, section.max_tokens)
+                    log = ResponseLog(judge.backend, self.store.responses(f"judge.{name}.judgements"))
+                    samples = judging.judge(name, said, log, section)
+                    scores, outcomes = judging.summarize(samples)
+                    return {"scores": scores, "outcomes": outcomes}, samples
+
+                unit = self._unit(f"judge.{name}", scored)
+                self.judge_scores[name] = unit["scores"]
+                self.outcomes.setdefault("judge", {})[name] = unit["outcomes"]
+                self.store.forget(f"judge.{name}.judgements")
+        finally:
+            judge.close()
 
     def _unit(self, name: str, score: Callable[[], tuple[UnitScores, list[Sample]]]) -> UnitScores:
         """A unit's scores, read where it is finished, else made by `score` and kept."""

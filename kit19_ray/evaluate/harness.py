@@ -143,25 +143,31 @@ def evaluate(lm: Any, task: Any, num_fewshot: int, config: EvaluateConfig) -> Re
     from lm_eval import evaluator
 
     name = task.task_name
+    with asked_with(task, num_fewshot), quiet():
+        found: dict[str, Any] = evaluator.evaluate(
+            lm,
+            task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}},
+            limit=config.limit,
+            log_samples=True,
+            bootstrap_iters=1000,
+            system_instruction=config.system_instruction,
+            apply_chat_template=config.apply_chat_template,
+            fewshot_as_multiturn=config.fewshot_as_multiturn,
+        )
+    higher = {key: value for key, value in found["higher_is_better"].get(name, {}).items() if value is not None}
+    return Result(found["results"][name], found["samples"][name], found["versions"].get(name), higher)
+
+
+@contextmanager
+def asked_with(task: Any, num_fewshot: int) -> Iterator[None]:
+    """The task with so many solved examples, drawn from the seed anew, for the block."""
     before = task.get_config("num_fewshot")
     task.set_config(key="num_fewshot", value=num_fewshot)
     task.set_fewshot_seed(seed=SEED)
     try:
-        with quiet():
-            found: dict[str, Any] = evaluator.evaluate(
-                lm,
-                task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}},
-                limit=config.limit,
-                log_samples=True,
-                bootstrap_iters=1000,
-                system_instruction=config.system_instruction,
-                apply_chat_template=config.apply_chat_template,
-                fewshot_as_multiturn=config.fewshot_as_multiturn,
-            )
+        yield
     finally:
         task.set_config(key="num_fewshot", value=before)
-    higher = {key: value for key, value in found["higher_is_better"].get(name, {}).items() if value is not None}
-    return Result(found["results"][name], found["samples"][name], found["versions"].get(name), higher)
 
 
 def samples(result: Result, task: Any, named: str, num_fewshot: int) -> Iterator[Sample]:

@@ -94,6 +94,26 @@ def group_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
     return ("group", "metric", "tasks", "n", "ours"), rows
 
 
+def judge_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Header and rows: one row a file of open questions, then one a category."""
+    rows: list[tuple[str, ...]] = []
+    for name, found in scores.items():
+        metric = next((metric for metric in ("score", "win") if metric in found), None)
+        if metric is None:
+            rows.append((name, "all", "0", "", f"{found['unjudged']:,}"))
+            continue
+        shown = _percent if metric == "win" else _plain
+        all_ = shown(found[metric], found["stderr"][metric])
+        rows.append((name, "all", f"{found['n']:,}", all_, f"{found['unjudged']:,}"))
+        for category, part in found["by_category"].items():
+            rows.append((name, category, f"{part['n']:,}", shown(part[metric], None), ""))
+    return ("questions", "category", "n", "grade of 10, or won in percent", "not judged"), rows
+
+
+def _plain(value: float, stderr: float | None) -> str:
+    return f"{value:.2f}" + (f" ± {stderr:.2f}" if stderr is not None else "")
+
+
 def leak_table(leaks: Mapping[str, Mapping[str, Any]]) -> Table:
     """Header and rows: per test set whether the model's training data were cleaned of it."""
     rows: list[tuple[str, ...]] = [
@@ -194,6 +214,7 @@ def markdown(scores: Mapping[str, Any]) -> str:
     held_out, source = scores["held_out"], f"From `{scores['data']}`. "
     parts += _section("Held-out rows of the data stage: choices", source + _CHOICES, held_out_table(held_out))
     parts += _section("Held-out rows of the data stage: free answers", source + _FREE, generation_table(held_out))
+    parts += _section("Open answers, judged by another model", "", judge_table(scores["judge"]))
     parts += _section("Held-out rows by template", "", template_table(held_out))
     parts += ["Versions: " + ", ".join(f"{name} {version}" for name, version in scores["versions"].items()), ""]
     return "\n".join(parts)

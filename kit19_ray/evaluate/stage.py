@@ -10,6 +10,7 @@ manifest.json   what was scored with what; the commit marker
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
 
     asked = harness.names(config)
     held_out = data_uri if config.evaluate.held_out else None
-    if not asked and held_out is None:
+    if not asked and held_out is None and not config.evaluate.judge.questions:
         raise EvaluateError("evaluate.tasks is empty and evaluate.held_out is false: there is nothing to score")
     built = _built(held_out) if held_out else None
     identity = identify(config, model, asked, built)
@@ -56,7 +57,8 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
     if manifest.finished(out, "evaluate") is not None:
         say(f"evaluate: {out} is scored already")
         return out
-    with lease.held(out, "evaluate"), ray_session.connected():
+    session = nullcontext() if config.evaluate.endpoint else ray_session.connected()
+    with lease.held(out, "evaluate"), session:
         if manifest.finished(out, "evaluate") is not None:
             say(f"evaluate: {out} was scored meanwhile")
             return out
@@ -95,7 +97,7 @@ def identify(config: Config, model: str, asked: list[str], built: dict[str, Any]
     Raises:
         UserError: the model or a source file is missing.
     """
-    from kit19_ray.evaluate import documents, harness
+    from kit19_ray.evaluate import documents, harness, judge_questions
 
     ours = [task for task in asked if task in documents.TASKS and config.evaluate.source == "files"]
     return {
@@ -104,9 +106,10 @@ def identify(config: Config, model: str, asked: list[str], built: dict[str, Any]
         "evaluate": config.evaluate.identity(),
         "tasks": asked,
         "task_files": harness.task_files(config.evaluate),
-        "model": model_identity(model),
+        "model": config.evaluate.endpoint or model_identity(model),
         "documents": {task: documents.hashes(config, task) for task in ours},
         "held_out": built["identity"] if built else None,
+        "questions": judge_questions.hashes(config.evaluate.judge),
     }
 
 
@@ -127,23 +130,38 @@ def _scores(
     import transformers
 
     from kit19_ray.evaluate.actors import Pool
+    from kit19_ray.evaluate.endpoint import KEYS, MAX_LENGTH, CharacterTokenizer, Endpoint
     from kit19_ray.evaluate.evaluation import Evaluation
     from kit19_ray.evaluate.ray_lm import RayLM
     from kit19_ray.lm.loaded_model import context_length
 
     # The harness's requests are cut to the context later; that the tokenizer finds them long is no news.
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    tokenizer = pretrained.load_tokenizer(model)
-    pool = Pool(named(model), config.evaluate)
+    backend: Pool | Endpoint
+    if config.evaluate.endpoint:
+        section, chat = config.evaluate, config.evaluate.endpoint_api == "chat"
+        backend = Endpoint(
+            config.evaluate.endpoint, "evaluate.endpoint", KEYS, section.endpoint_model, chat,
+            section.endpoint_concurrency,
+        )  # fmt: skip
+        if not backend.can_score:
+            say("evaluate: the endpoint gives no log-probabilities of a prompt: choices are asked for in words")
+        lm = RayLM(backend, CharacterTokenizer(chat), MAX_LENGTH)
+        model = f"{config.evaluate.endpoint} {backend.model}"
+    else:
+        tokenizer = pretrained.load_tokenizer(model)
+        backend = Pool(named(model), config.evaluate)
+        lm = RayLM(backend, tokenizer, context_length(pretrained.load_config(model), tokenizer))
     try:
-        lm = RayLM(pool, tokenizer, context_length(pretrained.load_config(model), tokenizer))
         evaluation = Evaluation(config, lm, out)
         if asked:
             evaluation.harness(asked)
         if held_out and built:
             evaluation.held_out(held_out, built)
+        if config.evaluate.judge.questions:
+            evaluation.judged(built["prompt"] if built else config.data.prompt)
     finally:
-        pool.close()
+        backend.close()
     scores = {
         "model": model,
         "data": held_out,
@@ -153,6 +171,7 @@ def _scores(
         "tasks": evaluation.tasks,
         "groups": evaluation.groups,
         "held_out": evaluation.held_out_scores,
+        "judge": evaluation.judge_scores,
         "leaks": leaks(model, evaluation.test_sets),
         "versions": {"kit19-ray": __version__, **{name: version(name) for name in _PACKAGES}},
     }
@@ -188,6 +207,8 @@ def leaks(model: str, test_sets: list[str]) -> dict[str, dict[str, Any]]:
 
 def _trained_on(model: str) -> dict[str, Any] | None:
     """The manifest of the data that a train prefix was trained on; None for any other model."""
+    if model.startswith(("http://", "https://")):
+        return None
     uri = named(model)
     made = manifest.read(uri) if "://" in uri else None
     data = made.get("data") if made else None

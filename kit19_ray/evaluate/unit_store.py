@@ -55,6 +55,10 @@ class UnitStore:
         storage.write_text(self._unit(unit), "".join(lines))
         storage.delete(self.responses(unit))
 
+    def forget(self, unit: str) -> None:
+        """Removes a unit's responses."""
+        storage.delete(self.responses(unit))
+
     def responses(self, unit: str) -> str:
         """The folder of a unit's responses."""
         return storage.join(self._base, "responses", unit)

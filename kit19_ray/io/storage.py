@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 from pyarrow import fs
@@ -202,6 +203,21 @@ def open_output(uri: str) -> Iterator[pa.NativeFile]:
         sha256, _ = sha256_stream(buffer)
         buffer.seek(0)
         s3_objects.upload(buffer, path, sha256)
+
+
+def write_stream(uri: str, source: BinaryIO) -> None:
+    """Writes what is read from `source`, atomically and without a copy on this machine's disk.
+
+    Args:
+        source: may be read again from its beginning, when a part must be sent again.
+    """
+    scheme, path = split(uri)
+    with translate_errors(uri):
+        if scheme == "file":
+            with open_output(uri) as file:
+                shutil.copyfileobj(source, file, _COPY_CHUNK)
+        else:
+            s3_objects.upload(source, path)
 
 
 def local_path(uri: str) -> Path | None:

@@ -13,16 +13,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
 from kit19_ray.lm import prefix_tree, pretrained
-from kit19_ray.lm.decoding import Completion, Decoder, Sampling, top
-from kit19_ray.lm.loaded_model import LoadedModel
+from kit19_ray.lm.continuous_batching import BatchLimits, ContinuousBatch
+from kit19_ray.lm.decoding import Completion, DecodingSequence
+from kit19_ray.lm.loaded_model import LoadedModel, compute_dtype
 from kit19_ray.lm.prefix_tree import Request
+from kit19_ray.lm.sampling import SamplingParams, top
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +72,10 @@ class Generator(LoadedModel):
             torch.set_num_threads(threads)
         tokenizer = pretrained.load_tokenizer(name)
         model = pretrained.load_causal_lm(name, spread=spread)
-        if not spread:
-            model = model.to("cuda" if use_gpu else "cpu")
+        device = torch.device("cuda") if use_gpu else torch.device("cpu")
+        dtype = compute_dtype(model.dtype, device)
+        # What is spread over devices is where it belongs.
+        model = model.to(dtype) if spread else model.to(device=device, dtype=dtype)
         return cls(model, tokenizer, batch_tokens)
 
     @torch.inference_mode()
@@ -84,17 +88,19 @@ class Generator(LoadedModel):
         Raises:
             ValueError: a part is empty, or a continuation is longer than the model can read.
         """
-        grown = prefix_tree.trees(requests, self.max_length, max(self.max_length, self.batch_tokens), self.shares)
+        trees = prefix_tree.build(
+            requests, self.max_length, max(self.max_length, self.batch_tokens), self.supports_prefix_sharing
+        )
         sums = np.zeros(len(requests))
         greedy = np.ones(len(requests), dtype=bool)
-        for batch in prefix_tree.batches(grown, self.batch_tokens, self.vocab_size):
+        for batch in prefix_tree.batches(trees, self.batch_tokens, self.vocab_size):
             self._score_trees(batch, sums, greedy)
         return [(float(total), bool(best)) for total, best in zip(sums, greedy)]
 
     def _score_trees(self, batch: list[prefix_tree.Tree], sums: Any, greedy: Any) -> None:
         try:
-            layout = prefix_tree.lay_out(batch)
-            logprobs, best = self._asked(layout)
+            layout = prefix_tree.layout(batch)
+            logprobs, best = self._score_layout(layout)
         except torch.cuda.OutOfMemoryError:
             if len(batch) == 1:
                 raise
@@ -107,7 +113,7 @@ class Generator(LoadedModel):
         np.add.at(sums, layout.requests, logprobs)
         np.logical_and.at(greedy, layout.requests, best)
 
-    def _asked(self, layout: prefix_tree.Layout) -> tuple[Any, Any]:
+    def _score_layout(self, layout: prefix_tree.Layout) -> tuple[Any, Any]:
         """float64[asked] log-probabilities and bool[asked] whether the token is the likeliest."""
         inputs: dict[str, Any] = {"input_ids": torch.from_numpy(layout.input_ids).to(self.device)}
         if layout.mask is not None:
@@ -140,7 +146,7 @@ class Generator(LoadedModel):
 
     @cached_property
     @torch.inference_mode()
-    def shares(self) -> bool:
+    def supports_prefix_sharing(self) -> bool:
         """Whether the model takes position ids and a mask of its own for each row, so that contexts can be shared.
 
         Found out by trying: continuations computed together must come out as those computed alone.
@@ -154,7 +160,7 @@ class Generator(LoadedModel):
         requests = [(context, ids[_PROBE : _PROBE + 3]), (context, ids[_PROBE + 3 :])]
         sums = np.zeros((2, len(requests)))
         for row, share in zip(sums, (True, False)):
-            for tree in prefix_tree.trees(requests, self.max_length, self.max_length, share):
+            for tree in prefix_tree.build(requests, self.max_length, self.max_length, share):
                 try:
                     self._score_trees([tree], row, np.ones(len(requests), dtype=bool))
                 except (ValueError, TypeError, RuntimeError) as error:  # the model refuses such a mask
@@ -211,8 +217,8 @@ class Generator(LoadedModel):
         stop: Sequence[str] = (),
         seed: int | Sequence[int | None] | None = None,
         top_logprobs: int = 0,
-        wanted: Callable[[int], bool] | None = None,
-        heard: Callable[[int, Completion], None] | None = None,
+        should_continue: Callable[[int], bool] | None = None,
+        on_token: Callable[[int, Completion], None] | None = None,
     ) -> list[Completion]:
         """Completes each prompt.
 
@@ -224,8 +230,8 @@ class Generator(LoadedModel):
             stop: texts that end a completion; they are cut off.
             seed: of the sampling: one a prompt, or a number from which they follow. None is random.
             top_logprobs: how many of the likeliest tokens to list beside each.
-            wanted: asked before each step about each prompt's number; False ends its completion.
-            heard: told each prompt's number and its completion so far, after each of its tokens.
+            should_continue: asked before each step about each prompt's number; False ends its completion.
+            on_token: told each prompt's number and its completion so far, after each of its tokens.
 
         Raises:
             ValueError: a prompt is empty, or `max_tokens` leaves no room for a prompt.
@@ -239,18 +245,23 @@ class Generator(LoadedModel):
                 raise ValueError(f"max_tokens={limit}, the model's context is {self.max_length} tokens")
             cut.append(list(prompt[-(self.max_length - limit) :]))
         seeds = (
-            [None if seed is None else seed + n for n in range(len(cut))] if not isinstance(seed, Sequence) else seed
+            list(seed) if isinstance(seed, Sequence) else [None if seed is None else seed + n for n in range(len(cut))]
         )
-        out = [Completion() for _ in cut]
-        for numbers in self._grouped([len(p) + limit for p, limit in zip(cut, limits)]):
-            decoder = Decoder(self, Sampling(temperature, top_p, tuple(stop), top_logprobs))
-            done = decoder.run(
-                [cut[n] for n in numbers],
-                [limits[n] for n in numbers],
-                [seeds[n] for n in numbers],
-                None if wanted is None else [lambda n=n: wanted(n) for n in numbers],  # type: ignore[misc]
-                None if heard is None else [partial(heard, n) for n in numbers],
+        sequences = [
+            DecodingSequence(
+                prompt,
+                SamplingParams(limit, temperature, top_p, stop=tuple(stop), seed=own_seed, top_logprobs=top_logprobs),
+                None if on_token is None else lambda sequence, n=n: on_token(n, sequence.completion),  # type: ignore[misc]
+                None if should_continue is None else lambda n=n: should_continue(n),  # type: ignore[misc]
             )
-            for n, completion in zip(numbers, done, strict=True):
-                out[n] = completion
-        return out
+            for n, (prompt, limit, own_seed) in enumerate(zip(cut, limits, seeds, strict=True))
+        ]
+        needs = [len(prompt) + limit for prompt, limit in zip(cut, limits)]
+        room = max(self.batch_tokens, self.max_length)
+        batch = ContinuousBatch(self, BatchLimits(max(1, room // min(needs, default=1)), room, self.batch_tokens))
+        # The longest first: those that end last start first, and neighbours are about as long.
+        batch.run([sequences[n] for n in sorted(range(len(cut)), key=lambda n: -needs[n])])
+        for sequence in sequences:
+            if sequence.error is not None:
+                raise sequence.error
+        return [sequence.completion for sequence in sequences]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import os
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 
+log = logging.getLogger(__name__)
+
 DEFAULT_CONTEXT = 2048  # tokens, for a model that does not say; as lm-evaluation-harness has it
+_PROBE = 24  # tokens that decoding over our cache is tried with
 _UNLIMITED = 10**20  # a tokenizer without a limit says 10**30
 
 
@@ -29,6 +36,60 @@ class LoadedModel:
         self.accepts = frozenset(inspect.signature(model.forward).parameters)
         self.eos_ids = _eos_ids(model, tokenizer)
 
+    @property
+    def cache_token_bytes(self) -> int:
+        """Bytes of the keys and values of one token: 2 x layers x key-value heads x head size x bytes of a number."""
+        config = self.model.config.get_text_config()
+        heads = getattr(config, "num_attention_heads", 1)
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        key_value_heads = getattr(config, "num_key_value_heads", None) or heads
+        return int(2 * config.num_hidden_layers * key_value_heads * size * self.model.dtype.itemsize)
+
+    def free_memory(self) -> int:
+        """Bytes that are free where the model is."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self.device)[0])
+        return _free_ram()
+
+    @cached_property
+    @torch.inference_mode()
+    def takes_slots(self) -> bool:
+        """Whether the model decodes over our cache (`kv_cache.SlotCache`), many sequences at a time.
+
+        Found out by trying: two sequences of different lengths, read in pieces side by side, must get the logits that
+        each gets alone. A model with another kind of state (recurrent layers, chunked attention) keeps its own cache
+        and is decoded one sequence at a time.
+        """
+        from kit19_ray.lm.kv_cache import SlotCache, Step, attention_masks
+
+        config = self.model.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ())
+        if not {"position_ids", "past_key_values"} <= self.accepts or kinds - {"full_attention", "sliding_attention"}:
+            return False
+        size = min(_PROBE, self.max_length)
+        whole = torch.arange(1, size + 1).remainder(self.vocab_size)[None].to(self.device)
+        lengths = (size, max(2, size // 2))
+        alone = [self.model(input_ids=whole[:, :length], use_cache=False).logits[0, -1] for length in lengths]
+        cache = SlotCache(int(config.num_hidden_layers))
+        cache.reserve(2, size, 2 * size)
+        try:
+            for starts, counts in (((0, 0), [n - 1 for n in lengths]), ([n - 1 for n in lengths], (1, 1))):
+                step = cache.step = Step(0, starts, counts)
+                rows = [whole[0, start : start + max(counts)] for start in starts]
+                positions = torch.tensor(starts)[:, None] + torch.arange(max(counts))[None]
+                logits = self.model(
+                    input_ids=torch.stack(rows),
+                    position_ids=positions.clamp(max=self.max_length - 1).to(self.device),
+                    attention_mask=attention_masks(config, step, self.model.dtype, self.device),
+                    past_key_values=cache,
+                    use_cache=True,
+                ).logits
+        except (ValueError, TypeError, RuntimeError, AttributeError, IndexError, KeyError) as error:
+            log.info("sequences are decoded one at a time: %s", error)
+            return False
+        tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.3
+        return all(float((logits[n, -1] - alone[n]).abs().max()) < tolerance for n in (0, 1))
+
     def encode(self, text: str) -> list[int]:
         """The tokens of a part of a prompt: no special token is added, as in training."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -36,6 +97,36 @@ class LoadedModel:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones included, no spaces tidied."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type to compute in: the checkpoint's where the device is good at it.
+
+    A CPU without units for it emulates bfloat16 many times slower than it computes float32 (SmolLM2-135M: a server
+    times out); float16 is as bad. A GPU older than Ampere has float16 but no bfloat16.
+    """
+    if stored not in (torch.bfloat16, torch.float16):
+        return stored
+    if device.type == "cpu":
+        return stored if stored == torch.bfloat16 and _cpu_has_bf16() else torch.float32
+    if device.type == "cuda" and stored == torch.bfloat16 and not torch.cuda.is_bf16_supported(False):
+        return torch.float16
+    return stored
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def _free_ram() -> int:
+    """Of the machine, and of this container where it has a limit (cgroup v2)."""
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
+    except OSError:
+        return available
+    return available if limit == "max" else max(0, min(available, int(limit) - int(used)))
 
 
 def context_length(config: Any, tokenizer: Any) -> int:

@@ -6,7 +6,7 @@ that continuations have in common. For context `c d` with the continuations `x y
     tokens      c  d  x        a continuation's last token is only asked for, never read
     positions   0  1  2
     parent      .  0  1        each token attends to its ancestors and itself
-    asked       d -> x,  x -> y,  x -> z
+    targets     d -> x,  x -> y,  x -> z
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Tree:
     """Tokens of the context."""
     parents: list[int] = field(default_factory=list)
     """Of each token after the context, the place of the one before it."""
-    asked: list[tuple[int, int, int]] = field(default_factory=list)
+    targets: list[tuple[int, int, int]] = field(default_factory=list)
     """(request, place, token): the log-probability of `token` after the token at `place` counts for the request."""
 
     @property
@@ -44,7 +44,7 @@ class Tree:
         return all(parent == self.context + i - 1 for i, parent in enumerate(self.parents))
 
     @property
-    def kept(self) -> int:
+    def logit_columns(self) -> int:
         """Places from the first one that is asked to the end."""
         return len(self.tokens) - self.context + 1
 
@@ -65,7 +65,7 @@ def truncate(request: Request, max_length: int) -> tuple[tuple[int, ...], tuple[
     return tuple(context[-(max_length + 1 - len(continuation)) :]), tuple(continuation)
 
 
-def trees(requests: Sequence[Request], max_length: int, max_tokens: int, share: bool = True) -> list[Tree]:
+def build(requests: Sequence[Request], max_length: int, max_tokens: int, share: bool = True) -> list[Tree]:
     """Every request in exactly one tree; the longest trees first.
 
     Args:
@@ -73,23 +73,23 @@ def trees(requests: Sequence[Request], max_length: int, max_tokens: int, share: 
         max_tokens: a context's requests are spread over several trees rather than make one longer than this.
         share: False makes one chain a request.
     """
-    grown: list[Tree] = []
+    trees: list[Tree] = []
     latest: dict[tuple[int, ...], tuple[Tree, dict[tuple[int, int], int]]] = {}
     for number, request in enumerate(requests):
         context, continuation = truncate(request, max_length)
         held = latest.get(context) if share else None
         if held is None or len(held[0].tokens) + len(continuation) - 1 > max_tokens:
             held = Tree(list(context), len(context)), {}
-            grown.append(held[0])
+            trees.append(held[0])
             latest[context] = held
         _grow(*held, number, continuation)
-    return sorted(grown, key=lambda tree: (-len(tree.tokens), -tree.kept))
+    return sorted(trees, key=lambda tree: (-len(tree.tokens), -tree.logit_columns))
 
 
 def _grow(tree: Tree, children: dict[tuple[int, int], int], number: int, continuation: tuple[int, ...]) -> None:
     place = tree.context - 1
     for i, token in enumerate(continuation):
-        tree.asked.append((number, place, token))
+        tree.targets.append((number, place, token))
         if i == len(continuation) - 1:
             return
         child = children.get((place, token))
@@ -100,20 +100,20 @@ def _grow(tree: Tree, children: dict[tuple[int, int], int], number: int, continu
         place = child
 
 
-def batches(grown: Sequence[Tree], max_tokens: int, vocab_size: int) -> Iterator[list[Tree]]:
+def batches(trees: Sequence[Tree], max_tokens: int, vocab_size: int) -> Iterator[list[Tree]]:
     """Trees, longest first, in batches of at most `max_tokens` padded tokens; one tree at least."""
     batch: list[Tree] = []
-    length = kept = 0
-    for tree in grown:
+    length = columns = 0
+    for tree in trees:
         rows = len(batch) + 1
-        longest, most = max(length, len(tree.tokens)), max(kept, tree.kept)
+        longest, most = max(length, len(tree.tokens)), max(columns, tree.logit_columns)
         if batch and (
             rows * longest > max_tokens or rows * longest**2 > _MAX_MASK or rows * most * vocab_size > _MAX_LOGITS
         ):
             yield batch
-            batch, longest, most = [], len(tree.tokens), tree.kept
+            batch, longest, most = [], len(tree.tokens), tree.logit_columns
         batch.append(tree)
-        length, kept = longest, most
+        length, columns = longest, most
     if batch:
         yield batch
 
@@ -131,16 +131,16 @@ class Layout:
     first: int
     """Logits before this column are not asked for."""
     rows: IntArray
-    """int64[asked], the row of each asked log-probability."""
+    """int64[targets], the row of each asked log-probability."""
     columns: IntArray
-    """int64[asked], its column."""
+    """int64[targets], its column."""
     tokens: IntArray
-    """int64[asked], its token."""
+    """int64[targets], its token."""
     requests: IntArray
-    """int64[asked], the request it counts for."""
+    """int64[targets], the request it counts for."""
 
 
-def lay_out(batch: Sequence[Tree]) -> Layout:
+def layout(batch: Sequence[Tree]) -> Layout:
     """The arrays of a batch."""
     length = max(len(tree.tokens) for tree in batch)
     chains = all(tree.is_chain for tree in batch)
@@ -148,7 +148,7 @@ def lay_out(batch: Sequence[Tree]) -> Layout:
     positions = None if chains else np.zeros((len(batch), length), np.int64)
     # Padding attends to itself: a row of the mask without a single True makes a NaN.
     mask = None if chains else np.broadcast_to(np.eye(length, dtype=bool), (len(batch), length, length)).copy()
-    asked: list[tuple[int, int, int, int]] = []
+    targets: list[tuple[int, int, int, int]] = []
     first = length
     for row, tree in enumerate(batch):
         size, context = len(tree.tokens), tree.context
@@ -160,7 +160,7 @@ def lay_out(batch: Sequence[Tree]) -> Layout:
             for place, parent in enumerate(tree.parents, start + context):
                 positions[row, place] = positions[row, start + parent] + 1
                 mask[row, place] |= mask[row, start + parent]
-        asked += [(row, start + place, token, request) for request, place, token in tree.asked]
+        targets += [(row, start + place, token, request) for request, place, token in tree.targets]
         first = min(first, start + context - 1)
-    columns = np.asarray(asked, np.int64).reshape(-1, 4)
+    columns = np.asarray(targets, np.int64).reshape(-1, 4)
     return Layout(ids, positions, mask, first, columns[:, 0], columns[:, 1], columns[:, 2], columns[:, 3])

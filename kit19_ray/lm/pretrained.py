@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,19 @@ def resolve(name: str, marker: str = "config.json") -> str:
         UserError: nothing is there, or nothing that looks like a model.
         StorageError: the prefix cannot be read.
     """
-    local = Path(name).expanduser()
-    if "://" not in name and not local.exists():
+    found = _prefix(name)
+    if found is None:
+        return name
+    uri, sha256 = found
+    _require(name, uri, marker)
+    return str(node_cache.local_dir(uri, sha256))
+
+
+def _prefix(name: str) -> tuple[str, dict[str, str]] | None:
+    """The prefix of a model's files, or a train prefix's export, with their SHA-256 as far as known; None: a hub id."""
+    if "://" not in name and not Path(name).expanduser().exists():
         if _HUB_ID.fullmatch(name):
-            return name
+            return None
         raise UserError(
             f"{name!r}: there is no such folder, and a hub id looks like `organisation/name`",
             hint="give an existing folder, a file:// or s3:// prefix, or a hub id",
@@ -41,12 +51,15 @@ def resolve(name: str, marker: str = "config.json") -> str:
     if made is not None and made.get("stage") == "train":
         sha256 = manifest.hashes(made, str(made["export"]))
         uri = storage.join(uri, str(made["export"]))
+    return uri, sha256
+
+
+def _require(name: str, uri: str, marker: str) -> None:
     if not storage.exists(storage.join(uri, marker)):
         raise UserError(
             f"{name!r}: {uri} has no {marker}, so it is neither in Hugging Face's layout nor a finished train prefix",
             hint="a training run that is not finished has no export: run `kit19 train` again to go on",
         )
-    return str(node_cache.local_dir(uri, sha256))
 
 
 def load_tokenizer(name: str) -> Any:
@@ -64,26 +77,37 @@ def load_tokenizer(name: str) -> Any:
         raise UserError(f"tokenizer {name!r}: {_first_line(error)}") from error
 
 
-def load_config(name: str) -> Any:
-    """The model config of `name` (see `resolve`).
+def load_config(name: str, revision: str | None = None) -> Any:
+    """The model config of `name` (see `resolve`); of a remote prefix its config.json alone is read.
 
     Raises:
         UserError: there is none, or its code is not part of transformers.
     """
     from transformers import AutoConfig
 
-    found = resolve(name)
-    try:
-        return AutoConfig.from_pretrained(found, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model {name!r}: {_first_line(error)}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        prefix = _prefix(name)
+        if prefix is None:
+            found = name
+        else:
+            uri, _ = prefix
+            _require(name, uri, "config.json")
+            found = folder
+            Path(folder, "config.json").write_bytes(storage.read_bytes(storage.join(uri, "config.json")))
+        try:
+            return AutoConfig.from_pretrained(found, trust_remote_code=False, revision=revision or "main")
+        except (OSError, ValueError) as error:
+            raise UserError(f"model {name!r}: {_first_line(error)}") from error
 
 
-def load_causal_lm(name: str, dtype: torch.dtype | None = None, spread: bool = False) -> Any:
+def load_causal_lm(
+    name: str, dtype: torch.dtype | None = None, revision: str | None = None, spread: bool = False
+) -> Any:
     """The causal LM `name` (see `resolve`), in evaluation mode on the CPU.
 
     Args:
         dtype: of the weights; None keeps the files'.
+        revision: of a hub id; None means `main`.
         spread: the layers over all GPUs of this process, by accelerate's `device_map="auto"`, not on the CPU.
 
     Raises:
@@ -100,6 +124,7 @@ def load_causal_lm(name: str, dtype: torch.dtype | None = None, spread: bool = F
             dtype="auto" if dtype is None else dtype,
             use_safetensors=True,
             trust_remote_code=False,
+            revision=revision or "main",
             device_map="auto" if spread else None,
         )
     except (OSError, ValueError) as error:

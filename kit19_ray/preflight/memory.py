@@ -47,9 +47,9 @@ class Setting:
     gpu: bool
 
 
-def checkpoint_bytes(parameters: int, precision: str) -> int:
-    """Bytes of one checkpoint: the weights, and float32 weights with Adam's two moments."""
-    return parameters * (_WIDTH[precision] + 12)
+def checkpoint_bytes(parameters: int) -> int:
+    """Bytes of one checkpoint: float32 weights and Adam's two moments."""
+    return parameters * 12
 
 
 def export_bytes(parameters: int, precision: str) -> int:

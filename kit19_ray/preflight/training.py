@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -10,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kit19_ray.artifacts import manifest, metrics_log
+from kit19_ray.artifacts import checkpoint, manifest, metrics_log
 from kit19_ray.config.schema import Config, TrainConfig
-from kit19_ray.errors import StorageError, TrainError
+from kit19_ray.errors import StorageError
 from kit19_ray.io import storage
 from kit19_ray.preflight import base_model as named
 from kit19_ray.preflight import memory
@@ -34,28 +33,25 @@ def train(config: Config, data: Findings, built: dict[str, Any] | None) -> Findi
     found = Findings("train", state="unknown" if data.uri is None else "to do")
     if built is not None:
         found.uri = stage.uri(config, str(data.uri))
-        found.state = _state(config.train, found)
+        found.state = _state(found)
     rows, seq_len, vocab_size, asked = _corpus(config, data, built)
     # A published model has its own vocabulary; one from scratch has the tokenizer's, which may come out smaller.
     found.facts |= {"estimated": built is None, "parameters_estimated": built is None and not config.train.model.name}
-    if built is not None and not built["splits"].get("validation", {}).get("rows"):
-        found.missing.append(
-            TrainError(f"{data.uri} has no validation rows", hint="build it with data.validation above 0")
-        )
     sizes = named.sizes(config, vocab_size, found)
     if config.train.model.name:
         named.check_named(config.train.model.name, "train.model.name", "config.json", found)
-    if sizes is not None and built is not None and built["vocab_size"] > sizes.vocab_size:
-        found.missing.append(
-            TrainError(
-                f"train.model.name={config.train.model.name!r} knows {sizes.vocab_size} tokens, the data prefix was "
-                f"built with a tokenizer of {built['vocab_size']}",
-                hint=f"build the data with the model's own tokenizer: data.tokenizer.name={config.train.model.name}",
-            )
-        )
+    if built is not None:
+        known = sizes.vocab_size if sizes is not None and config.train.model.name else None
+        found.missing += stage.check(config.train, str(data.uri), built, known)
     made = found.check(lambda: spec.make(config.train, rows, seq_len))
     if made is not None:
-        found.facts |= asdict(made) | {"tokens": made.steps * made.batch_tokens}
+        least = config.train.min_workers or config.train.workers
+        if made.batch_size % (least * made.micro_batch_size):
+            found.notes.append(
+                f"train.batch_size={made.batch_size} does not divide by {least} workers x train.micro_batch_size="
+                f"{made.micro_batch_size}: some passes are shorter, so some workers wait for others"
+            )
+        found.facts |= asdict(made) | {"accumulation": made.accumulation, "tokens": made.steps * made.batch_tokens}
         _time(config, made, found)
     if sizes is not None:
         _size(config.train, sizes, seq_len, asked, found)
@@ -64,31 +60,15 @@ def train(config: Config, data: Findings, built: dict[str, Any] | None) -> Findi
     return found
 
 
-def _state(train: TrainConfig, found: Findings) -> State:
+def _state(found: Findings) -> State:
     out = str(found.uri)
     if manifest.read(out) is not None:
         return "finished"
-    newest = _newest_checkpoint(out)
+    newest = checkpoint.newest(out)
     if newest is None:
         return "to do"
-    found.facts["resumes_at_step"] = int(newest["step"])
-    written_by = newest.get("sharding")
-    if written_by not in (None, {"world_size": train.workers, "zero_stage": train.zero_stage}):
-        found.notes.append(
-            f"the newest checkpoint was written with train.workers={written_by['world_size']} and "
-            f"train.zero_stage={written_by['zero_stage']}"
-        )
+    found.facts["resumes_at_step"] = newest["step"]
     return "resumable"
-
-
-def _newest_checkpoint(out: str) -> dict[str, Any] | None:
-    """The state of the checkpoint furthest on; one that an upload left incomplete has none yet."""
-    states: list[dict[str, Any]] = []
-    for name in storage.list_dirs(out):
-        state = storage.join(out, name, "state.json")
-        if name.startswith("checkpoint_") and storage.exists(state):
-            states.append(json.loads(storage.read_text(state)))
-    return max(states, key=lambda state: int(state["step"]), default=None)
 
 
 def _corpus(config: Config, data: Findings, built: dict[str, Any] | None) -> tuple[int, int, int, float]:
@@ -102,7 +82,7 @@ def _corpus(config: Config, data: Findings, built: dict[str, Any] | None) -> tup
     return max(1, rows), seq_len, config.data.tokenizer.vocab_size, 1.0
 
 
-def _time(config: Config, made: spec.Plan, found: Findings) -> None:
+def _time(config: Config, made: spec.TrainPlan, found: Findings) -> None:
     """Seconds left, where an earlier run of the same model under this root says how fast it was."""
     if found.state == "finished":
         return
@@ -150,7 +130,7 @@ def _size(train: TrainConfig, sizes: Sizes, seq_len: int, asked: float, found: F
         if gpu:
             entry["cards"] = [_card(setting, train.batch_size, bytes_, card) for card in memory.CARDS]
         entry["storage"] = {
-            "checkpoint": memory.checkpoint_bytes(sizes.parameters, precision),
+            "checkpoint": memory.checkpoint_bytes(sizes.parameters),
             "checkpoints": train.keep_checkpoints,
             "export": memory.export_bytes(sizes.parameters, precision),
         }

@@ -6,52 +6,84 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from kit19_ray import __version__
 from kit19_ray.config.schema import ServeConfig
-from kit19_ray.serve import chat, events, metrics, page, protocol
+from kit19_ray.serve import chat, events, metrics, openapi, page, protocol, tokenizing
+from kit19_ray.serve.access import Access
 from kit19_ray.serve.chat import ChatRequest
+from kit19_ray.serve.keys import ApiKeys
 from kit19_ray.serve.limits import BodyLimit
 from kit19_ray.serve.protocol import ApiError, CompletionRequest, Json
+from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
 
 log = logging.getLogger("ray.serve")
 
+Parse = Callable[[bytes, ServeConfig], CompletionRequest | ChatRequest]
+
 
 class Service(Protocol):
-    """What the routes need of a replica."""
+    """What the routes need of the models."""
 
     limits: ServeConfig
     metrics: metrics.Metrics
-    created: int
-    """Unix time the model was loaded."""
-    context: int
-    """Most tokens of prompt and completion together."""
+    keys: ApiKeys | None
+    admin_keys: ApiKeys
+
+    @property
+    def names(self) -> list[str]:
+        """Models that can be asked, the default first."""
+
+    async def models(self) -> list[Json]:
+        """The entries of /v1/models."""
 
     async def ready(self) -> bool:
-        """Whether the model is loaded and decodes."""
+        """Whether every model is loaded and decodes."""
 
     async def complete(self, request: CompletionRequest | ChatRequest) -> Json:
         """The response body; raises ApiError."""
 
     def stream(self, request: CompletionRequest | ChatRequest) -> AsyncIterator[Json]:
-        """The response's chunks; raises ApiError at once for a prompt that does not fit."""
+        """The response's chunks; raises ApiError before the first for a prompt that does not fit."""
 
-    def prompt(self, request: ChatRequest) -> Json:
+    async def prompt(self, request: ChatRequest) -> Json:
         """The prompt that messages become; raises ApiError."""
+
+    async def tokenize(self, request: TokenizeRequest) -> Json:
+        """Tokens of a text; raises ApiError."""
+
+    async def detokenize(self, request: DetokenizeRequest) -> Json:
+        """Text of tokens; raises ApiError."""
+
+    async def scrape(self) -> str:
+        """The metrics of every replica, in Prometheus' text format."""
 
 
 def build(service: Service) -> FastAPI:
     """The ASGI application in front of `service`. Every error it answers with is in OpenAI's shape."""
     # No page of interactive documentation: FastAPI's loads scripts from elsewhere. /openapi.json stays.
-    app = FastAPI(title="kit19", version=__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(BodyLimit, max_bytes=service.limits.max_body_bytes)
+    app = FastAPI(title="kit19", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    limits = service.limits
+    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes, timeout_seconds=limits.body_timeout_seconds)
+    app.add_middleware(Access, keys=service.keys, admin_keys=service.admin_keys)
+    if limits.cors_origins:  # outermost: a page of such an origin can read a refusal too
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(limits.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.openapi = openapi.document  # type: ignore[method-assign]
 
     @app.get("/healthz")
     async def healthz() -> Json:
@@ -60,91 +92,100 @@ def build(service: Service) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz() -> Json:
-        """Ready: the model behind this is loaded and decodes, so traffic may come."""
+        """Ready: the models behind this are loaded and decode, so traffic may come."""
         if not await service.ready():
             raise ApiError(503, "the model is not ready", code="not_ready", retry_after=1)
         return {"status": "ready"}
 
     @app.get("/metrics")
     async def scrape() -> Response:
-        return Response(service.metrics.text(), media_type=metrics.CONTENT_TYPE)
+        return Response(await service.scrape(), media_type=metrics.CONTENT_TYPE)
 
     @app.get("/v1/models")
     async def models() -> Json:
-        return protocol.models(service.limits.served_name, service.created, service.context)
+        return {"object": "list", "data": await service.models()}
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Json:
-        if name != service.limits.served_name:
-            raise ApiError(404, f"there is no model {name[:100]!r} here; see /v1/models", "model", "model_not_found")
-        entry: Json = protocol.models(name, service.created, service.context)["data"][0]
-        return entry
+        protocol.check_model(name, service.names)
+        return next(entry for entry in await service.models() if entry["id"] == name)
 
     @app.get("/", include_in_schema=False)
     async def playground() -> Response:
         return page.response()
 
-    @app.post("/v1/completions", openapi_extra=_schema(CompletionRequest))
+    @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         return await _answer(service, await request.body(), protocol.parse)
 
-    @app.post("/v1/chat/completions", openapi_extra=_schema(ChatRequest))
+    @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
         return await _answer(service, await request.body(), chat.parse)
 
-    @app.post("/v1/chat/completions/render", openapi_extra=_schema(ChatRequest))
+    @app.post("/v1/chat/completions/render")
     async def render(request: Request) -> Json:
         """The prompt the same body is answered with: not OpenAI's, for those who want to see what the model reads."""
-        return service.prompt(chat.parse(await request.body(), service.limits))
+        return await service.prompt(await _parsed(service, await request.body(), chat.parse))
+
+    @app.post("/tokenize")
+    async def tokenize(request: Request) -> Json:
+        return await service.tokenize(await _parsed(service, await request.body(), tokenizing.parse_tokenize))
+
+    @app.post("/detokenize")
+    async def detokenize(request: Request) -> Json:
+        return await service.detokenize(await _parsed(service, await request.body(), tokenizing.parse_detokenize))
 
     return app
 
 
-def _schema(kind: type[CompletionRequest] | type[ChatRequest]) -> Json:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": kind.model_json_schema()}}}}
+async def _parsed(service: Service, body: bytes, parse: Callable[[bytes, ServeConfig], Any]) -> Any:
+    """The request; in a thread, because a hostile body costs time that the event loop does not have."""
+    request = await asyncio.to_thread(parse, body, service.limits)
+    if request.model is not None:
+        protocol.check_model(request.model, service.names)
+    return request
 
 
-async def _answer(
-    service: Service, body: bytes, parse: Callable[[bytes, ServeConfig], CompletionRequest | ChatRequest]
-) -> Response:
+async def _answer(service: Service, body: bytes, parse: Parse) -> Response:
     start = time.monotonic()
-    try:
-        request = _admitted(service, body, parse)
-        if request.stream:
-            chunks = service.stream(request)
-            return events.response(chunks, service.metrics, service.limits.request_timeout_seconds)
-        answer = await _whole(service, request)
-    except ApiError as error:
-        service.metrics.answered(error.status)
-        raise
-    except asyncio.CancelledError:
-        service.metrics.disconnects.inc()
-        raise
-    service.metrics.answered(200)
-    service.metrics.seconds.observe(time.monotonic() - start)
+    model = ""  # until it is known to be one of ours: a metric's labels are not for clients to choose
+    timeout = service.limits.request_timeout_seconds
+    with ExitStack() as held:
+        try:
+            # Every model's replicas refuse for themselves what is too much for them; this bounds what waits in here.
+            if service.metrics.in_progress >= service.limits.max_queue * service.limits.replicas * len(service.names):
+                raise ApiError(429, "too many requests are waiting already; try again later", retry_after=1)
+            held.enter_context(service.metrics.one_in_progress())
+            request = await _parsed(service, body, parse)
+            model = request.model
+            if request.stream:
+                chunks = service.stream(request)
+                # It is in progress until its last event: whoever sends the events lets go.
+                return await events.response(chunks, service.metrics, model, timeout, held)
+            answer = await _whole(service, request)
+        except ApiError as error:
+            service.metrics.record("kit19_requests", model=model, status=str(error.status))
+            raise
+        except asyncio.CancelledError:
+            service.metrics.record("kit19_disconnects", model=model)
+            raise
+    service.metrics.record("kit19_requests", model=model, status="200")
+    service.metrics.record("kit19_request_seconds", time.monotonic() - start, model=model)
     return JSONResponse(answer)
-
-
-def _admitted(
-    service: Service, body: bytes, parse: Callable[[bytes, ServeConfig], CompletionRequest | ChatRequest]
-) -> CompletionRequest | ChatRequest:
-    if service.metrics.in_progress >= service.limits.max_queue:
-        raise ApiError(429, f"{service.limits.max_queue} requests are waiting already; try again later")
-    return parse(body, service.limits)
 
 
 async def _whole(service: Service, request: CompletionRequest | ChatRequest) -> Json:
     timeout = service.limits.request_timeout_seconds
-    with service.metrics.one_in_progress():
-        try:
-            return await asyncio.wait_for(service.complete(request), timeout)
-        except TimeoutError:
-            raise events.too_late(timeout) from None
-        except ApiError:
-            raise
-        except Exception:  # a fault of ours becomes a response here, and in events.py
-            log.exception("a completion failed")
-            raise events.fault() from None
+    try:
+        async with asyncio.timeout(timeout):
+            return await service.complete(request)
+    except TimeoutError:
+        raise events.too_late(timeout) from None
+    except ApiError:
+        raise
+    except Exception:  # a fault of ours becomes a response here, and in events.py
+        log.exception("a completion failed")
+        raise events.fault() from None
 
 
 async def _api_error(request: Request, error: Exception) -> JSONResponse:

@@ -7,34 +7,34 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import protocol
-from kit19_ray.serve.protocol import ApiError, StreamOptions
+from kit19_ray.serve.protocol import ApiError, SamplingRequest
 
 MAX_TOP_LOGPROBS = 20
+MAX_MESSAGES = 2048
+_MAX_MESSAGE_KEYS = 32
 # Parameters of OpenAI's that this server does not have, with the values that ask for nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
-    "tool_choice": ("none",),
-    "parallel_tool_calls": (),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),  # of tools there are none
     "functions": ([],),
-    "function_call": ("none",),
+    "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
-    "reasoning_effort": (),
-    "verbosity": (),
+    "reasoning_effort": ("none",),
+    "verbosity": ("medium",),
     "web_search_options": (),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-    "metadata": ({},),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
+    "prompt_cache_retention": ("in_memory", "24h"),
 }
+# What response objects of OpenAI's SDK and of LiteLLM carry beside role and content, as clients send them back.
+_MESSAGE_IGNORED = frozenset({"name", "annotations", "id", "provider_specific_fields"})
+_MESSAGE_NEUTRAL: dict[str, tuple[Any, ...]] = {"tool_calls": ([],), "function_call": (), "audio": ()}
 
 
 class Message(BaseModel):
@@ -43,54 +43,53 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     role: Literal["system", "developer", "user", "assistant"]
+    """`developer` is OpenAI's newer name of `system`."""
     content: str
     """The text; OpenAI's list of text parts is taken too."""
 
-    @field_validator("content", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _joined(cls, value: Any) -> Any:
-        if not isinstance(value, list):
+    def _as_clients_send_it(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
             return value
-        texts = [part.get("text") for part in value if isinstance(part, dict) and part.get("type") == "text"]
-        written = [text for text in texts if isinstance(text, str)]
-        if len(written) != len(value):
-            raise ValueError("content must be text or a list of text parts; this model reads nothing else")
-        return "".join(written)
+        if len(value) > _MAX_MESSAGE_KEYS:
+            raise ValueError(f"a message has {len(value)} fields, the most is {_MAX_MESSAGE_KEYS}")
+        kept = {key: item for key, item in value.items() if item is not None and key not in _MESSAGE_IGNORED}
+        for key, nothing in _MESSAGE_NEUTRAL.items():
+            if key in kept and kept[key] in nothing:
+                del kept[key]
+        refused = kept.pop("refusal", None)
+        if "content" not in kept and kept.get("role") == "assistant":
+            kept["content"] = refused if isinstance(refused, str) else ""  # what it said, or that it said nothing
+        if isinstance(kept.get("content"), list):
+            kept["content"] = _joined(kept["content"])
+        return kept
 
 
-class ChatRequest(BaseModel):
+def _joined(parts: list[Any]) -> str:
+    texts = []
+    for place, part in enumerate(parts):
+        kind = part.get("type") if isinstance(part, dict) else None
+        text = part.get({"text": "text", "refusal": "refusal"}.get(str(kind), "")) if isinstance(part, dict) else None
+        if not isinstance(text, str):
+            raise ValueError(f"content[{place}] must be a text part; this model reads nothing else")
+        texts.append(text)
+    return "".join(texts)
+
+
+class ChatRequest(SamplingRequest):
     """The body of POST /v1/chat/completions. A null is the same as leaving the field out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    model: str
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    """The conversation so far; the last turn is the user's."""
     max_tokens: int | None = Field(None, ge=1)
     """OpenAI's older name of max_completion_tokens."""
     max_completion_tokens: int | None = Field(None, ge=1)
     """None: as many as the server allows and the context has room for."""
-    temperature: float = Field(1.0, ge=0, le=2)
-    """0 is greedy."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    n: int = Field(1, ge=1)
-    """Answers."""
-    stop: str | list[str] = []
-    """Generation ends before any of these, and before the prompt wrapper's own."""
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     logprobs: bool = False
     """List each token with its log-probability."""
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     """How many of the likeliest tokens to list beside each."""
-    stream: bool = False
-    """Send the text as it is decoded, as server-sent events."""
-    stream_options: StreamOptions | None = None
-    user: str | None = None
-    """Accepted and not used."""
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _usable_stops(cls, value: Any) -> Any:
-        return protocol.stops(value)
 
     @property
     def limit(self) -> int | None:
@@ -102,11 +101,12 @@ def parse(body: bytes, limits: ServeConfig) -> ChatRequest:
     """The request in `body`, within the server's limits.
 
     Raises:
-        ApiError: 400 when it is not JSON, has unknown or wrong fields or asks for too much; 404 for another model.
+        ApiError: 400 when it is not JSON, has unknown or wrong fields or asks for too much.
     """
     request = protocol.read(body, ChatRequest, NEUTRAL)
-    protocol.check_common(request.model, request.stop, request.stream, request.stream_options, limits)
-    if request.max_tokens is not None and request.max_completion_tokens is not None:
+    protocol.check_common(request, limits)
+    both = None not in (request.max_tokens, request.max_completion_tokens)
+    if both and request.max_tokens != request.max_completion_tokens:
         raise ApiError(400, "give max_tokens or max_completion_tokens, not both", "max_tokens")
     name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     if request.limit is not None and request.limit > limits.max_tokens:
@@ -119,6 +119,8 @@ def parse(body: bytes, limits: ServeConfig) -> ChatRequest:
     if length > limits.max_prompt_chars:
         message = f"messages have {length} characters, the most is {limits.max_prompt_chars}"
         raise ApiError(400, message, "messages", "context_length_exceeded")
-    if not all(protocol.is_unicode(message.content) for message in request.messages):
-        raise ApiError(400, "messages hold a lone surrogate, which is no Unicode text", "messages")
+    for place, turn in enumerate(request.messages):
+        if not protocol.is_unicode(turn.content):
+            where = f"messages[{place}].content"
+            raise ApiError(400, f"{where} holds a lone surrogate, which is no Unicode text", where)
     return request

@@ -15,6 +15,15 @@ from kit19_ray.serve.protocol import Json
 
 
 @dataclass(frozen=True)
+class Likely:
+    """A token that could have stood there."""
+
+    name: str
+    logprob: float
+    raw: bytes
+
+
+@dataclass(frozen=True)
 class Token:
     """One token of a text."""
 
@@ -24,8 +33,10 @@ class Token:
     """Where its text starts, in characters of the choice's text."""
     logprob: float | None
     """None for the first token of an echoed prompt, which has nothing before it."""
-    top: dict[str, float]
-    """The likeliest tokens there by their names, likeliest first."""
+    raw: bytes
+    """Its bytes: those of a part of a character too."""
+    top: list[Likely]
+    """The likeliest tokens there, likeliest first."""
 
 
 class Shape(Protocol):
@@ -89,7 +100,10 @@ class Text(_Base):
             logprobs = {
                 "tokens": [token.text for token in tokens],
                 "token_logprobs": [token.logprob for token in tokens],
-                "top_logprobs": [None if token.logprob is None else token.top for token in tokens],
+                "top_logprobs": [
+                    None if token.logprob is None else {likely.name: likely.logprob for likely in token.top}
+                    for token in tokens
+                ],
                 "text_offset": [token.offset for token in tokens],
             }
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
@@ -134,13 +148,13 @@ def _content(tokens: Sequence[Token] | None) -> Json | None:
         return None
     return {
         "content": [
-            _named(token.text, token.logprob)
-            | {"top_logprobs": [_named(text, value) for text, value in token.top.items()]}
+            _named(token.text, token.logprob, token.raw)
+            | {"top_logprobs": [_named(likely.name, likely.logprob, likely.raw) for likely in token.top]}
             for token in tokens
         ],
         "refusal": None,
     }
 
 
-def _named(text: str, logprob: float | None) -> Json:
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if text else None}
+def _named(text: str, logprob: float | None, raw: bytes) -> Json:
+    return {"token": text, "logprob": logprob, "bytes": list(raw)}

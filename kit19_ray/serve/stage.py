@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import signal
 import socket
 import threading
@@ -14,11 +16,13 @@ from kit19_ray.config.schema import Config, ServeConfig
 from kit19_ray.errors import ServeError
 from kit19_ray.lm import pretrained
 from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.serve.keys import ENVIRONMENT
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say, write
 
 APP = "kit19"
 _POLL_SECONDS = 0.2
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Server:
@@ -56,6 +60,9 @@ def start(config: Config, train_uri: str) -> Server:
     """
     section = config.serve
     check_port(section)
+    check_access(section, section.host in _LOOPBACK)
+    if section.auth == "none" and section.host not in _LOOPBACK:
+        say("serve.auth: none: everybody who can reach this server may ask the model")
     if section.prompt is not None:
         prompt_format(section.prompt, "serve.prompt")
     pretrained.resolve(train_uri)
@@ -128,7 +135,7 @@ def _shutdown() -> None:
 
 
 def application(section: ServeConfig, model: str, autoscaling: dict[str, Any] | None = None) -> Any:
-    """The Ray Serve application that answers with `model`.
+    """The Ray Serve application that answers with `model`: a gateway, and a deployment for each model.
 
     Args:
         autoscaling: Ray Serve's autoscaling_config; None keeps `section.replicas` copies.
@@ -138,20 +145,60 @@ def application(section: ServeConfig, model: str, autoscaling: dict[str, Any] | 
     """
     from ray import serve
 
-    from kit19_ray.serve.replica import Replica
+    from kit19_ray.serve.gateway import Gateway
+    from kit19_ray.serve.model_server import ModelServer
 
-    use_gpu = bool(section.use_gpu)
-    deployment: Any = serve.deployment(
-        serve.ingress()(Replica),
-        name="Replica",
-        **({"autoscaling_config": autoscaling} if autoscaling else {"num_replicas": section.replicas}),
-        # The queue is kept and limited by the replica itself: Serve's own answer to a full one is not OpenAI's.
-        max_ongoing_requests=2 * section.max_queue,
-        max_surge_percent=section.max_surge_percent,
+    threads = max(1, int(section.cpus_per_replica))
+    served = {}
+    for name, uri in {section.served_name: model, **section.models}.items():
+        deployment: Any = serve.deployment(
+            ModelServer,
+            name=_deployment_name(name),
+            **({"autoscaling_config": autoscaling} if autoscaling else {"num_replicas": section.replicas}),
+            # The queue is kept and limited by the replica itself: Serve's own answer to a full one is not OpenAI's.
+            max_ongoing_requests=2 * section.max_queue,
+            max_surge_percent=section.max_surge_percent,
+            graceful_shutdown_timeout_s=section.drain_seconds,
+            ray_actor_options={
+                "num_cpus": section.cpus_per_replica,
+                "num_gpus": section.gpus_per_replica if section.use_gpu else 0,
+            },
+        )
+        served[name] = deployment.bind(uri, name, section, threads)
+    gateway: Any = serve.deployment(
+        serve.ingress()(Gateway),
+        name="Gateway",
+        # Half-sent bodies and waiting requests are bounded by the gateway itself, with answers in OpenAI's shape.
+        max_ongoing_requests=1_000_000,
         graceful_shutdown_timeout_s=section.drain_seconds,
-        ray_actor_options={"num_cpus": section.cpus_per_replica, "num_gpus": int(use_gpu)},
+        ray_actor_options={"num_cpus": 0},
     )
-    return deployment.bind(model, section, use_gpu, max(1, int(section.cpus_per_replica)))
+    return gateway.bind(section, served)
+
+
+def _deployment_name(name: str) -> str:
+    """A name that Ray Serve takes, for any model name."""
+    return "Model-" + re.sub(r"[^A-Za-z0-9_-]", "-", name)
+
+
+def check_access(section: ServeConfig, is_local: bool) -> None:
+    """Refuses to open a model to other machines without saying who may ask it.
+
+    Args:
+        is_local: only this machine can reach the server.
+
+    Raises:
+        ServeError: there are no keys, and `serve.auth` is not `none`.
+    """
+    if section.auth == "none" or section.api_keys_file or os.environ.get(ENVIRONMENT, "").strip():
+        return
+    if section.auth is None and is_local:
+        return
+    what = "serve.auth: keys" if section.auth else "the server can be reached from other machines"
+    raise ServeError(
+        f"{what}, but there is no API key",
+        hint=f"set serve.api_keys_file or {ENVIRONMENT}, or serve.auth=none to let everybody in",
+    )
 
 
 def _with_gpu(section: ServeConfig) -> ServeConfig:

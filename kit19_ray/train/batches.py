@@ -59,16 +59,24 @@ def global_batch(seed: int, step: int, num_rows: int, batch_size: int) -> Int64:
 
 
 def rank_rows(batch: Int64, rank: int, world_size: int) -> Int64:
-    """The part of a global batch that `rank` trains on: consecutive, `len(batch) / world_size` rows."""
-    each = len(batch) // world_size
-    if each * world_size != len(batch):
-        raise ValueError(f"{len(batch)} rows do not divide over {world_size} ranks")
-    return batch[rank * each : (rank + 1) * each]
+    """The part of a global batch that `rank` trains on: consecutive rows, one more on the first ranks if need be."""
+    each, more = divmod(len(batch), world_size)
+    begin = rank * each + min(rank, more)
+    return batch[begin : begin + each + (rank < more)]
 
 
-def micro_batches(rows: Int64, size: int) -> list[Int64]:
-    """`rows` in pieces of `size`, the last one shorter when it does not divide."""
-    return [rows[i : i + size] for i in range(0, len(rows), size)]
+def micro_batches(rows: Int64, size: int, passes: int) -> list[Int64]:
+    """`rows` in `passes` pieces of at most `size`; a pass that is left without a row gets NO_ROW.
+
+    Every rank makes the same number of passes, since each is a collective operation.
+
+    Raises:
+        ValueError: `passes` pieces cannot hold the rows.
+    """
+    if len(rows) > size * passes:
+        raise ValueError(f"{len(rows)} rows do not go into {passes} passes of {size}")
+    pieces = [rows[i * size : (i + 1) * size] for i in range(passes)]
+    return [piece if len(piece) else np.array([NO_ROW], np.int64) for piece in pieces]
 
 
 def validation_passes(num_rows: int, rank: int, world_size: int, size: int) -> list[Int64]:

@@ -1,73 +1,23 @@
-"""DeepSpeed, held to what the loop needs: a step on a global batch, a sum of losses, save, restore, full weights."""
+"""DeepSpeed, held to what the trainer needs: a step on a global batch, a sum of losses, logits, state, full weights."""
 
 from __future__ import annotations
 
-import json
 import logging
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
-from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.errors import TrainError
-from kit19_ray.lm import pretrained
-from kit19_ray.train.batches import NO_ROW, Int64
-from kit19_ray.train.loss import PackedLM, asked_positions
-from kit19_ray.train.spec import Job
+from kit19_ray.lm import attention
+from kit19_ray.train import model as models
+from kit19_ray.train.deepspeed_config import deepspeed_config
+from kit19_ray.train.inputs import Batch, to_device, without_targets
+from kit19_ray.train.loss import PackedLM
+from kit19_ray.train.spec import TrainSpec
+from kit19_ray.train.state_pieces import Piece, finish_restore, local_pieces
 
-Batch = dict[str, torch.Tensor]
-
-_TAG = "sharded"  # folder of DeepSpeed's files in a checkpoint
-_STATE = "state.json"  # what else a checkpoint holds
-
-
-def prepare_batch(split: PackedSplit, rows: Int64, device: torch.device) -> Batch:
-    """The tensors of one forward pass on `rows`; NO_ROW gives a row without labels."""
-    columns = split.rows(np.where(rows == NO_ROW, 0, rows))
-    labels = columns["labels"]
-    labels[rows == NO_ROW] = -100
-    positions, targets = asked_positions(labels, columns["position_ids"])
-    arrays = {
-        "input_ids": columns["input_ids"].astype(np.int64),
-        "position_ids": columns["position_ids"].astype(np.int64),
-        "positions": positions,
-        "targets": targets,
-    }
-    batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    if device.type == "cpu":
-        return batch
-    return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in batch.items()}
-
-
-def precision(job: Job) -> torch.dtype:
-    """The type of weights and activations: the configured one, or what the device is good at."""
-    wanted = job.config.precision
-    if wanted == "auto":
-        wanted = "bf16" if job.use_gpu and torch.cuda.is_bf16_supported() else "fp32"
-    return torch.bfloat16 if wanted == "bf16" else torch.float32
-
-
-def deepspeed_config(job: Job, dtype: torch.dtype) -> dict[str, Any]:
-    """DeepSpeed's config for `job`; the learning rate and the loss's scale are set by us."""
-    stage = job.config.zero_stage
-    config: dict[str, Any] = {
-        "train_batch_size": job.plan.batch_size,
-        "train_micro_batch_size_per_gpu": job.plan.micro_batch_size,
-        "gradient_accumulation_steps": job.plan.accumulation,
-        "gradient_clipping": job.config.clip_norm,
-        "zero_optimization": {
-            "stage": stage,
-            "contiguous_gradients": True,
-            "overlap_comm": job.use_gpu,
-            "stage3_gather_16bit_weights_on_model_save": True,
-        },
-        "bf16": {"enabled": dtype is torch.bfloat16},
-        "steps_per_print": 2**31,
-        "wall_clock_breakdown": False,
-    }
-    return config
+_PREFIX = "model."  # of the model's parameters in PackedLM
 
 
 class Engine:
@@ -77,10 +27,12 @@ class Engine:
         rank, world_size: of this worker.
         device: that the batches go to.
         module: the model; its parameters are sharded under ZeRO-3.
-        parameters: elements of all weights.
+        adapted: peft's model, None where every weight is trained.
+        parameters, trained_parameters: elements of all weights, and of those that are trained.
+        flat: whether batches are laid end to end, for attention by borders.
     """
 
-    def __init__(self, job: Job, device: torch.device) -> None:
+    def __init__(self, spec: TrainSpec, device: torch.device) -> None:
         import deepspeed
         import torch.distributed as dist
 
@@ -89,14 +41,18 @@ class Engine:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_init_required=False)  # takes up the group that Ray Train made
         self.rank, self.world_size, self.device = dist.get_rank(), dist.get_world_size(), device
-        self.dtype = precision(job)
-        self._job = job
-        config = deepspeed_config(job, self.dtype)
-        self.module = PackedLM(_model(job, config, self.dtype))
-        if job.config.gradient_checkpointing:
-            self.module.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.dtype = models.precision(spec)
+        self._spec = spec
+        config = deepspeed_config(spec, self.dtype, self.world_size)
+        model = models.build(spec, config, self.dtype)
+        self.flat = self._by_borders(model)
+        self.adapted = models.add_adapters(model, spec.config.lora, spec.seed) if spec.config.lora.rank else None
+        self.module = PackedLM(model)
+        if spec.config.gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
         self.module.train()
         self.parameters = sum(_shape(p).numel() for p in self.module.parameters())
+        self.trained_parameters = sum(_shape(p).numel() for p in self.module.parameters() if p.requires_grad)
         buffers = {name: b.clone() for name, b in self.module.named_buffers() if b.is_floating_point()}
         self._engine, *_ = deepspeed.initialize(
             model=self.module, optimizer=self._optimizer(), config=config, dist_init_required=False
@@ -106,24 +62,45 @@ class Engine:
         for name, buffer in self.module.named_buffers():
             if name in buffers:
                 buffer.data = buffers[name].to(device)
+        self._check_model()
+        if spec.config.compile:
+            for layer in _layers(model):
+                layer.compile()
+
+    def _by_borders(self, model: Any) -> bool:
+        wanted = self._spec.config.attention
+        if wanted == "masked":
+            return False
+        why = attention.why_masked(model, self.device, self.dtype)
+        if why is not None:
+            if wanted == "varlen":
+                raise TrainError(f"train.attention=varlen: {why}", hint="set train.attention=auto")
+            return False
+        attention.register()
+        model.set_attn_implementation(attention.NAME)
+        return True
 
     def _optimizer(self) -> torch.optim.Optimizer:
         """Torch's fused AdamW (DeepSpeed's own is compiled at run time); no decay on biases and norms."""
-        train = self._job.config
-        named = [p for p in self.module.parameters() if p.requires_grad]
+        train = self._spec.config
+        trained = [p for p in self.module.parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in named if len(_shape(p)) > 1], "weight_decay": train.weight_decay},
-            {"params": [p for p in named if len(_shape(p)) <= 1], "weight_decay": 0.0},
+            {"params": [p for p in trained if len(_shape(p)) > 1], "weight_decay": train.weight_decay},
+            {"params": [p for p in trained if len(_shape(p)) <= 1], "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=train.learning_rate, betas=(0.9, train.beta2), eps=1e-8, fused=True
+            [g for g in groups if g["params"]],
+            lr=train.learning_rate,
+            betas=(train.beta1, train.beta2),
+            eps=train.epsilon,
+            fused=True,
         )
 
     def step(self, batches: list[Batch], learning_rate: float, num_labels: int) -> torch.Tensor:
         """One optimizer step on this rank's part of a global batch.
 
         Args:
-            batches: one per forward pass, `accumulation` of them.
+            batches: one per forward pass, as many on every rank.
             num_labels: labels of the whole global batch, over all ranks.
 
         Returns:
@@ -139,6 +116,11 @@ class Engine:
             self._engine.step()
             total += loss.detach()
         return total
+
+    @property
+    def step_applied(self) -> bool:
+        """Whether the last step changed the weights: DeepSpeed leaves out one whose gradient is not finite."""
+        return bool(self._engine.was_step_applied())
 
     @property
     def gradient_norm(self) -> float:
@@ -157,86 +139,97 @@ class Engine:
     def logits(self, batch: Batch) -> torch.Tensor:
         """All logits of a batch, float32 `[rows, seq_len, vocab]`; all ranks must call it."""
         self._engine.eval()
-        out = self.module.logits(batch["input_ids"], batch["position_ids"])
+        out = self.module.logits(**without_targets(batch))
         self._engine.train()
-        return out
+        return out.reshape(-1, self._spec.plan.seq_len, out.shape[-1]) if self.flat else out
 
-    def keeps_examples_apart(self) -> bool:
-        """Whether positions that restart keep this model's packed examples from seeing each other; all ranks call it.
+    def next_token(self, tokens: list[int]) -> int:
+        """The likeliest token after one sequence; all ranks must call it, with the same tokens."""
+        import numpy as np
 
-        Two rows differ in their first example only: the second example's logits must not.
-        """
-        half = 8
-        ids = torch.arange(3 * half, device=self.device).remainder(max(2, self._job.vocab_size - 1))
-        rows = torch.stack([torch.cat([ids[:half], ids[-half:]]), torch.cat([ids[half:-half], ids[-half:]])])
-        places = torch.arange(half, device=self.device).repeat(2).expand(2, -1)
-        found = self.logits({"input_ids": rows, "position_ids": places})[:, half:]
-        return bool((found[0] - found[1]).abs().max() <= 1e-2 * found.abs().max())
+        row = np.array([tokens], np.int32)
+        columns = {
+            "input_ids": row,
+            "labels": np.full_like(row, -100),
+            "position_ids": np.arange(len(tokens), dtype=np.int32)[None],
+        }
+        batch = without_targets(to_device(columns, self.device, self.flat))
+        self._engine.eval()
+        with torch.no_grad():
+            logits = self.module.logits(**batch)
+        self._engine.train()
+        return int(logits[0, -1].argmax())
 
-    def save(self, folder: Path, state: dict[str, Any]) -> None:
-        """Writes this rank's shards, and `state` from rank 0, below `folder`; all ranks must call it."""
-        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
-        if self.rank == 0:
-            sharding = {"world_size": self.world_size, "zero_stage": self._job.config.zero_stage}
-            (folder / _STATE).write_text(json.dumps(state | {"sharding": sharding}))
-
-    def restore(self, folder: Path) -> dict[str, Any]:
-        """Takes up what `save` wrote and returns its state; all ranks must call it.
+    def _check_model(self) -> None:
+        """Looks once whether the head is linear, and whether packed examples are kept apart; all ranks call it.
 
         Raises:
-            TrainError: it was written by another number of workers or another ZeRO stage.
+            TrainError: the model lets packed examples see each other.
         """
-        state: dict[str, Any] = json.loads((folder / _STATE).read_text())
-        then, now = state["sharding"], {"world_size": self.world_size, "zero_stage": self._job.config.zero_stage}
-        if then != now:
+        batch = _two_rows(self._spec.vocab_size, self.device, self.flat)
+        self._engine.eval()
+        self.module.find_head(**without_targets(batch))
+        found = self.module.logits(**without_targets(batch)).detach()
+        self._engine.train()
+        if not check_packed_attention(found):
             raise TrainError(
-                f"the run was begun with train.workers={then['world_size']} and train.zero_stage={then['zero_stage']}, "
-                f"and its checkpoint cannot be taken up with train.workers={now['world_size']} and "
-                f"train.zero_stage={now['zero_stage']}",
-                hint=f"go on with the numbers it was begun with, or delete {self._job.out} to start again",
+                f"train.model.name={self._spec.config.model.name!r}: {type(self.module.model).__name__} lets packed "
+                "examples see each other: it does not take their borders from the positions",
+                hint="use a model whose attention masks follow position_ids, such as GPT-NeoX, Llama, Mistral or Qwen2",
             )
-        path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG, load_lr_scheduler_states=False)
-        if path is None:
-            raise RuntimeError(f"DeepSpeed found no checkpoint in {folder / _TAG}")
-        return state
 
-    def full_weights(self) -> dict[str, torch.Tensor] | None:
-        """The whole model's weights on the CPU at rank 0, None elsewhere; all ranks must call it."""
-        prefix = "model."
-        if self._job.config.zero_stage == 3:
-            gathered = self._engine._zero3_consolidated_16bit_state_dict()
-        else:
-            gathered = self.module.state_dict() if self.rank == 0 else None
-        if gathered is None:
-            return None
-        return {name.removeprefix(prefix): tensor.detach().cpu() for name, tensor in gathered.items()}
+    def pieces(self) -> list[Piece]:
+        """This rank's part of the weights and moments, by parameter; views, so writing to them restores."""
+        names = {id(p): name.removeprefix(_PREFIX) for name, p in self.module.named_parameters()}
+        return local_pieces(self._engine.optimizer, names, self._spec.config.zero_stage)
+
+    def finish_restore(self, updates: int) -> None:
+        """Call it when the pieces were written, with the optimizer steps taken so far; all ranks must."""
+        finish_restore(self._engine.optimizer, self._spec.config.zero_stage, updates)
+
+    def full_weights(self, trained_only: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
+        """The whole weights one by one, on the CPU at rank 0 and empty elsewhere; all ranks must run through it.
+
+        Args:
+            trained_only: leave out frozen weights.
+        """
+        import deepspeed
+
+        sharded = self._spec.config.zero_stage == 3
+        named = dict(self.module.model.named_parameters(remove_duplicate=False))
+        tensors = named | {name: tensor for name, tensor in self.module.model.state_dict().items() if name not in named}
+        for name, tensor in tensors.items():
+            if trained_only and not tensor.requires_grad:
+                continue
+            with deepspeed.zero.GatheredParameters([tensor], enabled=sharded and hasattr(tensor, "ds_id")):
+                yield name, tensor.detach().to("cpu", copy=True) if self.rank == 0 else torch.empty(0)
 
 
-def _model(job: Job, config: dict[str, Any], dtype: torch.dtype) -> Any:
-    wanted = job.config.model
-    if wanted.name is None:
-        # Built whole on every rank, also under ZeRO-3: so the weights are the same for any number of ranks.
-        return pretrained.build_gpt_neox(
-            hidden_size=wanted.hidden_size,
-            layers=wanted.layers,
-            heads=wanted.heads,
-            intermediate_size=wanted.intermediate_size,
-            vocab_size=job.vocab_size,
-            seq_len=job.plan.seq_len,
-            eos_token_id=job.eos_token_id,
-            pad_token_id=job.pad_token_id,
-            seed=job.seed,
-        )
-    if job.config.zero_stage != 3:
-        return pretrained.load_causal_lm(wanted.name, dtype)
-    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
+def check_packed_attention(logits: torch.Tensor) -> bool:
+    """Whether the logits of `_two_rows` show that positions that restart keep packed examples apart."""
+    half = _EXAMPLE
+    second = logits.reshape(2, 2 * half, -1)[:, half:]
+    return bool((second[0] - second[1]).abs().max() <= 1e-2 * second.abs().max())
 
-    held = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # while it lives, from_pretrained shards each weight as it is read
-    try:
-        return pretrained.load_causal_lm(wanted.name, dtype)
-    finally:
-        del held
-        unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
+
+_EXAMPLE = 8  # tokens of an example of `_two_rows`
+
+
+def _two_rows(vocab_size: int, device: torch.device, flat: bool) -> Batch:
+    """Two rows of two examples that differ in the first one only: the second one's logits must not."""
+    import numpy as np
+
+    half = _EXAMPLE
+    ids = (np.arange(3 * half) % max(2, vocab_size - 1)).astype(np.int32)
+    rows = np.stack([np.concatenate([ids[:half], ids[-half:]]), np.concatenate([ids[half:-half], ids[-half:]])])
+    places = np.tile(np.arange(half, dtype=np.int32), (2, 2))
+    return to_device({"input_ids": rows, "labels": np.full_like(rows, -100), "position_ids": places}, device, flat)
+
+
+def _layers(model: Any) -> Any:
+    """The list of a model's equal layers, the longest one there is."""
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    return max(lists, key=len)
 
 
 def _shape(parameter: torch.Tensor) -> torch.Size:

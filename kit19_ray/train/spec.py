@@ -4,39 +4,76 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 from kit19_ray.config.schema import TrainConfig
 from kit19_ray.errors import TrainError
 
+EXPORT_FOLDER, ADAPTER_FOLDER = "export", "adapter"  # in the run's prefix
+EVALUATIONS = 10  # validation losses of a run whose train.eval_every is not set
+
+
+class TrainManifest(TypedDict):
+    """manifest.json of a train prefix."""
+
+    stage: str
+    version: int
+    export: str
+    adapter: NotRequired[str]
+    data: str
+    prompt: str
+    seed: int
+    config: dict[str, object]
+    steps: int
+    files: dict[str, str]
+    parameters: int
+    trained_parameters: int
+    precision: str
+    tokens: int
+    tokens_per_second: float
+    seconds: float
+    skipped_steps: int
+    train_loss: float
+    validation_loss: float
+    validation_loss_first: float
+    provenance: dict[str, str]
+
 
 @dataclass(frozen=True)
-class Plan:
-    """Sizes of a run.
+class TrainPlan:
+    """Sizes of a run, the same for any number of workers.
 
     Attributes:
         rows: packed rows of the training split.
         steps: optimizer steps of the whole run.
         warmup_steps: the first of them, with a rising learning rate.
-        accumulation: forward passes of one worker per optimizer step.
+        decay_steps: the last of them, with the decay of the wsd schedule.
+        eval_every: steps between validation losses.
     """
 
     rows: int
     seq_len: int
     steps: int
     warmup_steps: int
+    decay_steps: int
     batch_size: int
     micro_batch_size: int
     workers: int
-    accumulation: int
+    eval_every: int
 
     @property
     def batch_tokens(self) -> int:
         """Tokens of one optimizer step over all workers, padding included."""
         return self.batch_size * self.seq_len
 
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per optimizer step of each of `workers` workers."""
+        return accumulation(self.batch_size, self.micro_batch_size, self.workers)
+
 
 @dataclass(frozen=True)
-class Job:
+class TrainSpec:
     """What the driver hands to every worker.
 
     Attributes:
@@ -45,46 +82,63 @@ class Job:
         use_gpu: whether each worker has a GPU.
         seed: of the weights from scratch and of the batches.
         vocab_size, eos_token_id, pad_token_id: of the data's tokenizer.
+        prompt: name of the wrapper the data were rendered with.
     """
 
     out: str
     data: str
     config: TrainConfig
-    plan: Plan
+    plan: TrainPlan
     use_gpu: bool
     seed: int
     vocab_size: int
     eos_token_id: int
     pad_token_id: int
+    prompt: str = "plain"
 
 
-def make(train: TrainConfig, rows: int, seq_len: int) -> Plan:
+def accumulation(batch_size: int, micro_batch_size: int, workers: int) -> int:
+    """Forward passes per step of each worker: of the one with most rows, where the batch does not divide."""
+    return math.ceil(math.ceil(batch_size / workers) / micro_batch_size)
+
+
+def make(train: TrainConfig, rows: int, seq_len: int) -> TrainPlan:
     """The plan of `train` on a split of `rows` rows of `seq_len` tokens.
 
     Raises:
-        TrainError: the split is empty, or the batch size does not divide.
+        TrainError: the split is empty, there are more workers than rows of a batch, or nothing would be saved.
     """
     if rows < 1:
         raise TrainError("the training split has no rows", hint="raise data.quota, or check what the data card dropped")
-    each = train.workers * train.micro_batch_size
-    if train.batch_size % each:
-        below, above = train.batch_size // each * each, -(-train.batch_size // each) * each
-        near = " or ".join(str(n) for n in (below, above) if n)
+    if train.workers > train.batch_size:
         raise TrainError(
-            f"train.batch_size={train.batch_size} does not divide by train.workers x train.micro_batch_size = "
-            f"{train.workers} x {train.micro_batch_size} = {each}",
-            hint=f"set train.batch_size={near}, or another train.micro_batch_size",
+            f"train.workers={train.workers} is more than train.batch_size={train.batch_size}: some would have no row",
+            hint=f"raise train.batch_size, or lower train.workers to {train.batch_size}",
         )
     steps = max(1, math.ceil(train.epochs * rows / train.batch_size - 1e-9))
     if train.max_steps is not None:
         steps = min(steps, train.max_steps)
-    return Plan(
+    _check_saves(train, steps)
+    return TrainPlan(
         rows=rows,
         seq_len=seq_len,
         steps=steps,
         warmup_steps=math.ceil(train.warmup_ratio * steps),
+        decay_steps=math.ceil(train.decay_ratio * steps),
         batch_size=train.batch_size,
         micro_batch_size=train.micro_batch_size,
         workers=train.workers,
-        accumulation=train.batch_size // each,
+        eval_every=train.eval_every or max(1, steps // EVALUATIONS),
     )
+
+
+def _check_saves(train: TrainConfig, steps: int) -> None:
+    """Refuses a run of which a crash at any moment would leave nothing."""
+    if train.save_minutes is not None or steps == 1:
+        return
+    if train.save_every is None or train.save_every >= steps:
+        raise TrainError(
+            f"train.save_every={train.save_every} and train.save_minutes=null save nothing of {steps} steps before the "
+            "last: a crash would lose the whole run",
+            hint="set train.save_minutes=10, or a train.save_every below the steps",
+        )

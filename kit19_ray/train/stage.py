@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
-from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts import checkpoint, manifest
 from kit19_ray.config.schema import Config, TrainConfig
 from kit19_ray.errors import TrainError, UserError
 from kit19_ray.io import lease, storage
 from kit19_ray.lm import pretrained
 from kit19_ray.train import spec as planning
-from kit19_ray.train.progress import watching
-from kit19_ray.train.spec import Job, Plan
+from kit19_ray.train import trackers
+from kit19_ray.train.fit import fit, use_gpu
+from kit19_ray.train.interruptions import stopping_in_good_order
+from kit19_ray.train.spec import ADAPTER_FOLDER, EXPORT_FOLDER, TrainSpec
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say
 
-VERSION = 1  # of what this stage writes; raise it when equal inputs would give other weights
-FAILURE = "failure.txt"  # the traceback of the run's last failure
+VERSION = 2  # of what this stage writes; raise it when equal inputs would give other weights
+
+
+DataPrefix = dict[str, Any]  # the manifest of a data prefix; the data stage says what is in it
 
 
 def uri(config: Config, data_uri: str) -> str:
@@ -30,7 +33,7 @@ def uri(config: Config, data_uri: str) -> str:
     return _uri(config, manifest.require(data_uri, "data"))
 
 
-def _uri(config: Config, built: dict[str, Any]) -> str:
+def _uri(config: Config, built: DataPrefix) -> str:
     read = {key: built[key] for key in ("seq_len", "eos_token_id", "pad_token_id", "vocab_size", "prompt", "splits")}
     identity = {
         "version": VERSION,
@@ -55,34 +58,40 @@ def run(config: Config, data_uri: str) -> str:
         say(f"train: {out} is trained already")
         return out
     plan = planning.make(config.train, _rows(built, "train"), built["seq_len"])
-    if not _rows(built, "validation"):
-        raise TrainError(f"{data_uri} has no validation rows", hint="build it with data.validation above 0")
-    _check_model(config.train, built)
+    for error in check(config.train, data_uri, built, _known_tokens(config.train)):
+        raise error
+    trackers.require(list(config.train.trackers))
     with lease.held(out, "train") as held, ray_session.connected():
         if manifest.finished(out, "train") is not None:
             say(f"train: {out} was trained meanwhile")
             return out
-        job = Job(
+        spec = TrainSpec(
             out=out,
             data=data_uri,
             config=config.train,
             plan=plan,
-            use_gpu=_use_gpu(config.train),
+            use_gpu=use_gpu(config.train),
             seed=config.seed,
             vocab_size=built["vocab_size"],
             eos_token_id=built["eos_token_id"],
             pad_token_id=built["pad_token_id"],
+            prompt=built["prompt"],
         )
-        say(f"train: {_describe(job)} -> {out}")
+        say(f"train: {_describe(spec)} -> {out}")
         begun = time.monotonic()
-        made = _fit(job)
+        with stopping_in_good_order(out):
+            made = fit(spec)
+        if "stopped" in made:
+            say(f"train: stopped at step {made['stopped']}, which is saved; the same command goes on there")
+            raise KeyboardInterrupt
         held.require()
     manifest.commit(
         out,
         {
             "stage": "train",
             "version": VERSION,
-            "export": "export",
+            "export": EXPORT_FOLDER,
+            **({"adapter": ADAPTER_FOLDER} if config.train.lora.rank else {}),
             "data": data_uri,
             "prompt": built["prompt"],
             "seed": config.seed,
@@ -91,7 +100,7 @@ def run(config: Config, data_uri: str) -> str:
             **made,
         },
         known=made["files"],
-        without=("checkpoint_",),
+        without=(checkpoint.FOLDER,),
     )
     say(
         f"train: validation loss {made['validation_loss_first']:.4f} -> {made['validation_loss']:.4f} in "
@@ -101,131 +110,45 @@ def run(config: Config, data_uri: str) -> str:
     return out
 
 
-def _rows(built: dict[str, Any], split: str) -> int:
+def _rows(built: DataPrefix, split: str) -> int:
     return int(built["splits"].get(split, {}).get("rows", 0))
 
 
-def _describe(job: Job) -> str:
-    device = "GPU" if job.use_gpu else "CPU"
-    plan: Plan = job.plan
+def _describe(spec: TrainSpec) -> str:
+    device = "GPU" if spec.use_gpu else "CPU"
+    plan, train = spec.plan, spec.config
+    number = f"{train.min_workers} to {train.workers}" if train.elastic else f"{train.workers}"
+    how = f", {train.lora.kind} of rank {train.lora.rank}" if train.lora.rank else ""
     return (
-        f"{plan.steps} steps of {plan.batch_size} rows of {plan.seq_len} tokens on {plan.workers} {device} "
-        f"worker{'s' if plan.workers > 1 else ''}, ZeRO-{job.config.zero_stage}"
+        f"{plan.steps} steps of {plan.batch_size} rows of {plan.seq_len} tokens on {number} {device} "
+        f"worker{'s' if train.workers > 1 else ''}, ZeRO-{train.zero_stage}{how}"
     )
 
 
-def _check_model(train: TrainConfig, built: dict[str, Any]) -> None:
-    """Refuses a base model that is not there or does not know the data's tokens.
+def check(train: TrainConfig, data_uri: str, built: DataPrefix, known_tokens: int | None) -> list[UserError]:
+    """What keeps `train` from running on a data prefix, as far as the manifest tells; `kit19 plan` asks too.
 
-    Raises:
-        UserError: see above.
+    Args:
+        data_uri, built: the data prefix and its manifest.
+        known_tokens: entries of the base model's vocabulary; None where there is none, or nobody knows.
     """
-    name = train.model.name
-    if name is None:
-        return
-    known = int(pretrained.load_config(name).get_text_config().vocab_size)
-    if built["vocab_size"] > known:
-        raise TrainError(
-            f"train.model.name={name!r} knows {known} tokens, the data prefix was built with a tokenizer of "
-            f"{built['vocab_size']}",
-            hint=f"build the data with the model's own tokenizer: data.tokenizer.name={name}",
-        )
-
-
-def _use_gpu(train: TrainConfig) -> bool:
-    """Whether the workers get GPUs, after a look at what the cluster has.
-
-    Raises:
-        TrainError: the local cluster can never hold the workers.
-    """
-    import ray
-
-    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    use_gpu = bool(have.get("GPU")) if train.use_gpu is None else train.use_gpu
-    wanted = {"CPU": train.workers * train.cpus_per_worker} | ({"GPU": float(train.workers)} if use_gpu else {})
-    for name, number in wanted.items():
-        if number <= have.get(name, 0):
-            continue
-        text = f"train.workers={train.workers} need {number:g} {name}s, the Ray cluster has {have.get(name, 0):g}"
-        if os.environ.get("RAY_ADDRESS"):
-            say(f"train: {text}; waiting for it to grow")
-        else:
-            raise TrainError(text, hint="lower train.workers or train.cpus_per_worker")
-    return use_gpu
-
-
-def _fit(job: Job) -> dict[str, Any]:
-    """Runs the workers to the end and returns what rank 0 says of the run."""
-    import ray.train
-    import ray.train.torch
-
-    from kit19_ray.train.trainer import work
-
-    api: Any = ray.train  # its types are those of Train v1, which is not what runs
-    parent, name = job.out.rsplit("/", 1)
-    filesystem, path = storage.filesystem(parent)
-    train = job.config
-    trainer = api.torch.TorchTrainer(
-        work,
-        train_loop_config={"job": job},
-        torch_config=api.torch.TorchConfig(backend="nccl" if job.use_gpu else "gloo"),
-        scaling_config=api.ScalingConfig(
-            num_workers=train.workers,
-            use_gpu=job.use_gpu,
-            resources_per_worker={"CPU": train.cpus_per_worker} | ({"GPU": 1} if job.use_gpu else {}),
-        ),
-        run_config=api.RunConfig(
-            name=name,
-            storage_path=path,
-            storage_filesystem=filesystem,
-            checkpoint_config=api.CheckpointConfig(num_to_keep=train.keep_checkpoints),
-            failure_config=api.FailureConfig(max_failures=train.max_failures),
-            worker_runtime_env={"env_vars": worker_environment(job)},
-        ),
-    )
-    try:
-        with watching(job.out, job.plan.steps):
-            result = trainer.fit()
-    except api.TrainingFailedError as failure:
-        raise _explained(failure, job) from None
-    made = result.return_value
-    if isinstance(made, dict) and isinstance(made.get("error"), UserError):
-        raise made["error"]
-    if not isinstance(made, dict) or not made.get("files"):
-        raise RuntimeError(f"the workers ended without an export: {made!r}")
-    return made
-
-
-def worker_environment(job: Job) -> dict[str, str]:
-    """Variables that must be set before a worker imports torch and DeepSpeed."""
-    return {
-        "DS_ACCELERATOR": "cuda" if job.use_gpu else "cpu",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products
-        "TORCHDYNAMO_DISABLE": "1",  # nothing is compiled here; importing the compiler takes seconds
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-
-
-def _explained(failure: Exception, job: Job) -> Exception:
-    """One message for what went wrong in the workers; the tracebacks go to the run's prefix."""
-    workers: dict[int, Exception] = getattr(failure, "worker_failures", {})
-    path = storage.join(job.out, FAILURE)
-    storage.write_text(path, str(failure))
-    for rank, error in sorted(workers.items()):
-        cause = getattr(error, "cause", None) or error.__cause__
-        found = error if isinstance(error, UserError) else cause
-        if isinstance(found, UserError):
-            return found
-        if "out of memory" in str(error).lower():
-            return TrainError(
-                f"worker {rank} ran out of memory: {_last_line(error)}",
-                hint="lower train.micro_batch_size, set train.gradient_checkpointing=true, or raise train.zero_stage",
+    found: list[UserError] = []
+    if not built["splits"].get("validation", {}).get("rows"):
+        found.append(TrainError(f"{data_uri} has no validation rows", hint="build it with data.validation above 0"))
+    if known_tokens is not None and built["vocab_size"] > known_tokens:
+        found.append(
+            TrainError(
+                f"train.model.name={train.model.name!r} knows {known_tokens} tokens, the data prefix was built with a "
+                f"tokenizer of {built['vocab_size']}",
+                hint=f"build the data with the model's own tokenizer: data.tokenizer.name={train.model.name}",
             )
-    said = "; ".join(f"worker {rank}: {_last_line(error)}" for rank, error in sorted(workers.items()))
-    return RuntimeError(f"training failed: {said or _last_line(failure)} (tracebacks: {path})")
+        )
+    return found
 
 
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _known_tokens(train: TrainConfig) -> int | None:
+    """Entries of the base model's vocabulary, from its config alone."""
+    model = train.model
+    if model.name is None:
+        return None
+    return int(pretrained.load_config(model.name, model.revision).get_text_config().vocab_size)

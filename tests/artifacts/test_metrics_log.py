@@ -8,7 +8,6 @@ import pytest
 
 from kit19_ray.artifacts import metrics_log
 from kit19_ray.io import storage
-from kit19_ray.train import progress
 
 
 def fill(root: str, steps: int) -> None:
@@ -62,16 +61,26 @@ def test_the_end_of_a_long_file_is_enough(tmp_path: Path) -> None:
     assert newest["step"] == 500
 
 
-def test_a_line_in_words() -> None:
-    line = {"step": 1, "loss": 1.5, "validation_loss": 1.25, "tokens_per_second": 1234.5, "eta_seconds": 61.2}
-    assert progress.describe(line) == "loss 1.5000, validation loss 1.2500, 1,234 tokens/s, 61 s left"
-
-
-def test_without_a_terminal_the_newest_line_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import time
-
+def test_a_figure_that_is_not_finite_is_null(tmp_path: Path) -> None:
     root = f"file://{tmp_path}"
-    with progress.watching(root, steps=4):
-        log = metrics_log.MetricsLog(root, step=0)
-        log.append({"step": 4, "loss": 2.0, "time": time.time()})
-    assert capsys.readouterr().err == "train: step 4/4, loss 2.0000\n"
+    log = metrics_log.MetricsLog(root, step=0)
+    log.append({"step": 1, "loss": float("nan"), "grad_norm": float("inf"), "time": 1.0})
+    assert metrics_log.read(root) == [{"step": 1, "loss": None, "grad_norm": None, "time": 1.0}]
+    assert "Infinity" not in (tmp_path / metrics_log.NAME).read_text()
+
+
+def test_events_are_kept_over_all_starts_of_a_run(tmp_path: Path) -> None:
+    root = f"file://{tmp_path}"
+    for step in (9, 3):
+        log = metrics_log.MetricsLog(root, None, metrics_log.EVENTS)
+        log.append({"step": step, "time": 1.0, "text": f"goes on at {step}"})
+    assert [line["step"] for line in metrics_log.read(root, metrics_log.EVENTS)] == [9, 3]
+
+
+def test_a_status(tmp_path: Path) -> None:
+    root = f"file://{tmp_path}"
+    assert metrics_log.read_status(root) is None
+    metrics_log.write_status(root, {"phase": "validating", "step": 3, "time": 1.5})
+    assert metrics_log.read_status(root) == {"phase": "validating", "step": 3, "time": 1.5}
+    (tmp_path / metrics_log.STATUS).write_text("{")
+    assert metrics_log.read_status(root) is None

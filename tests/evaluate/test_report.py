@@ -38,6 +38,13 @@ SCORES: dict[str, Any] = {
             },
         },
     },
+    "judge": {
+        "logickor": {
+            "score": 6.5, "n": 4, "unjudged": 1, "stderr": {"score": 0.25},
+            "by_category": {"추론": {"score": 6.5, "n": 4}},
+        },
+        "none": {"n": 0, "unjudged": 2},
+    },
     "leaks": {"kobest_copa": {"status": "cleaned", "rows": 8}, "paws_ko": {"status": "not cleaned"}},
     "versions": {"kit19-ray": "0.1.0", "lm-eval": "0.4.13"},
 }  # fmt: skip
@@ -103,6 +110,14 @@ From `file:///runs/data-1`. {report._FREE}
 | task | n | cut | exact match | set F1 | chrF | ROUGE-L |
 | --- | --- | --- | --- | --- | --- | --- |
 | petitions | 16 | 25 | 0.00 ± 0.00 |  | 12.3 ± 1.2 | 20.00 ± 1.00 |
+
+## Open answers, judged by another model
+
+| questions | category | n | grade of 10, or won in percent | not judged |
+| --- | --- | --- | --- | --- |
+| logickor | all | 4 | 6.50 ± 0.25 | 1 |
+| logickor | 추론 | 4 | 6.50 |  |
+| none | all | 0 |  | 2 |
 
 ## Held-out rows by template
 

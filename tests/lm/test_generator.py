@@ -12,7 +12,6 @@ import torch
 
 from kit19_ray.data.tokenizer import train_bpe
 from kit19_ray.lm import pretrained
-from kit19_ray.lm.decoding import sample
 from kit19_ray.lm.generator import Generator
 from kit19_ray.lm.loaded_model import context_length
 
@@ -99,7 +98,7 @@ def test_loglikelihoods_are_the_single_ones(model: Any, tokenizer: Any, batch_to
 
 
 def test_contexts_are_shared_when_the_model_can(generator: Generator) -> None:
-    assert generator.shares
+    assert generator.supports_prefix_sharing
 
 
 def test_sliding_window_models_do_not_share(tokenizer: Any) -> None:
@@ -118,7 +117,7 @@ def test_sliding_window_models_do_not_share(tokenizer: Any) -> None:
     torch.manual_seed(0)
     windowed = MistralForCausalLM(config).eval()
     generator = Generator(windowed, tokenizer)
-    assert not generator.shares
+    assert not generator.supports_prefix_sharing
     asked = requests()[:12]
     for request, (value, _) in zip(asked, generator.loglikelihoods(asked), strict=True):
         assert value == pytest.approx(alone(windowed, *request)[0], abs=TOLERANCE)
@@ -233,20 +232,6 @@ def test_a_seed_repeats_itself_in_any_company(generator: Generator) -> None:
     assert [c.token_ids for c in first] != [c.token_ids for c in generator.generate(prompts, 10, seed=9, **options)]
 
 
-def test_sampling_follows_the_distribution_and_top_p() -> None:
-    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
-    draws = 20_000
-    source = torch.Generator().manual_seed(0)
-    every = sample(logits.repeat(draws, 1), 1.0, 1.0, [source] * draws)
-    shares = torch.bincount(every, minlength=4) / draws
-    assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.15, 0.05]), atol=0.02)
-    nucleus = sample(logits.repeat(draws, 1), 1.0, 0.7, [source] * draws)
-    shares = torch.bincount(nucleus, minlength=4) / draws
-    assert torch.allclose(shares, torch.tensor([0.625, 0.375, 0.0, 0.0]), atol=0.02)
-    assert set(sample(logits.repeat(50, 1), 0.05, 1.0, [source] * 50).tolist()) == {0}
-    assert set(sample(logits.repeat(50, 1), 1.0, 0.0, [source] * 50).tolist()) == {0}
-
-
 def test_unwanted_completions_end(generator: Generator) -> None:
     prompts = texts(3, 4, 9, seed=12)
     whole = generator.generate(prompts, 10)
@@ -256,8 +241,9 @@ def test_unwanted_completions_end(generator: Generator) -> None:
         asked[number] += 1
         return number != 1 or asked[1] <= 4
 
-    found = generator.generate(prompts, 10, wanted=wanted)
-    assert found[1].token_ids == whole[1].token_ids[:4]
+    found = generator.generate(prompts, 10, should_continue=wanted)
+    # The first step reads the prompt, gives the first token and goes on to the second; then it is one a step.
+    assert found[1].token_ids == whole[1].token_ids[:5]
     assert found[1].text == generator.decode(found[1].token_ids)
     assert [found[0].token_ids, found[2].token_ids] == [whole[0].token_ids, whole[2].token_ids]
 

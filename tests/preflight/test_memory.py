@@ -129,7 +129,6 @@ def test_a_suggestion_fits_and_keeps_the_batch(
     assert batch % (changed.workers * changed.micro_batch_size) == 0
 
 
-def test_storage_is_sixteen_bytes_a_parameter_in_fp32() -> None:
-    assert memory.checkpoint_bytes(1000, "fp32") == 16_000
-    assert memory.checkpoint_bytes(1000, "bf16") == 14_000
+def test_storage_is_twelve_bytes_a_parameter() -> None:
+    assert memory.checkpoint_bytes(1000) == 12_000
     assert memory.export_bytes(1000, "bf16") == 2000

@@ -70,7 +70,6 @@ def server(ray_cluster: None, tiny_model: Path) -> Iterator[stage.Server]:
         prompt="koalpaca",
         max_tokens=64,
         max_prompt_chars=500,
-        batch_wait_seconds=0.1,
         max_body_bytes=2 << 20,
     )
     with stage.start(Config(root="file:///unused", serve=section), str(tiny_model)) as started:

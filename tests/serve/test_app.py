@@ -12,7 +12,8 @@ import pytest
 
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import app
-from kit19_ray.serve.metrics import Metrics
+from kit19_ray.serve.keys import ADMIN_ENVIRONMENT, ApiKeys
+from kit19_ray.serve.metrics import MemoryRecorder, Metrics
 from kit19_ray.serve.protocol import CompletionRequest, Json
 
 LIMITS = ServeConfig(max_body_bytes=2048, max_queue=2, request_timeout_seconds=0.2)
@@ -22,13 +23,21 @@ BODY = {"model": "kit19", "prompt": "안녕"}
 class FakeService:
     def __init__(self, answer: Callable[[], Any] = dict) -> None:
         self.limits = LIMITS
-        self.metrics = Metrics("r1")
-        self.created = 7
-        self.context = 64
+        self.recorder = MemoryRecorder()
+        self.metrics = Metrics(self.recorder)
+        self.keys: ApiKeys | None = None
+        self.admin_keys = ApiKeys(None, ADMIN_ENVIRONMENT)
+        self.names = ["kit19"]
         self.answer = answer
         self.requests: list[CompletionRequest] = []
 
         self.model_ready = True
+
+    async def models(self) -> list[Json]:
+        return [{"id": "kit19", "object": "model", "created": 7, "owned_by": "kit19", "max_model_len": 64, "root": "m"}]
+
+    async def scrape(self) -> str:
+        return "# TYPE ray_kit19_requests_total counter\n"
 
     async def ready(self) -> bool:
         return self.model_ready
@@ -79,7 +88,7 @@ def test_a_request_reaches_the_service_and_is_counted() -> None:
     response = send(service, "POST", "/v1/completions", json=BODY)
     assert response.status_code == 200 and response.json() == {"id": "cmpl-1"}
     assert service.requests[0].prompt == "안녕"
-    assert 'kit19_requests_total{replica="r1",status="200"} 1.0' in service.metrics.text().decode()
+    assert service.recorder.values["kit19_requests", "kit19", "200"] == 1
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/nothing", 404), ("GET", "/v1/completions", 405)])
@@ -92,7 +101,7 @@ def test_a_bad_request_never_reaches_the_service() -> None:
     service = FakeService()
     response = send(service, "POST", "/v1/completions", content=b"{")
     assert response.status_code == 400 and "not valid JSON" in error(response)["message"]
-    assert not service.requests and 'status="400"} 1.0' in service.metrics.text().decode()
+    assert not service.requests and service.recorder.values["kit19_requests", "", "400"] == 1
 
 
 def test_a_large_body_is_refused_before_it_is_parsed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,19 @@ def test_text_parts_are_joined_and_neutral_parameters_pass() -> None:
     ("fields", "param", "message"),
     [
         ({"messages": []}, "messages", "at least 1 item"),
-        ({"messages": [{"role": "tool", "content": "a"}]}, "messages", "'system'"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages", "list of text parts"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "messages[0].role", "'system'"),
+        ({"messages": [*TURNS, {"role": "user", "content": "a", "x": 1}]}, "messages[1].x", "unknown field"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "Field required"),
+        ({"messages": [{"role": "user", "content": "a", "tool_calls": [{}]}]}, "messages[0].tool_calls", "unknown"),
+        ({"messages": [{"role": "user", "content": "a", "audio": {"id": "x"}}]}, "messages[0].audio", "unknown"),
+        ({"messages": [dict.fromkeys(map(str, range(40)), 1)]}, "messages[0]", "40 fields, the most is 32"),
+        ({"messages": TURNS * 2049}, "messages", "at most 2048 items"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0]", "must be a text part"),
         ({"messages": [{"role": "user", "content": "가" * 101}]}, "messages", "101 characters, the most is 100"),
-        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages", "lone surrogate"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content", "lone surrogate"),
         ({"max_tokens": 33}, "max_tokens", "the most is 32"),
         ({"max_completion_tokens": 33}, "max_completion_tokens", "the most is 32"),
-        ({"max_tokens": 3, "max_completion_tokens": 3}, "max_tokens", "not both"),
+        ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens", "not both"),
         ({"n": 5}, "n", "the most is 4"),
         ({"top_logprobs": 2}, "top_logprobs", "needs logprobs=true"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
@@ -127,3 +134,37 @@ def test_a_wrong_field_is_a_400_that_names_it(fields: dict[str, Any], param: str
         parse(**fields)
     assert (caught.value.status, caught.value.param) == (400, param), caught.value.message
     assert message in caught.value.message
+
+
+CASES = sorted((Path(os.environ.get("KIT19_SHARED", "/nowhere")) / "cases" / "serving").glob("*.json"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.stem for case in CASES])
+def test_bodies_from_the_field_are_taken(case: Path) -> None:
+    request = chat.parse(case.read_bytes(), LIMITS)
+    assert request.messages[-1].role == "user" and request.limit == 4
+
+
+def test_what_openais_sdk_sends_back_is_taken() -> None:
+    """A second turn with the response object of the first, as `model_dump()` gives it."""
+    from openai.types.chat import ChatCompletionMessage
+
+    said = ChatCompletionMessage(role="assistant", content="나", refusal=None, annotations=[]).model_dump()
+    request = parse(messages=[*TURNS, said, {"role": "user", "content": "다", "name": "user_1"}])
+    assert [(turn.role, turn.content) for turn in request.messages][1:] == [("assistant", "나"), ("user", "다")]
+    refused = {"role": "assistant", "content": None, "refusal": "못 합니다", "tool_calls": [], "function_call": None}
+    assert parse(messages=[*TURNS, refused, *TURNS]).messages[1].content == "못 합니다"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
+        {"metadata": {"a": "b"}, "store": True, "service_tier": "auto", "prompt_cache_key": "k", "user": "u"},
+        {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
+        {"modalities": ["text"], "verbosity": "medium", "reasoning_effort": None, "max_completion_tokens": 8},
+        {"max_tokens": 8, "max_completion_tokens": 8},
+    ],
+)
+def test_fields_that_change_nothing_pass(fields: dict[str, Any]) -> None:
+    assert parse(**fields).messages[0].content == "안녕"

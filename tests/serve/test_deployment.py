@@ -15,7 +15,8 @@ from kit19_ray.serve import deployment
     [
         ({}, "args: serve.model is not set, so there is nothing to serve"),
         ({"serve": {"modl": "x"}}, "serve.modl: unknown key (did you mean 'model'?)"),
-        ({"serve": {"model": "/no/such/model"}}, "/no/such/model"),
+        ({"serve": {"model": "/no/such/model", "auth": "none"}}, "/no/such/model"),
+        ({"serve": {"model": "x/y", "auth": "keys"}}, "serve.auth: keys, but there is no API key"),
         ({"autoscaling": {"max_replicas": 0}}, "autoscaling.max_replicas: Input should be greater than or equal to 1"),
     ],
 )
@@ -25,19 +26,28 @@ def test_a_mistake_in_the_args_is_named(args: dict[str, Any], said: str) -> None
     assert said in str(caught.value)
 
 
+def models(application: Any) -> dict[str, Any]:
+    """The deployments of the models behind the gateway."""
+    _, served = application._bound_deployment.init_args
+    return {name: model._bound_deployment for name, model in served.items()}
+
+
 def test_replicas_are_fixed_or_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     from kit19_ray.lm import pretrained
 
     monkeypatch.setattr(pretrained, "resolve", lambda name: name)
-    fixed: Any = deployment.build({"serve": {"model": "s3://b/train-1", "replicas": 3}})
-    assert fixed._bound_deployment.num_replicas == 3
-    assert fixed._bound_deployment._deployment_config.graceful_shutdown_timeout_s == 30
-    assert fixed._bound_deployment._deployment_config.max_surge_percent == 100
-    scaled: Any = deployment.build({"serve": {"model": "s3://b/train-1"}, "autoscaling": {"max_replicas": 5}})
-    assert scaled._bound_deployment._deployment_config.autoscaling_config.max_replicas == 5
+    section = {"model": "s3://b/train-1", "auth": "none"}
+    fixed = models(deployment.build({"serve": {**section, "replicas": 3, "models": {"base/1": "s3://b/train-0"}}}))
+    assert list(fixed) == ["kit19", "base/1"] and fixed["base/1"].name == "Model-base-1"
+    assert fixed["base/1"].init_args[:2] == ("s3://b/train-0", "base/1")
+    assert {one.num_replicas for one in fixed.values()} == {3}
+    config = fixed["kit19"]._deployment_config
+    assert (config.graceful_shutdown_timeout_s, config.max_surge_percent) == (30, 100)
+    scaled = models(deployment.build({"serve": section, "autoscaling": {"max_replicas": 5}}))
+    assert scaled["kit19"]._deployment_config.autoscaling_config.max_replicas == 5
 
 
-@pytest.mark.parametrize(("use_gpu", "gpus"), [(True, 1), (False, 0), (None, 0)])
+@pytest.mark.parametrize(("use_gpu", "gpus"), [(True, 2), (False, 0), (None, 0)])
 def test_gpus_are_what_the_config_says_without_a_look_at_the_cluster(
     monkeypatch: pytest.MonkeyPatch, use_gpu: bool | None, gpus: int
 ) -> None:
@@ -52,5 +62,21 @@ def test_gpus_are_what_the_config_says_without_a_look_at_the_cluster(
     monkeypatch.setattr(pretrained, "resolve", lambda name: name)
     for name in ("cluster_resources", "available_resources", "nodes"):
         monkeypatch.setattr(ray, name, look)
-    built: Any = deployment.build({"serve": {"model": "s3://b/train-1", "use_gpu": use_gpu}})
-    assert built._bound_deployment.ray_actor_options["num_gpus"] == gpus
+    section = {"model": "s3://b/train-1", "auth": "none", "use_gpu": use_gpu, "gpus_per_replica": 2}
+    assert models(deployment.build({"serve": section}))["kit19"].ray_actor_options["num_gpus"] == gpus
+
+
+def test_a_server_that_is_open_to_everybody_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from kit19_ray.lm import pretrained
+
+    monkeypatch.setattr(pretrained, "resolve", lambda name: name)
+    deployment.build({"serve": {"model": "s3://b/train-1", "auth": "none"}})
+    assert not caplog.messages
+    deployment.build({"serve": {"model": "s3://b/train-1"}})
+    assert "can be reached from other machines, but there is no API key" in caplog.text
+    caplog.clear()
+    monkeypatch.setenv("KIT19_API_KEYS", "a-long-enough-key-for-all")
+    deployment.build({"serve": {"model": "s3://b/train-1"}})
+    assert not caplog.messages

@@ -1,101 +1,118 @@
-"""Jobs to answers, without Ray: company does not matter, and one failed batch is not the others'."""
+"""The engine's thread: sequences in, tokens and ends out, whatever else runs."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kit19_ray.config.schema import ServeConfig
+from kit19_ray.lm.continuous_batching import BatchLimits
+from kit19_ray.lm.decoding import DecodingSequence
 from kit19_ray.lm.generator import Generator
-from kit19_ray.serve import engine
-from kit19_ray.serve.batches import Job
-from kit19_ray.serve.engine import Answer
-from kit19_ray.serve.metrics import Metrics
+from kit19_ray.lm.sampling import SamplingParams
+from kit19_ray.serve.engine import TransformersEngine, batch_limits
+from kit19_ray.serve.metrics import MemoryRecorder, Metrics
 
 PROMPTS = ["이 영화는 정말", "대한민국의 수도는 서울이고 가장 큰", "예", "두 문장의 뜻이"]
 
 
-@pytest.fixture(scope="module")
-def generator(tiny_model: Path) -> Generator:
-    return Generator.load(str(tiny_model))
+@pytest.fixture
+def recorder() -> MemoryRecorder:
+    return MemoryRecorder()
 
 
-def jobs(generator: Generator, **fields: Any) -> list[Job]:
-    return [Job(tuple(generator.encode(p)), 4 + 3 * n, **fields) for n, p in enumerate(PROMPTS)]
+@pytest.fixture
+def engine(generator: Generator, recorder: MemoryRecorder) -> Iterator[TransformersEngine]:
+    made = TransformersEngine(generator, BatchLimits(3, prefix_tokens=200), Metrics(recorder), "kit19")
+    yield made
+    made.close()
 
 
-def answers(generator: Generator, wanted: list[Job], metrics: Metrics | None = None) -> list[Answer]:
-    done = engine.answer(generator, wanted, metrics or Metrics("r"))
-    assert all(isinstance(one, Answer) for one in done), done
-    return [one for one in done if isinstance(one, Answer)]
+def finished(engine: TransformersEngine, sequences: list[DecodingSequence]) -> None:
+    """Submits all of them and waits until each has ended."""
+    ended = threading.Semaphore(0)
+    for sequence in sequences:
+        engine.submit(sequence, lambda _: ended.release())
+    for _ in sequences:
+        assert ended.acquire(timeout=60)
 
 
-@pytest.mark.parametrize("fields", [{}, {"temperature": 0.8, "top_p": 0.9, "seed": 11}])
-def test_an_answer_is_the_same_alone_and_in_company(generator: Generator, fields: dict[str, Any]) -> None:
-    wanted = jobs(generator, score_prompt=True, top_logprobs=2, **fields)
-    company = answers(generator, wanted)
-    for job, answer in zip(wanted, company):
-        (alone,) = answers(generator, [job])
-        assert (answer.ids, answer.text, answer.finish_reason) == (alone.ids, alone.text, alone.finish_reason)
-        # Rows of another length are padded, which changes the order of float32 sums.
-        assert answer.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
-        assert answer.prompt_logprobs == pytest.approx(alone.prompt_logprobs, abs=1e-5)
-        assert len(answer.prompt_logprobs) == len(job.prompt) and len(answer.logprobs) == len(answer.ids)
+def test_every_sequence_is_told_and_ends_once(
+    generator: Generator, engine: TransformersEngine, recorder: MemoryRecorder
+) -> None:
+    heard: dict[int, list[int]] = {}
+
+    def hear(sequence: DecodingSequence) -> None:
+        heard.setdefault(id(sequence), []).append(sequence.completion.token_ids[-1])
+
+    params = SamplingParams(max_tokens=7, ignore_eos=True)
+    sequences = [DecodingSequence(generator.encode(prompt), params, hear) for prompt in PROMPTS]
+    finished(engine, sequences)
+    expected = generator.generate([generator.encode(prompt) for prompt in PROMPTS], 7)
+    for sequence, alone in zip(sequences, expected):
+        assert sequence.completion.token_ids[: len(alone.token_ids)] == alone.token_ids
+        assert heard[id(sequence)] == sequence.completion.token_ids and len(heard[id(sequence)]) == 7
+    assert recorder.values["kit19_completion_tokens", "kit19"] == 28
+    assert recorder.values["kit19_prompt_tokens", "kit19"] == sum(len(s.prompt) for s in sequences)
+    assert len(recorder.observed["kit19_time_to_first_token_seconds"]) == len(PROMPTS)
+    assert len(recorder.observed["kit19_inter_token_seconds"]) == 24
+    assert len(recorder.observed["kit19_queue_seconds"]) == len(PROMPTS)
 
 
-def test_each_job_gets_as_many_top_tokens_as_it_asked_for(generator: Generator) -> None:
-    prompt = tuple(generator.encode(PROMPTS[0]))
-    wanted = [Job(prompt, 3, top_logprobs=n, score_prompt=True) for n in (0, 1, 4)]
-    for job, answer in zip(wanted, answers(generator, wanted)):
-        assert {len(top) for top in answer.top} == {job.top_logprobs}
-        assert answer.prompt_top[0] is None
-        assert {len(top or {}) for top in answer.prompt_top[1:]} == {job.top_logprobs}
+def test_a_cancelled_one_ends_and_the_engine_goes_on(generator: Generator, engine: TransformersEngine) -> None:
+    first = DecodingSequence(generator.encode(PROMPTS[0]), SamplingParams(max_tokens=100, ignore_eos=True))
+    first.on_token = lambda sequence: sequence.cancelled.set()
+    finished(engine, [first])
+    assert len(first.completion.token_ids) <= 2
+    again = DecodingSequence(generator.encode(PROMPTS[1]), SamplingParams(max_tokens=2, ignore_eos=True))
+    finished(engine, [again])
+    assert len(again.completion.token_ids) == 2 and engine.is_alive
 
 
-def test_scoring_generates_nothing(generator: Generator) -> None:
-    metrics = Metrics("r")
-    (answer,) = answers(generator, [Job((5, 6, 7), 0, score_prompt=True)], metrics)
-    assert answer.ids == [] and len(answer.prompt_logprobs) == 3
-    assert "kit19_batches_total" in metrics.text().decode()
-    assert 'kit19_batches_total{replica="r"} 1.0' in metrics.text().decode()
+def test_what_asks_for_nothing_ends_at_once(generator: Generator, engine: TransformersEngine) -> None:
+    nothing = DecodingSequence(generator.encode(PROMPTS[0]), SamplingParams(max_tokens=0))
+    finished(engine, [nothing])
+    assert nothing.completion.token_ids == [] and nothing.error is None
 
 
-def test_a_job_nobody_waits_for_is_not_decoded(generator: Generator) -> None:
-    wanted = jobs(generator)
-    wanted[1].gone.set()
-    metrics = Metrics("r")
-    done = answers(generator, wanted, metrics)
-    assert done[1].ids == [] and all(one.ids for n, one in enumerate(done) if n != 1)
+def test_a_closed_engine_leaves_nobody_waiting(generator: Generator) -> None:
+    engine = TransformersEngine(generator, BatchLimits(1), Metrics(MemoryRecorder()), "kit19")
+    ended = threading.Event()
+    endless = DecodingSequence(generator.encode(PROMPTS[0]), SamplingParams(max_tokens=100, ignore_eos=True))
+    endless.on_token = lambda _: engine._inbox.put(None) if len(endless.completion.token_ids) == 3 else None
+    engine.submit(endless, lambda _: ended.set())
+    assert ended.wait(60)
+    engine._thread.join(60)
+    assert not engine.is_alive and isinstance(endless.error, RuntimeError)
+    late = DecodingSequence(generator.encode(PROMPTS[0]), SamplingParams())
+    finished(engine, [late])
+    assert isinstance(late.error, RuntimeError)
 
 
-def test_a_job_given_up_while_it_is_decoded_ends_early(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    (job,) = jobs(generator)[3:]
-    steps = 0
-    forward = generator.model.forward
+def test_a_fault_of_the_engine_ends_it_and_leaves_nobody_waiting(
+    generator: Generator, engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise ValueError("a fault")
 
-    def count(*args: Any, **kwargs: Any) -> Any:
-        nonlocal steps
-        steps += 1
-        if steps == 2:
-            job.gone.set()
-        return forward(*args, **kwargs)
-
-    monkeypatch.setattr(generator.model, "forward", count)
-    answers(generator, [job])
-    assert steps == 2 < job.max_tokens
+    monkeypatch.setattr(engine, "_count", fail)
+    sequence = DecodingSequence(generator.encode(PROMPTS[0]), SamplingParams(max_tokens=9, ignore_eos=True))
+    finished(engine, [sequence])
+    assert isinstance(sequence.error, RuntimeError)
+    engine._thread.join(60)
+    assert not engine.is_alive, "Ray Serve replaces the replica"
 
 
-def test_a_failed_batch_leaves_the_others_answers(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    generate = generator.generate
-
-    def fail_when_hot(*args: Any, temperature: float, **kwargs: Any) -> Any:
-        if temperature > 0:
-            raise RuntimeError("out of memory")
-        return generate(*args, temperature=temperature, **kwargs)
-
-    monkeypatch.setattr(generator, "generate", fail_when_hot)
-    prompt = tuple(generator.encode(PROMPTS[0]))
-    done = engine.answer(generator, [Job(prompt, 3), Job(prompt, 3, temperature=1.0)], Metrics("r"))
-    assert isinstance(done[0], Answer) and done[0].ids
-    assert isinstance(done[1], RuntimeError)
+def test_the_caches_room_is_the_memorys(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: Any = Generator.load(str(tiny_model))
+    assert loaded.cache_token_bytes == 2 * 2 * 32 * 4  # keys and values, 2 layers, 32 numbers of 4 bytes
+    assert batch_limits(ServeConfig(max_batch_size=4), loaded).cache_tokens == 4 * 128, "all that four contexts need"
+    monkeypatch.setattr(Generator, "free_memory", lambda _: 2 * 200 * 512)
+    assert batch_limits(ServeConfig(max_batch_size=4), loaded).cache_tokens == 200
+    monkeypatch.setattr(Generator, "free_memory", lambda _: 0)
+    assert batch_limits(ServeConfig(max_batch_size=4), loaded).cache_tokens == 128, "one context at least"
+    assert batch_limits(ServeConfig(max_batch_size=4, cache_tokens=150), loaded).cache_tokens == 150

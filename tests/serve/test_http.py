@@ -129,25 +129,24 @@ def test_a_client_that_leaves_is_counted_and_the_others_go_on(http: httpx.Client
         with pytest.raises(httpx.ReadTimeout):
             http.post("/v1/completions", json=body, timeout=httpx.Timeout(5, read=0.02))
     assert post(http, "completions", temperature=0)["choices"][0]["text"]
-    limit = time.monotonic() + 20
-    while counted(http, "kit19_disconnects_total") != before + 1:
+    limit = time.monotonic() + 60  # Ray's processes report every few seconds
+    while counted(http, "kit19_disconnects_total") != before + 1 or counted(http, "kit19_sequences_running") != 0:
         assert time.monotonic() < limit
-        time.sleep(0.1)
-    assert counted(http, "kit19_requests_in_progress") == 0
+        time.sleep(0.5)
     assert counted(http, "kit19_time_to_first_token_seconds_count") > 0
     assert counted(http, "kit19_inter_token_seconds_count") > 0
 
 
 def counted(http: httpx.Client, name: str) -> float:
-    (line,) = [line for line in http.get("/metrics").text.splitlines() if line.startswith(name + "{")]
-    return float(line.rsplit(" ", 1)[1])
+    lines = [line for line in http.get("/metrics").text.splitlines() if line.startswith(f"ray_{name}{{")]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
-def test_the_readmes_curl_gets_an_answer(http: httpx.Client) -> None:
+def test_the_docs_curl_gets_an_answer(http: httpx.Client) -> None:
     if not shutil.which("curl"):
         pytest.skip("there is no curl")
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    command = re.search(r"^\$ (curl -N .*?)^```", readme, re.MULTILINE | re.DOTALL)
+    page = (Path(__file__).parents[2] / "docs/reference/stages.md").read_text(encoding="utf-8")
+    command = re.search(r"^\$ (curl -N .*?)^```", page, re.MULTILINE | re.DOTALL)
     assert command
     words = shlex.split(
         command[1].replace("http://127.0.0.1:8000", str(http.base_url).rstrip("/")).replace("\\\n", " ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -70,7 +71,14 @@ def test_nulls_and_parameters_that_ask_for_nothing_pass() -> None:
         ({"stream_options": {"include_usage": True}}, "stream_options", "needs stream=true"),
         ({"stream": True, "echo": True, "logprobs": 1}, "stream", "cannot be streamed"),
         ({"best_of": 3}, "best_of", "best_of is not supported"),
-        ({"presence_penalty": 0.5}, "presence_penalty", "presence_penalty is not supported"),
+        ({"presence_penalty": 2.5}, "presence_penalty", "less than or equal to 2"),
+        ({"top_k": -1}, "top_k", "greater than or equal to 0"),
+        ({"min_p": 1.5}, "min_p", "less than or equal to 1"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "greater than 0"),
+        ({"logit_bias": [1]}, "logit_bias", "must be an object of token ids"),
+        ({"logit_bias": {"a": 1}}, "logit_bias", "must be an object of token ids"),
+        ({"logit_bias": {"5": 101}}, "logit_bias", "from -100 to 100"),
+        ({"logit_bias": {str(n): 1 for n in range(1025)}}, "logit_bias", "the most is 1024"),
         ({"max_token": 5}, "max_token", "did you mean 'max_tokens'?"),
         ({"model": 3}, "model", "valid string"),
     ],
@@ -86,7 +94,7 @@ def test_a_wrong_field_is_a_400_that_names_it(fields: dict[str, Any], param: str
 
 
 def test_every_mistake_is_told_at_once() -> None:
-    with pytest.raises(ApiError, match="max_tokens: .*; temperature: .*"):
+    with pytest.raises(ApiError, match="temperature: .*; max_tokens: .*"):
         parse(max_tokens=-1, temperature=9)
 
 
@@ -104,8 +112,34 @@ def test_json_that_is_no_object_is_a_400() -> None:
 
 def test_another_model_is_a_404_with_the_near_name() -> None:
     with pytest.raises(ApiError, match="did you mean 'kit19'") as caught:
-        parse(model="kit91")
+        protocol.check_model("kit91", ["kit19", "base"])
     assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+
+
+def test_sampling_parameters_are_taken() -> None:
+    request = parse(presence_penalty=1, frequency_penalty=-0.5, top_k=3, min_p=0.1, logit_bias={"7": -100, "9": 2.5})
+    assert (request.presence_penalty, request.frequency_penalty, request.top_k, request.min_p) == (1, -0.5, 3, 0.1)
+    assert request.logit_bias == {7: -100.0, 9: 2.5}
+
+
+def test_fields_that_ask_nothing_of_the_model_pass() -> None:
+    books = {"metadata": {"a": "b"}, "store": True, "service_tier": "flex", "safety_identifier": "x"}
+    assert parse(**books, prompt_cache_key="k", user="u") == parse()
+
+
+def test_a_body_of_many_keys_costs_little_and_is_told_shortly() -> None:
+    with pytest.raises(ApiError, match="the body has 20002 fields, the most is 64"):
+        parse(**{f"key{n}": n for n in range(20_000)})
+    with pytest.raises(ApiError) as caught:
+        parse(**{f"{n}{'k' * 5000}": n for n in range(60)})
+    assert caught.value.message.endswith("and more") and len(caught.value.message) < 3000
+
+
+def test_an_error_travels_between_processes() -> None:
+    sent = ApiError(429, "later", "model", "busy", 3)
+    came = pickle.loads(pickle.dumps(sent))
+    assert (came.body(), came.headers()) == (sent.body(), {"Retry-After": "3"})
+    assert ApiError(401, "who").headers() == {"WWW-Authenticate": "Bearer"}
 
 
 def test_a_megabyte_of_prompt_is_refused_without_being_repeated() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from kit19_ray.serve import events
 from kit19_ray.serve.detokenizer import Increments
-from kit19_ray.serve.metrics import Metrics
+from kit19_ray.serve.metrics import MemoryRecorder, Metrics
 from kit19_ray.serve.protocol import ApiError, Json
 
 
@@ -42,12 +43,19 @@ def test_what_may_begin_a_stop_waits_until_it_does_not(tiny_tokenizer: Any) -> N
     assert [increments.add(token) for token in ids] == ["a", "", "", "##b"]
 
 
-def sent(chunks: AsyncIterator[Json], metrics: Metrics, timeout: float = 5) -> str:
+def sent(chunks: AsyncIterator[Json], recorder: MemoryRecorder, timeout: float = 5) -> str:
     async def go() -> str:
-        body = events.response(chunks, metrics, timeout).body_iterator
-        return b"".join([part async for part in body]).decode()  # type: ignore[misc]
+        metrics = Metrics(recorder)
+        with ExitStack() as held:
+            held.enter_context(metrics.one_in_progress())
+            made: Any = await events.response(chunks, metrics, "kit19", timeout, held)
+        return b"".join([made_bytes(part) async for part in made.body_iterator]).decode()
 
     return asyncio.run(go())
+
+
+def made_bytes(part: Any) -> bytes:
+    return bytes(part.encode()) if hasattr(part, "encode") else bytes(part)
 
 
 async def chunks(*items: Json | Exception | float) -> AsyncIterator[Json]:
@@ -61,33 +69,44 @@ async def chunks(*items: Json | Exception | float) -> AsyncIterator[Json]:
 
 
 def test_a_stream_ends_with_done_and_is_counted() -> None:
-    metrics = Metrics("r")
-    assert sent(chunks({"a": "가"}, {"b": 2}), metrics) == 'data: {"a":"가"}\n\ndata: {"b":2}\n\ndata: [DONE]\n\n'
-    assert 'kit19_requests_total{replica="r",status="200"} 1.0' in metrics.text().decode()
-    assert metrics.in_progress == 0
+    recorder = MemoryRecorder()
+    assert sent(chunks({"a": "가"}, {"b": 2}), recorder) == 'data: {"a":"가"}\n\ndata: {"b":2}\n\ndata: [DONE]\n\n'
+    assert recorder.values["kit19_requests", "kit19", "200"] == 1
+    assert recorder.values[("kit19_requests_in_progress",)] == 0
 
 
-@pytest.mark.parametrize(
-    ("failure", "status", "message"),
-    [
-        (RuntimeError("secret path"), 500, "the server failed"),
-        (ApiError(429, "later"), 429, "later"),
-        (9.0, 504, "no answer within 0.1 seconds"),
-    ],
-)
+FAILURES = [
+    (RuntimeError("secret path"), 500, "the server failed"),
+    (ApiError(429, "later"), 429, "later"),
+    (9.0, 504, "no answer within 0.1 seconds"),
+]
+
+
+@pytest.mark.parametrize(("failure", "status", "message"), FAILURES)
 def test_an_error_within_a_stream_is_an_event(failure: Exception | float, status: int, message: str) -> None:
-    metrics = Metrics("r")
-    text = sent(chunks({"a": 1}, failure), metrics, 0.1)
+    recorder = MemoryRecorder()
+    text = sent(chunks({"a": 1}, failure), recorder, 0.1)
     first, error, rest = text.split("\n\n")
     assert first == 'data: {"a":1}' and rest == "", "no [DONE] follows"
     kind, data = error.split("\n")
     assert kind == "event: error" and message in json.loads(data.removeprefix("data: "))["error"]["message"]
     assert "secret" not in text
-    assert f'status="{status}"}} 1.0' in metrics.text().decode()
+    assert recorder.values["kit19_requests", "kit19", str(status)] == 1
+
+
+@pytest.mark.parametrize(("failure", "status", "message"), FAILURES)
+def test_an_error_before_the_first_chunk_is_a_plain_response(
+    failure: Exception | float, status: int, message: str
+) -> None:
+    recorder = MemoryRecorder()
+    with pytest.raises(ApiError, match=message) as caught:
+        sent(chunks(failure, {"a": 1}), recorder, 0.1)
+    assert caught.value.status == status and "secret" not in caught.value.message
+    assert recorder.values[("kit19_requests_in_progress",)] == 0
 
 
 def test_a_client_that_leaves_is_counted_and_ends_the_work() -> None:
-    metrics, ended = Metrics("r"), []
+    recorder, ended = MemoryRecorder(), []
 
     async def endless() -> AsyncIterator[Json]:
         try:
@@ -98,14 +117,12 @@ def test_a_client_that_leaves_is_counted_and_ends_the_work() -> None:
             ended.append(True)
 
     async def go() -> None:
-        body: Any = events.response(endless(), metrics, 5).body_iterator
-        await anext_of(body)
-        await body.aclose()
+        metrics, held = Metrics(recorder), ExitStack()
+        held.enter_context(metrics.one_in_progress())
+        made: Any = await events.response(endless(), metrics, "kit19", 5, held)
+        await made.body_iterator.__anext__()
+        await made.body_iterator.aclose()
 
     asyncio.run(go())
-    assert ended and 'kit19_disconnects_total{replica="r"} 1.0' in metrics.text().decode()
-    assert metrics.in_progress == 0
-
-
-async def anext_of(body: Any) -> Any:
-    return await body.__anext__()
+    assert ended and recorder.values["kit19_disconnects", "kit19"] == 1
+    assert recorder.values[("kit19_requests_in_progress",)] == 0

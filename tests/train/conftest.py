@@ -90,6 +90,7 @@ def train_config(root: str, **train: Any) -> Config:
         "log_every": 4,
         "eval_every": 8,
         "save_every": 8,
+        "samples": 0,
         "max_failures": 0,
         "model": {"hidden_size": 32, "layers": 2, "heads": 2},
     }

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.train import batches
+from kit19_ray.train.spec import accumulation
 
 sizes = st.integers(1, 200)
 seeds = st.integers(0, 2**63)
@@ -25,14 +26,18 @@ def test_steps_run_through_the_epochs_without_a_gap(seed: int, rows: int, batch:
     assert seen.tolist() == np.concatenate(epochs)[: len(seen)].tolist()
 
 
-@given(seeds, st.integers(0, 50), sizes, st.sampled_from([1, 2, 3, 4, 6]), st.integers(1, 4), st.integers(1, 4))
-def test_ranks_share_the_global_batch(
-    seed: int, step: int, rows: int, world: int, micro: int, accumulation: int
-) -> None:
-    whole = batches.global_batch(seed, step, rows, world * micro * accumulation)
-    parts = [batches.micro_batches(batches.rank_rows(whole, rank, world), micro) for rank in range(world)]
-    assert all(len(part) == accumulation for part in parts)
-    assert np.concatenate([np.concatenate(part) for part in parts]).tolist() == whole.tolist()
+@given(seeds, st.integers(0, 50), sizes, st.integers(1, 90), st.integers(1, 7), st.integers(1, 4))
+def test_ranks_share_the_global_batch(seed: int, step: int, rows: int, batch: int, world: int, micro: int) -> None:
+    world = min(world, batch)
+    whole = batches.global_batch(seed, step, rows, batch)
+    passes = accumulation(batch, micro, world)
+    parts = [batches.micro_batches(batches.rank_rows(whole, rank, world), micro, passes) for rank in range(world)]
+    assert all(len(part) == passes for part in parts)
+    assert all(0 < len(piece) <= micro for part in parts for piece in part)
+    read = np.concatenate([np.concatenate(part) for part in parts])
+    assert read[read != batches.NO_ROW].tolist() == whole.tolist()
+    if batch % (world * micro) == 0:
+        assert batches.NO_ROW not in read
 
 
 @given(st.integers(0, 100), st.integers(1, 5), st.integers(1, 7))
@@ -61,8 +66,8 @@ def test_a_shuffle_has_no_pull_to_the_front() -> None:
     assert np.abs(mean - 24.5).max() < 4 * 0.72
 
 
-def test_what_does_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="7 rows do not divide over 2 ranks"):
-        batches.rank_rows(np.arange(7), 0, 2)
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="7 rows do not go into 3 passes of 2"):
+        batches.micro_batches(np.arange(7), 2, 3)
     with pytest.raises(ValueError, match="without rows"):
         batches.global_batch(0, 0, 0, 4)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kit19_ray.artifacts.schemas import IGNORE
 from kit19_ray.errors import DataError
 from kit19_ray.lm import pretrained
-from kit19_ray.train.loss import LINEAR_HEADS, PackedLM, asked_positions
+from kit19_ray.train.loss import PackedLM, target_positions
 
 VOCAB = 97
 
@@ -63,7 +63,7 @@ def pack(examples: list[tuple[int, int]], length: int, seed: int = 0) -> tuple[n
 
 
 def tensors(ids: np.ndarray, labels: np.ndarray, places: np.ndarray) -> dict[str, torch.Tensor]:
-    positions, targets = asked_positions(labels, places)
+    positions, targets = target_positions(labels, places)
     arrays = {"input_ids": ids, "position_ids": places, "positions": positions, "targets": targets}
     return {name: torch.from_numpy(np.asarray(a, np.int64)) for name, a in arrays.items()}
 
@@ -74,7 +74,7 @@ ROWS = [np.stack(column) for column in zip(pack([(5, 7), (9, 3)], 32), pack([(20
 def test_the_positions_asked_are_those_before_the_labels() -> None:
     labels = np.array([[IGNORE, IGNORE, 7, 8, IGNORE, 9], [IGNORE, 4, IGNORE, IGNORE, IGNORE, IGNORE]], np.int32)
     places = np.array([[0, 1, 2, 3, 0, 1], [0, 1, 2, 3, 4, 5]], np.int32)
-    positions, targets = asked_positions(labels, places)
+    positions, targets = target_positions(labels, places)
     assert positions.tolist() == [1, 2, 4, 6]
     assert targets.tolist() == [7, 8, 9, 4]
 
@@ -85,7 +85,7 @@ def test_a_learned_first_token_is_refused(column: int) -> None:
     labels[1, column] = 5
     places = np.array([[0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 1, 2]], np.int32)
     with pytest.raises(DataError, match="packed row 1 .* learns the first token"):
-        asked_positions(labels, places)
+        target_positions(labels, places)
 
 
 def test_the_sum_is_that_of_the_shifted_labels() -> None:
@@ -100,7 +100,7 @@ def test_the_sum_is_that_of_the_shifted_labels() -> None:
     torch.testing.assert_close(PackedLM(model)(**batch), expected, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("name", sorted(LINEAR_HEADS))
+@pytest.mark.parametrize("name", ["GPTNeoXForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "Qwen3ForCausalLM"])
 def test_the_head_on_labels_alone_changes_nothing(name: str) -> None:
     model = neox() if name == "GPTNeoXForCausalLM" else other(name)
     batch = tensors(*ROWS)
@@ -111,11 +111,36 @@ def test_the_head_on_labels_alone_changes_nothing(name: str) -> None:
         loss.backward()
         losses.append(loss.detach())
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
-    assert PackedLM(model).head_on_labels
     # Matrix products over other numbers of rows may sum in another order: fp32 rounding, no more.
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=0)
     for parameter, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][parameter], rtol=1e-4, atol=1e-6)
+
+
+def inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: batch[name] for name in ("input_ids", "position_ids")}
+
+
+def test_a_linear_head_is_found_by_looking() -> None:
+    batch = inputs(tensors(*ROWS))
+    for model in (neox(), other("LlamaForCausalLM"), other("GemmaForCausalLM")):
+        lm = PackedLM(model.eval())
+        assert lm.find_head(**batch) and lm.head_on_labels
+
+
+def test_a_head_that_scales_or_caps_is_run_whole() -> None:
+    import transformers
+
+    config = transformers.GraniteConfig(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, logits_scaling=8.0,
+    )  # fmt: skip
+    batch = inputs(tensors(*ROWS))
+    scaled = PackedLM(transformers.GraniteForCausalLM(config).eval())
+    assert not scaled.find_head(**batch)
+    capped = other("Gemma2ForCausalLM")
+    assert capped.config.final_logit_softcapping
+    assert not PackedLM(capped.eval()).find_head(**batch)
 
 
 def test_rows_without_labels_cost_nothing_and_break_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -116,14 +117,17 @@ def test_bf16_exports_what_was_trained(ray_cluster: None, data_prefix: str, make
     assert pretrained.load_causal_lm(uri).dtype is torch.bfloat16
 
 
-def test_another_number_of_workers_cannot_take_up_a_run(
+def test_another_number_of_workers_and_stage_takes_up_a_run(
     ray_cluster: None, data_prefix: str, make_config: Any, tmp_path: Path
 ) -> None:
     root = f"file://{tmp_path}"
-    uri = stage.run(make_config(root, workers=1, max_steps=2), data_prefix)
+    uri = stage.run(make_config(root, workers=1, max_steps=10), data_prefix)
     storage.delete(storage.join(uri, manifest.NAME))  # as if it had been killed before the end
-    with pytest.raises(TrainError, match=r"begun with train\.workers=1 .* train\.workers=2"):
-        stage.run(make_config(root, workers=2, max_steps=2), data_prefix)
+    config = make_config(root, workers=2, zero_stage=3, max_steps=10)
+    assert stage.run(config, data_prefix) == uri
+    events = [line["text"] for line in metrics_log.read(uri, metrics_log.EVENTS)]
+    assert events == ["goes on at step 8 with 2 workers"]
+    assert [line["workers"] for line in metrics_log.read(uri) if "workers" in line] == [1, 1, 2]
 
 
 def test_a_diverged_run_is_the_users_to_mend(
@@ -140,7 +144,13 @@ def test_a_fault_in_a_worker_is_one_line_and_a_file(
 ) -> None:
     data = make_prefix(f"file://{tmp_path}")
     shard = tmp_path / "data-synthetic" / "train" / "shard-00000.arrow"
-    shard.write_bytes(shard.read_bytes()[:1000])  # not what any user did: the manifest says otherwise
+    shard.write_bytes(shard.read_bytes()[:1000])
+    made = manifest.require(data, "data")  # not what any user did: the manifest says it was written so
+    made["splits"]["train"]["shards"][0] |= {
+        "sha256": hashlib.sha256(shard.read_bytes()).hexdigest(),
+        "size": 1000,
+    }
+    manifest.commit(data, made)
     with pytest.raises(RuntimeError, match=r"^training failed: worker 0: .*failure\.txt\)$") as caught:
         stage.run(make_config(f"file://{tmp_path}", workers=1), data)
     assert "\n" not in str(caught.value)
@@ -150,9 +160,9 @@ def test_a_fault_in_a_worker_is_one_line_and_a_file(
 
 
 class TestWhatIsRefusedBeforeAnyWorkerStarts:
-    def test_a_batch_that_does_not_divide(self, data_prefix: str, make_config: Any, tmp_path: Path) -> None:
-        with pytest.raises(TrainError, match=r"train\.batch_size=6 does not divide"):
-            stage.run(make_config(f"file://{tmp_path}", batch_size=6), data_prefix)
+    def test_more_workers_than_rows(self, data_prefix: str, make_config: Any, tmp_path: Path) -> None:
+        with pytest.raises(TrainError, match=r"train\.workers=2 is more than train\.batch_size=1"):
+            stage.run(make_config(f"file://{tmp_path}", batch_size=1), data_prefix)
 
     def test_a_model_that_is_not_there(self, data_prefix: str, make_config: Any, tmp_path: Path) -> None:
         config = make_config(f"file://{tmp_path}", model={"name": "/nowhere/model"})

@@ -1,0 +1,250 @@
+"""One replica of one model: requests to sequences, through the engine, to responses. The gateway stands before it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+from kit19_ray.config.schema import ServeConfig
+from kit19_ray.lm.decoding import Completion, DecodingSequence
+from kit19_ray.lm.sampling import SamplingParams
+from kit19_ray.serve import conversation
+from kit19_ray.serve.chat import ChatRequest
+from kit19_ray.serve.detokenizer import Increments
+from kit19_ray.serve.engine import Engine, TransformersEngine, batch_limits
+from kit19_ray.serve.metrics import Metrics, RayRecorder
+from kit19_ray.serve.protocol import ApiError, CompletionRequest, Json
+from kit19_ray.serve.request_parser import ParsedRequest, RequestParser
+from kit19_ray.serve.responses import Token
+from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
+
+log = logging.getLogger("ray.serve")
+
+
+class ModelServer:
+    """What answers for one model. Refusals are returned as `ApiError` values: they cross processes as data.
+
+    Args:
+        model: a train prefix or any Hugging Face model; it is copied to this node when it is elsewhere.
+        name: its name in requests and metrics.
+        limits: the config's serve section.
+        threads: compute threads on a CPU.
+    """
+
+    def __init__(self, model: str, name: str, limits: ServeConfig, threads: int) -> None:
+        self.limits, self.model = limits, model
+        self.created = int(time.time())
+        self._metrics = Metrics(RayRecorder())
+        self._engine, codec = _engine(model, name, limits, threads, self._metrics)
+        self._context = codec.max_length
+        talk = conversation.Conversation(codec.tokenizer, codec.encode, conversation.wrapper(model, limits.prompt))
+        self._parser = RequestParser(codec, limits, talk)
+        self._tokenizer = codec.tokenizer
+        self._probe = codec.encode("a")[:1] or [0]
+        self._is_ready = False
+        self._waiting = 0
+
+    async def describe(self) -> Json:
+        """What /v1/models says of it."""
+        return {"created": self.created, "max_model_len": self._context, "root": self.model}
+
+    async def ready(self) -> bool:
+        """Whether the model decodes: one token, the first time this is asked; it also warms the kernels up."""
+        if not self._is_ready:
+            await self._decode(DecodingSequence(self._probe, SamplingParams(max_tokens=1)))
+            self._is_ready = True
+        return self._engine.is_alive
+
+    async def check_health(self) -> None:
+        """Ray Serve replaces this replica when it raises."""
+        if not self._engine.is_alive:
+            raise RuntimeError("the engine has ended")
+
+    async def prompt(self, request: ChatRequest) -> Json | ApiError:
+        """See `RequestParser.prompt`."""
+        body: Json | ApiError = await self._parsed(self._parser.prompt, request)
+        return body
+
+    async def tokenize(self, request: TokenizeRequest) -> Json | ApiError:
+        """See `RequestParser.tokenize`."""
+        body: Json | ApiError = await self._parsed(self._parser.tokenize, request)
+        return body
+
+    async def detokenize(self, request: DetokenizeRequest) -> Json | ApiError:
+        """See `RequestParser.detokenize`."""
+        body: Json | ApiError = await self._parsed(self._parser.detokenize, request)
+        return body
+
+    async def complete(self, request: CompletionRequest | ChatRequest) -> Json | ApiError:
+        """The response body of a completion, or why there is none."""
+        parsed = await self._admitted(request)
+        if isinstance(parsed, ApiError):
+            return parsed
+        asked = parsed.sequences()
+        sequences = [DecodingSequence(prompt, params) for prompt, params in asked]
+        self._waiting += 1
+        try:
+            await asyncio.gather(*(self._decode(sequence) for sequence in sequences))
+        finally:
+            self._waiting -= 1
+            for sequence in sequences:  # a client that left cancels this: the model need not go on
+                sequence.cancelled.set()
+        choices = []
+        for index, ((prompt, _), sequence) in enumerate(zip(asked, sequences)):
+            head, done = parsed.heads[index // parsed.n], sequence.completion
+            tokens = self._parser.tokens(parsed, prompt, head, done)
+            choices.append(parsed.shape.choice(index, head + done.text, tokens, done.finish_reason))
+        return parsed.shape.whole(choices, parsed.usage(sum(len(s.completion.token_ids) for s in sequences)))
+
+    async def stream(self, request: CompletionRequest | ChatRequest) -> AsyncIterator[list[Json] | ApiError]:
+        """The response's chunks as the model decodes them, those that came together in one list.
+
+        Put together they are what `complete` gives. A refusal is the first and only item.
+        """
+        parsed = await self._admitted(request)
+        if isinstance(parsed, ApiError):
+            yield parsed
+            return
+        self._waiting += 1
+        try:
+            async for chunks in self._chunks(parsed):
+                yield chunks
+        finally:
+            self._waiting -= 1
+
+    async def _parsed(self, parse: Any, request: Any) -> Any:
+        # In a thread: tokenizing a long text must not keep the event loop from the others.
+        try:
+            return await asyncio.to_thread(parse, request)
+        except ApiError as error:
+            return error
+
+    async def _admitted(self, request: CompletionRequest | ChatRequest) -> ParsedRequest | ApiError:
+        if self._waiting >= self.limits.max_queue:
+            return ApiError(
+                429, f"{self.limits.max_queue} requests are waiting already; try again later", retry_after=1
+            )
+        parsed: ParsedRequest | ApiError = await self._parsed(self._parser.parse, request)
+        return parsed
+
+    async def _decode(self, sequence: DecodingSequence) -> None:
+        """Returns when the sequence is finished; raises what went wrong with it."""
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        self._engine.submit(sequence, lambda _: loop.call_soon_threadsafe(ended.set))
+        try:
+            await ended.wait()
+        except asyncio.CancelledError:
+            sequence.cancelled.set()
+            raise
+        if sequence.error is not None:
+            raise sequence.error
+
+    async def _chunks(self, parsed: ParsedRequest) -> AsyncIterator[list[Json]]:
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
+        counted = parsed.options is not None and parsed.options.include_usage
+        sequences: list[DecodingSequence] = []
+        choices: list[_Choice] = []
+        for index, (prompt, params) in enumerate(parsed.sequences()):
+            sequence = DecodingSequence(prompt, params, _teller(loop, events, index))
+            sequences.append(sequence)
+            choices.append(_Choice(parsed, self._parser, self._tokenizer, index, prompt))
+        first = [parsed.shape.chunk([one], with_usage=counted) for choice in choices for one in choice.opening()]
+        try:
+            for index, sequence in enumerate(sequences):
+                end = partial(_put, loop, events, index)
+                self._engine.submit(sequence, end)
+            running, new_tokens = len(sequences), 0
+            while running:
+                chunks, first = first, []
+                came = [await events.get()]
+                while not events.empty():
+                    came.append(events.get_nowait())
+                for index, event in came:
+                    if isinstance(event, DecodingSequence):
+                        if event.error is not None:
+                            raise event.error
+                        running -= 1
+                        new_tokens += len(event.completion.token_ids)
+                        chunks.append(parsed.shape.chunk([choices[index].last(event.completion)], with_usage=counted))
+                    elif (delta := choices[index].add(*event)) is not None:
+                        chunks.append(parsed.shape.chunk([delta], with_usage=counted))
+                if counted and not running:
+                    chunks.append(parsed.shape.chunk([], parsed.usage(new_tokens), with_usage=counted))
+                if chunks:
+                    yield chunks
+        finally:
+            for sequence in sequences:
+                sequence.cancelled.set()
+
+
+def _put(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[tuple[int, Any]], index: int, event: Any) -> None:
+    loop.call_soon_threadsafe(events.put_nowait, (index, event))
+
+
+def _teller(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[tuple[int, Any]], index: int) -> Any:
+    """Called in the engine's thread for each token: puts a copy of what is new into the event loop."""
+
+    def tell(sequence: DecodingSequence) -> None:
+        done = sequence.completion
+        top = done.top_logprobs[-1] if done.top_logprobs else {}
+        _put(loop, events, index, (done.token_ids[-1], done.logprobs[-1], top))
+
+    return tell
+
+
+def _engine(model: str, name: str, limits: ServeConfig, threads: int, metrics: Metrics) -> tuple[Engine, Any]:
+    """The engine, and what knows the model's tokens, vocabulary and context."""
+    from kit19_ray.lm.generator import Generator
+
+    spread = bool(limits.use_gpu) and limits.gpus_per_replica > 1
+    loaded = Generator.load(model, bool(limits.use_gpu), threads, spread=spread)
+    return TransformersEngine(loaded, batch_limits(limits, loaded), metrics, name), loaded
+
+
+class _Choice:
+    """One choice of a stream."""
+
+    def __init__(
+        self, parsed: ParsedRequest, parser: RequestParser, tokenizer: Any, index: int, prompt: list[int]
+    ) -> None:
+        self._parsed, self._parser, self._index, self._prompt = parsed, parser, index, prompt
+        self._head = parsed.heads[index // parsed.n]
+        self._increments = Increments(tokenizer, parsed.params.stop)
+        self._so_far = Completion()
+        self._sent = 0
+
+    def opening(self) -> list[Json]:
+        shape = self._parsed.shape
+        said = [shape.opening(self._index)]
+        if self._head:
+            said.append(shape.delta(self._index, self._head, None, None))
+        return [one for one in said if one is not None]
+
+    def add(self, token: int, logprob: float, top: dict[int, float]) -> Json | None:
+        self._so_far.token_ids.append(token)
+        self._so_far.logprobs.append(logprob)
+        self._so_far.top_logprobs.append(top)
+        text = self._increments.add(token)
+        if not text:
+            return None
+        self._so_far.text += text
+        return self._parsed.shape.delta(self._index, text, self._fresh(self._so_far), None)
+
+    def last(self, done: Completion) -> Json:
+        text = done.text[len(self._so_far.text) :]
+        return self._parsed.shape.delta(self._index, text, self._fresh(done), done.finish_reason)
+
+    def _fresh(self, done: Completion) -> list[Token] | None:
+        """The tokens whose text was sent now for the first time."""
+        tokens = self._parser.tokens(self._parsed, self._prompt, self._head, done)
+        if tokens is None:
+            return None
+        fresh = tokens[self._sent :]
+        self._sent = len(tokens)
+        return fresh

@@ -1,0 +1,148 @@
+"""Ray Train: starts the workers, starts them again when they fail, says in one message why they ended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from typing import Any
+
+from kit19_ray.config.schema import TrainConfig
+from kit19_ray.errors import TrainError, UserError
+from kit19_ray.io import storage
+from kit19_ray.train.progress import watching
+from kit19_ray.train.spec import TrainSpec
+from kit19_ray.utils.console import say
+
+FAILURE = "failure.txt"  # the traceback of the run's last failure
+# Ray's own look at NCCL's state: a collective that some ranks never join ends the attempt instead of waiting for it.
+_HANG_DETECTOR = {"RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "1", "RAY_TRAIN_NCCL_RAS_ACTION": "fail"}
+
+
+def fit(spec: TrainSpec) -> dict[str, Any]:
+    """Runs the workers to the end and returns what rank 0 says of the run: see `trainer.train_loop_per_worker`.
+
+    Raises:
+        UserError: a mistake of the user that a worker found.
+        RuntimeError: a worker failed more often than train.max_failures; the traceback is in the prefix.
+    """
+    import ray.train
+    import ray.train.torch
+
+    from kit19_ray.train.trainer import train_loop_per_worker
+
+    api: Any = ray.train  # its types are those of Train v1, which is not what runs
+    train = spec.config
+    if spec.use_gpu:
+        for name, value in _HANG_DETECTOR.items():
+            os.environ.setdefault(name, value)
+    # What Ray itself keeps of a run is worth nothing to us: the checkpoints are ours, in the prefix. In a folder of its
+    # own each time, it takes up nothing and carries no credentials to the workers.
+    kept = tempfile.mkdtemp(prefix="kit19-ray-train-")
+    trainer = api.torch.TorchTrainer(
+        train_loop_per_worker,
+        train_loop_config={"spec": spec},
+        torch_config=api.torch.TorchConfig(
+            backend="nccl" if spec.use_gpu else "gloo", timeout_s=int(60 * train.timeout_minutes)
+        ),
+        scaling_config=api.ScalingConfig(
+            num_workers=(train.min_workers, train.workers) if train.elastic else train.workers,
+            use_gpu=spec.use_gpu,
+            resources_per_worker={"CPU": train.cpus_per_worker} | ({"GPU": 1} if spec.use_gpu else {}),
+        ),
+        run_config=api.RunConfig(
+            name=spec.out.rsplit("/", 1)[1],
+            storage_path=kept,
+            failure_config=api.FailureConfig(max_failures=train.max_failures),
+            worker_runtime_env={"env_vars": worker_environment(spec)},
+        ),
+    )
+    try:
+        with watching(spec):
+            result = trainer.fit()
+    except api.TrainingFailedError as failure:
+        raise explained(failure, spec) from None
+    finally:
+        shutil.rmtree(kept, ignore_errors=True)
+    made = result.return_value
+    if isinstance(made, dict) and isinstance(made.get("error"), UserError):
+        raise made["error"]
+    if not isinstance(made, dict) or not (made.get("files") or "stopped" in made):
+        raise RuntimeError(f"the workers ended without an export: {made!r}")
+    return made
+
+
+def worker_environment(spec: TrainSpec) -> dict[str, str]:
+    """Variables that must be set before a worker imports torch and DeepSpeed."""
+    variables = {
+        "DS_ACCELERATOR": "cuda" if spec.use_gpu else "cpu",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if not spec.config.compile:
+        variables["TORCHDYNAMO_DISABLE"] = "1"  # importing the compiler takes seconds
+    return variables
+
+
+def use_gpu(train: TrainConfig) -> bool:
+    """Whether the workers get GPUs, after a look at what the cluster has or may start.
+
+    Raises:
+        TrainError: the local cluster can never hold the workers.
+    """
+    import ray
+
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    most = _at_most()
+    gpus = bool(have.get("GPU") or most.get("GPU")) if train.use_gpu is None else train.use_gpu
+    workers = train.min_workers or train.workers
+    wanted = {"CPU": workers * train.cpus_per_worker} | ({"GPU": float(workers)} if gpus else {})
+    key = "train.min_workers" if train.elastic else "train.workers"
+    for name, number in wanted.items():
+        if number <= have.get(name, 0):
+            continue
+        text = f"{key}={workers} need {number:g} {name}s, the Ray cluster has {have.get(name, 0):g}"
+        if os.environ.get("RAY_ADDRESS") or number <= most.get(name, 0):
+            say(f"train: {text}; waiting for it to grow")
+        else:
+            raise TrainError(text, hint="lower train.workers or train.cpus_per_worker")
+    return gpus
+
+
+def _at_most() -> dict[str, float]:
+    """What the cluster's autoscaler could bring it to; {} without one."""
+    from ray._private import state
+
+    found = state.state.get_max_resources_from_cluster_config()
+    return dict(found or {})
+
+
+def explained(failure: Exception, spec: TrainSpec) -> Exception:
+    """One message for what went wrong in the workers; the tracebacks go to the run's prefix."""
+    workers: dict[int, Exception] = getattr(failure, "worker_failures", {})
+    path = storage.join(spec.out, FAILURE)
+    storage.write_text(path, str(failure))
+    for rank, error in sorted(workers.items()):
+        cause = getattr(error, "cause", None) or error.__cause__
+        found = error if isinstance(error, UserError) else cause
+        if isinstance(found, UserError):
+            return found
+        if "out of memory" in str(error).lower():
+            return TrainError(
+                f"worker {rank} ran out of memory: {_last_line(error)}",
+                hint="lower train.micro_batch_size, set train.gradient_checkpointing=true, or raise train.zero_stage",
+            )
+    said = {_last_line(error): f"worker {_rank(error, rank)}: {_last_line(error)}" for rank, error in workers.items()}
+    return RuntimeError(f"training failed: {'; '.join(said.values()) or _last_line(failure)} (tracebacks: {path})")
+
+
+def _rank(error: Exception, rank: int) -> int:
+    """The rank whose error it is: of one that all agreed on, the one that had it."""
+    cause = getattr(error, "cause", None) or error.__cause__ or error
+    return int(getattr(cause, "rank", rank))
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
