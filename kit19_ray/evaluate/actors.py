@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.errors import EvaluateError
 from kit19_ray.lm.prefix_tree import Request
-from kit19_ray.utils import console
+from kit19_ray.utils import console, ray_session
 
 if TYPE_CHECKING:
     from kit19_ray.lm.decoding import Completion
@@ -77,13 +77,8 @@ class Pool:
         use_gpu = bool(have.get("GPU")) if config.use_gpu is None else config.use_gpu
         cpus = config.cpus_per_worker or (1 if use_gpu else max(1, int(have.get("CPU", 1)) // config.workers))
         gpus = config.gpus_per_worker if use_gpu else 0
-        for name, wanted in (("CPU", config.workers * cpus), ("GPU", config.workers * gpus)):
-            if wanted > have.get(name, 0):
-                there = f"{have.get(name, 0):g}"
-                raise EvaluateError(
-                    f"evaluate.workers={config.workers} need {wanted} {name}s, the Ray cluster has {there}",
-                    hint=f"lower evaluate.workers or evaluate.{name.lower()}s_per_worker",
-                )
+        hint = "lower evaluate.workers, evaluate.cpus_per_worker or evaluate.gpus_per_worker"
+        ray_session.require("evaluate.workers", config.workers, cpus, use_gpu, hint, EvaluateError, gpus=gpus)
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=_RETRIES, max_task_retries=_RETRIES)(Scorer)
         self.actors: list[Any] = [remote.remote(model, gpus, cpus, config.batch_tokens) for _ in range(config.workers)]
         self.device = "GPU" if use_gpu else "CPU"
