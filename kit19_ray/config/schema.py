@@ -205,8 +205,9 @@ class EvaluateConfig(Section):
     """Most tokens decoded per held-out example; a task whose answers are shorter gets room for its longest one."""
     gate: list[GateRule] = Field(default_factory=list, json_schema_extra=RUNTIME)
     """Scores below which the model is not served. Judges scores that are there: a change scores nothing anew."""
-    batch_tokens: int = Field(8192, ge=64, json_schema_extra=RUNTIME)
-    """Tokens, padding included, per forward pass of one actor."""
+    batch_tokens: int | None = Field(None, ge=64, json_schema_extra=RUNTIME)
+    """Tokens, padding included, per forward pass of one actor. None means 8192 with a GPU and 1024 on a CPU, where
+    small batches have less padding and stay in the cache."""
     workers: int = Field(1, ge=1, json_schema_extra=RUNTIME)
     """Scoring actors, each with a copy of the model."""
     cpus_per_worker: int | None = Field(None, ge=1, json_schema_extra=RUNTIME)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _IN_FLIGHT = 2  # chunks an actor holds, so that it never waits for the driver
 _CHUNKS_PER_ACTOR = 16  # small enough for the last ones to end together, large enough to sort by length within
+_BATCH_TOKENS = {"GPU": 8192, "CPU": 1024}
 _RETRIES = 3  # times an actor that died is started again, and a chunk it held is scored again
 
 OnResults = Callable[[list[int], list[Any]], None]
@@ -80,7 +81,8 @@ class Pool:
         hint = "lower evaluate.workers, evaluate.cpus_per_worker or evaluate.gpus_per_worker"
         ray_session.require("evaluate.workers", config.workers, cpus, use_gpu, hint, EvaluateError, gpus=gpus)
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=_RETRIES, max_task_retries=_RETRIES)(Scorer)
-        self.actors: list[Any] = [remote.remote(model, gpus, cpus, config.batch_tokens) for _ in range(config.workers)]
+        tokens = config.batch_tokens or _BATCH_TOKENS["GPU" if use_gpu else "CPU"]
+        self.actors: list[Any] = [remote.remote(model, gpus, cpus, tokens) for _ in range(config.workers)]
         self.device = "GPU" if use_gpu else "CPU"
 
     def close(self) -> None:
