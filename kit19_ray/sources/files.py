@@ -14,6 +14,7 @@ from kit19_ray.io.storage import FileInfo
 from kit19_ray.sources.catalog import Source, SourceFile
 from kit19_ray.sources.readers.base import LocatedFile, Opener, open_uri
 from kit19_ray.utils.hashing import sha256_stream
+from kit19_ray.utils.redaction import without_secrets
 
 SAMPLES = Path(__file__).parent / "samples"
 """The embedded samples, laid out as a sources folder. Their files are ours, so no published hash fits them."""
@@ -107,11 +108,11 @@ def sources_uri(config: Config) -> str:
 
 
 def _get(base: str, path: str, url: str | None) -> str:
-    return f"put it at {base}/{path}" + (f", from {url}" if url else "")
+    return f"put it at {base}/{path}" + (f", from {without_secrets(url)}" if url else "")
 
 
 def _origin(file: SourceFile) -> str | None:
-    return f"{file.archive.member} in {file.archive.url}" if file.archive else file.url
+    return f"{file.archive.member} in {without_secrets(file.archive.url)}" if file.archive else file.url
 
 
 def _missing(
