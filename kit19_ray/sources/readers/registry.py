@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from pydantic import BaseModel
 
@@ -54,6 +54,18 @@ def options_of(reader: str) -> type[BaseModel]:
     return OPTIONS.get(reader, NoOptions)
 
 
+class _Counted:
+    """A stream that knows how much of it was read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.total = stream, 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.total += len(data)
+        return data
+
+
 def read(
     reader: str, options: Mapping[str, Any], file: LocatedFile, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
@@ -73,6 +85,8 @@ def read(
         return utf8(open_uri(uri, opener), beside.path, beside.size, file.encoding)
 
     with closing(open_uri(file.uri, opener)) as stream:
-        rows = READERS[reader](checked, file, utf8(stream, file.path, file.size, file.encoding), opened)
+        counted = _Counted(stream)
+        text = utf8(cast(BinaryIO, counted), file.path, file.size, file.encoding)
+        rows = READERS[reader](checked, file, text, opened)
         # Who brings an opener may bring a part of the file, which says nothing of the rest.
-        yield from rows if opener is not None else some_usable(rows, file.path)
+        yield from some_usable(rows, file.path, lambda: opener is None or counted.total == file.size > 0)
