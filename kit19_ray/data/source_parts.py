@@ -23,7 +23,6 @@ from kit19_ray.sources.catalog import Source
 from kit19_ray.sources.readers import instructions
 from kit19_ray.sources.readers.base import LocatedFile, Raw, Reject
 from kit19_ray.sources.readers.registry import options_of
-from kit19_ray.sources.readers.usable import some_usable
 from kit19_ray.utils.hashing import sha256_stream
 
 PART = 32 << 20  # bytes
@@ -129,10 +128,7 @@ def read(source: Source, part: FilePart) -> Iterator[Raw | Reject]:
         return cast(BinaryIO, io.BufferedReader(opened, _CHUNK))
 
     later = part.start > 0
-    rows = source.read(part.file, opener)
-    if (part.start, part.end) == (0, part.file.size):
-        rows = some_usable(rows, part.file.path)
-    for number, row in enumerate(rows):
+    for number, row in enumerate(source.read(part.file, opener)):
         if not later:
             yield row
         elif number or part.header:  # the empty line before a part without header is no row of the file
