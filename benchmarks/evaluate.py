@@ -65,16 +65,17 @@ def main() -> None:
     from lm_eval.models.huggingface import HFLM
     from transformers.utils.logging import disable_progress_bar
 
-    from kit19_ray.evaluate import harness, kobest
+    from kit19_ray.evaluate import documents, harness
     from kit19_ray.evaluate.actors import Pool
     from kit19_ray.evaluate.ray_lm import RayLM
+    from kit19_ray.lm.loaded_model import context_length
 
     disable_progress_bar()
     with tempfile.TemporaryDirectory() as name, ray_session.connected():
         config = loading.load(None, [f"root={name}", f"data.sources={args.sources}"])
         tasks = harness.names(config)
-        loaded = harness.load(config, tasks)["tasks"]
-        files = [kobest.documents(config, task).files for task in tasks]
+        loaded = harness.load(config, tasks).tasks
+        files = [documents.documents(config, task).files for task in tasks]
         texts = [line for found in files for line in Path(found["train"]).read_text(encoding="utf-8").splitlines()]
         parameters = build(Path(name), texts)
         requests = []
@@ -83,7 +84,8 @@ def main() -> None:
                 task.build_all_requests(limit=args.limit or None, rank=0, world_size=1)
                 requests += task.instances
         pool = Pool(name, config.evaluate)
-        ours = RayLM(pool, pretrained.load_config(name), pretrained.load_tokenizer(name))
+        tokenizer = pretrained.load_tokenizer(name)
+        ours = RayLM(pool, tokenizer, context_length(pretrained.load_config(name), tokenizer))
         theirs = {size: HFLM(pretrained=name, device="cpu", batch_size=size) for size in BATCH_SIZES}
         timed(ours, requests[:64])
         for lm in theirs.values():

@@ -15,6 +15,7 @@ from kit19_ray.sources.files import SAMPLES
 from kit19_ray.utils import ray_session
 from scripts import kube_tools as kube_tools_module
 from tests.operate import control_plane as control_plane_module
+from tests.operate import crd_server as crd_server_module
 from tests.operate.control_plane import ControlPlane
 
 pytest_plugins = ["tests.operate.fixtures"]
@@ -84,6 +85,22 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
         yield plane
     finally:
         plane.stop()
+
+
+@pytest.fixture(scope="session")
+def crd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A modern API server for custom resources, with KubeRay's CRDs and ours; its tests skip where none can be had."""
+    reason = crd_server_module.missing()
+    if reason:
+        pytest.skip(reason)
+    server = crd_server_module.start(tmp_path_factory.mktemp("crd"))
+    try:
+        server.kubectl("apply", "--server-side", "-f", str(control_plane_module.REPO / "k8s" / "crd.yaml"))
+        names = ["kitruns.kit19.dev", *(f"ray{kind}.ray.io" for kind in ("clusters", "jobs", "services"))]
+        control_plane_module.wait_until_established(server, names)
+        yield server
+    finally:
+        crd_server_module.stop(server)
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,9 @@ def test_the_wheel_holds_what_the_package_reads(archives: Path) -> None:
     assert wanted <= names, "mend package-data in pyproject.toml"
     assert not [name for name in names if not name.startswith(("kit19_ray/", "kit19_ray-"))]
     assert metadata["Requires-Python"] == ">=3.11"
-    assert set(metadata.get_all("Provides-Extra") or []) == {"data", "train", "evaluate", "serve", "operate", "all"}
+    assert set(metadata.get_all("Provides-Extra") or []) == {
+        "data", "train", "evaluate", "serve", "operate", "submit", "all",
+    }  # fmt: skip
     assert "Typing :: Typed" in (metadata.get_all("Classifier") or [])
 
 
@@ -115,7 +117,7 @@ def test_tasks_config_fetch_and_plan_work_without_an_extra(bare: Path, tmp_path:
         ("evaluate", ["evaluate"]),
         ("serve", ["serve"]),
         ("evaluate", ["run"]),
-        ("operate", ["submit", "data", "--address", "http://127.0.0.1:1"]),
+        ("submit", ["submit", "data", "--address", "http://127.0.0.1:1"]),
     ],
 )
 def test_a_verb_whose_extra_is_missing_names_it(bare: Path, tmp_path: Path, extra: str, words: list[str]) -> None:
@@ -127,7 +129,9 @@ def test_a_verb_whose_extra_is_missing_names_it(bare: Path, tmp_path: Path, extr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["status"], ["stop", "x"], ["operate"]])
-def test_a_verb_of_clusters_names_its_extra(bare: Path, tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("extra", "words"), [("submit", ["status"]), ("submit", ["stop", "x"]), ("operate", ["operate"])]
+)
+def test_a_verb_of_clusters_names_its_extra(bare: Path, tmp_path: Path, extra: str, words: list[str]) -> None:
     done = _run(bare, tmp_path, *words)
-    assert done.returncode == 2 and done.stderr.endswith("pip install 'kit19-ray[operate]'\n")
+    assert done.returncode == 2 and done.stderr.endswith(f"pip install 'kit19-ray[{extra}]'\n")

@@ -49,7 +49,7 @@ def submit(
     if not kind and (spec or image or namespace):
         raise OperateError("--spec, --image and --namespace are for --rayjob and --kitrun")
     loaded = load(config, overrides)
-    extras.require("operate", "kit19 submit")
+    extras.require("submit", "kit19 submit")
     from kit19_ray.jobs import commands
 
     name = name or commands.default_name(config)
@@ -57,7 +57,7 @@ def submit(
         job = commands.submit_to_kube(loaded, verb, name, kind, namespace, spec, image, new)
     else:
         job = commands.submit(loaded, verb, name, address, env or [], new)
-    _end(commands.left(job) if no_wait else commands.follow(job, patience, _newest), json)
+    _end(commands.detach(job) if no_wait else commands.follow(job, patience, _newest), json)
 
 
 @app.command()
@@ -72,7 +72,7 @@ def status(
     json: Json = False,
 ) -> None:
     """Show the jobs of a Ray cluster, the RayJobs or KitRuns of a namespace, or one with its newest metrics."""
-    extras.require("operate", "kit19 status")
+    extras.require("submit", "kit19 status")
     from kit19_ray.jobs import commands
 
     kind = _kind(rayjob, kitrun, address)
@@ -96,7 +96,7 @@ def stop(
     namespace: Namespace = None,
 ) -> None:
     """Stop a job and wait until it has ended: a RayJob is deleted, a KitRun suspended."""
-    extras.require("operate", "kit19 stop")
+    extras.require("submit", "kit19 stop")
     from kit19_ray.jobs import commands
 
     console.write(commands.stop(commands.find(job, _kind(rayjob, kitrun, address), namespace, address)))
@@ -145,8 +145,11 @@ def operate(
     ] = None,
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Work in the whole cluster.")] = False,
     metrics_port: Annotated[int | None, typer.Option(help="Port of /metrics.")] = None,
-    health_port: Annotated[int | None, typer.Option(help="Port of /healthz.")] = None,
+    health_port: Annotated[int | None, typer.Option(help="Port of /healthz and /readyz.")] = None,
     lease_namespace: Annotated[str | None, typer.Option(help="Namespace of the Lease; its own when not given.")] = None,
+    lease_name: Annotated[
+        str, typer.Option(help="Name of the Lease; operators that share it work one at a time.")
+    ] = "kit19-operator",
     identity: Annotated[str | None, typer.Option(help="Holder of the Lease; the host's name when not given.")] = None,
 ) -> None:
     """Run the Kubernetes operator that carries out KitRuns, until SIGTERM."""
@@ -156,4 +159,4 @@ def operate(
     if namespace and all_namespaces:
         raise OperateError("--namespace and --all-namespaces exclude one another")
     places = namespace or main.default_namespaces()
-    main.run(places, all_namespaces, metrics_port, health_port, lease_namespace, identity)
+    main.run(places, all_namespaces, metrics_port, health_port, lease_namespace, identity, lease_name)

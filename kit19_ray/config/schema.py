@@ -12,11 +12,30 @@ from pydantic import Field, field_validator, model_validator
 
 from kit19_ray.config.section import RUNTIME, Section
 from kit19_ray.config.train import LoraConfig, ModelConfig, TrainConfig
+from kit19_ray.errors import nearest
 
 __all__ = [
     "RUNTIME", "Config", "DataConfig", "EvaluateConfig", "GateRule", "GatesConfig", "LoraConfig", "ModelConfig",
     "Section", "ServeConfig", "TokenizerConfig", "TrainConfig",
 ]  # fmt: skip
+
+
+_ENCODINGS = ("utf-8", "cp949", "euc_kr", "johab", "utf-16", "utf-16-le", "utf-16-be", "latin-1")
+
+
+def known_encoding(name: str) -> str:
+    """`name`, if it is a text encoding.
+
+    Raises:
+        ValueError: Python knows none of that name.
+    """
+    try:
+        "".encode(name)
+    except LookupError:
+        raise ValueError(
+            f"encoding {name[:40]!r} is not known{nearest(name, _ENCODINGS)}; Korean files are in cp949 or utf-8"
+        ) from None
+    return name
 
 
 class TokenizerConfig(Section):
@@ -56,6 +75,9 @@ class DataConfig(Section):
     """A folder of further task files, found beside the package's own."""
     on_missing: Literal["fail", "skip"] = Field("fail", json_schema_extra=RUNTIME)
     """What to do when a task's training files are absent: fail, or leave the task out and say so in the manifest."""
+    encoding: dict[str, str] = Field(default_factory=dict)
+    """Per source, what its files are in where that is not UTF-8 and no byte order mark says it, e.g. `nsmc: cp949` for
+    a file that Korean Excel wrote. Names are Python's: cp949, euc_kr, johab, utf-16-le."""
     verify: bool = Field(True, json_schema_extra=RUNTIME)
     """Check the SHA-256 of every source file whose hash is known."""
     splits: dict[str, list[str]] = Field(default_factory=dict)
@@ -79,6 +101,9 @@ class DataConfig(Section):
     """At most this many validation examples per task."""
     validation_fraction: float = Field(0.05, ge=0, lt=1)
     """Share of a task's records that belongs to the validation split, by hash of the record's group."""
+    held_out_templates: dict[str, list[str]] = Field(default_factory=dict)
+    """Per task, templates that only validation rows are asked with, e.g. `nsmc: [star_rating]`: how well does a model
+    take words that it was not taught? Held-out scores are then given for both kinds."""
     repeat: bool = True
     """Use a record again under another template when a task has fewer records than its quota."""
     prompt: str = "kullm"
@@ -90,6 +115,11 @@ class DataConfig(Section):
     """Examples that are packed together into one shard file."""
     cpus: int | None = Field(None, ge=1, json_schema_extra=RUNTIME)
     """CPUs for a local Ray cluster. None means all of the machine's."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encodings(cls, encodings: dict[str, str]) -> dict[str, str]:
+        return {source: known_encoding(name) for source, name in encodings.items()}
 
     @model_validator(mode="after")
     def _one_mixture(self) -> DataConfig:
@@ -175,8 +205,9 @@ class EvaluateConfig(Section):
     """Most tokens decoded per held-out example; a task whose answers are shorter gets room for its longest one."""
     gate: list[GateRule] = Field(default_factory=list, json_schema_extra=RUNTIME)
     """Scores below which the model is not served. Judges scores that are there: a change scores nothing anew."""
-    batch_tokens: int = Field(8192, ge=64, json_schema_extra=RUNTIME)
-    """Tokens, padding included, per forward pass of one actor."""
+    batch_tokens: int | None = Field(None, ge=64, json_schema_extra=RUNTIME)
+    """Tokens, padding included, per forward pass of one actor. None means 8192 with a GPU and 1024 on a CPU, where
+    small batches have less padding and stay in the cache."""
     workers: int = Field(1, ge=1, json_schema_extra=RUNTIME)
     """Scoring actors, each with a copy of the model."""
     cpus_per_worker: int | None = Field(None, ge=1, json_schema_extra=RUNTIME)

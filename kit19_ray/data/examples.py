@@ -25,15 +25,18 @@ class Planned:
     repeat: int
 
 
-def plan(task: Task, records: Sequence[Record], quota: int, seed: int, repeat: bool) -> list[Planned]:
+def plan(
+    task: Task, records: Sequence[Record], quota: int, seed: int, repeat: bool, split: str = "train"
+) -> list[Planned]:
     """Chooses templates for records until the quota is reached or every record has met every template.
 
     Args:
         records: in sampling order.
         quota: examples wanted.
         repeat: whether a record may be used again.
+        split: train keeps clear of the templates that are held out.
     """
-    orders = [_templates(task, record, seed) for record in records]
+    orders = [_templates(task, record, seed, split) for record in records]
     planned: list[Planned] = []
     for turn in range(max(map(len, orders), default=0) if repeat else 1):
         for record, order in zip(records, orders, strict=True):
@@ -44,9 +47,10 @@ def plan(task: Task, records: Sequence[Record], quota: int, seed: int, repeat: b
     return planned
 
 
-def _templates(task: Task, record: Record, seed: int) -> list[Template]:
+def _templates(task: Task, record: Record, seed: int, split: str) -> list[Template]:
     """The templates that fit the record, opening at one its hash picks."""
-    fitting = [t for t in task.spec.templates if t.applies(record.fields)]
+    asked = [t for t in task.spec.templates if not (t.held_out and split == "train")]
+    fitting = [t for t in asked if t.applies(record.fields)]
     first = hash64(seed, "template", record.id) % max(1, len(fitting))
     return fitting[first:] + fitting[:first]
 

@@ -14,7 +14,7 @@ from kit19_ray.sources import evaluation_sets
 from kit19_ray.sources.evaluation_sets import Located
 from kit19_ray.sources.files import locate, sources_uri, verify_sha256
 from kit19_ray.sources.readers.base import LocatedFile
-from kit19_ray.tasks.task import Task, load_tasks
+from kit19_ray.tasks.task import Task, load_tasks, withhold
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
         DataError: no task has files, or a per-task setting names no task of the build.
     """
     data = config.data
-    tasks = load_tasks(data.tasks, data.tasks_dir)
+    tasks = withhold(load_tasks(data.tasks, data.tasks_dir), data.held_out_templates)
     for name in data.splits:
         if name not in tasks:
             raise DataError(f"data.splits: {name!r} is no task of this build{nearest(name, tasks)}")
@@ -105,11 +105,12 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
 def _locate(config: Config, name: str, task: Task, base: str) -> list[LocatedFile]:
     """A task's files: those of the splits it trains on; with the ablation, those of every other split there is too."""
     wanted = config.data.splits.get(name, list(task.spec.splits))
-    found = locate(task.source_id, task.source, base, wanted)
+    encoding = config.data.encoding.get(task.source_id)
+    found = locate(task.source_id, task.source, base, wanted, encoding)
     if config.data.ablation == "with-test":
         for split in (s for s in task.source.splits() if s not in wanted):
             with suppress(SourceError):  # what is not at hand leaks nothing
-                found += locate(task.source_id, task.source, base, [split])
+                found += locate(task.source_id, task.source, base, [split], encoding)
     return found
 
 

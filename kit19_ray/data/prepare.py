@@ -110,7 +110,7 @@ def render(row: Row, jobs: dict[str, ExamplesJob]) -> Row:
             records[kept["split"]].append(Record(kept["id"], "", kept["place"], fields))
     counts: Row = {}
     for split, quota in (("train", job.quota), ("validation", job.validation)):
-        planned = example_rows.plan(job.task, records[split], quota, job.seed, job.repeat and split == "train")
+        planned = example_rows.plan(job.task, records[split], quota, job.seed, job.repeat and split == "train", split)
         rows = [
             example_rows.render(job.task, p, split, job.seed) | {"rank": rank, "repeat": p.repeat, "num_tokens": 0}
             for rank, p in enumerate(planned)

@@ -20,6 +20,7 @@ from kit19_ray.artifacts import manifest
 from kit19_ray.data.encoding import Encoder
 from kit19_ray.data.prepare import ROW_GROUP, SPLITS, write
 from kit19_ray.io import storage
+from kit19_ray.lm.model_files import tokenizer_of
 from kit19_ray.lm.prompts import prompt_format
 
 Row = dict[str, Any]
@@ -122,6 +123,4 @@ def _encoded(encoder: Encoder, batch: pa.RecordBatch) -> pa.RecordBatch:
 
 @lru_cache(maxsize=2)
 def _encoder(tokenizer: str, prompt: str, eos_id: int, seq_len: int) -> Encoder:
-    from tokenizers import Tokenizer
-
-    return Encoder(Tokenizer.from_str(storage.read_text(tokenizer)), prompt_format(prompt), eos_id, seq_len)
+    return Encoder(tokenizer_of(storage.read_text(tokenizer), tokenizer), prompt_format(prompt), eos_id, seq_len)

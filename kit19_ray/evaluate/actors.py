@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.errors import EvaluateError
 from kit19_ray.lm.prefix_tree import Request
-from kit19_ray.utils import console
+from kit19_ray.utils import console, ray_session
 
 if TYPE_CHECKING:
     from kit19_ray.lm.decoding import Completion
 
 _IN_FLIGHT = 2  # chunks an actor holds, so that it never waits for the driver
 _CHUNKS_PER_ACTOR = 16  # small enough for the last ones to end together, large enough to sort by length within
+_BATCH_TOKENS = {"GPU": 8192, "CPU": 1024}
 _RETRIES = 3  # times an actor that died is started again, and a chunk it held is scored again
 
 OnResults = Callable[[list[int], list[Any]], None]
@@ -77,15 +78,11 @@ class Pool:
         use_gpu = bool(have.get("GPU")) if config.use_gpu is None else config.use_gpu
         cpus = config.cpus_per_worker or (1 if use_gpu else max(1, int(have.get("CPU", 1)) // config.workers))
         gpus = config.gpus_per_worker if use_gpu else 0
-        for name, wanted in (("CPU", config.workers * cpus), ("GPU", config.workers * gpus)):
-            if wanted > have.get(name, 0):
-                there = f"{have.get(name, 0):g}"
-                raise EvaluateError(
-                    f"evaluate.workers={config.workers} need {wanted} {name}s, the Ray cluster has {there}",
-                    hint=f"lower evaluate.workers or evaluate.{name.lower()}s_per_worker",
-                )
+        hint = "lower evaluate.workers, evaluate.cpus_per_worker or evaluate.gpus_per_worker"
+        ray_session.require("evaluate.workers", config.workers, cpus, use_gpu, hint, EvaluateError, gpus=gpus)
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=_RETRIES, max_task_retries=_RETRIES)(Scorer)
-        self.actors: list[Any] = [remote.remote(model, gpus, cpus, config.batch_tokens) for _ in range(config.workers)]
+        tokens = config.batch_tokens or _BATCH_TOKENS["GPU" if use_gpu else "CPU"]
+        self.actors: list[Any] = [remote.remote(model, gpus, cpus, tokens) for _ in range(config.workers)]
         self.device = "GPU" if use_gpu else "CPU"
 
     def close(self) -> None:

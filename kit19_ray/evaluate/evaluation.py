@@ -91,11 +91,10 @@ class Evaluation:
             # A server's tokens are not known here; it says itself what is too long.
             room=self._lm.max_length if endpoint else min(self._lm.max_length, built["seq_len"]),
         )
-        withheld: Mapping[str, list[str]] = (built.get("config") or {}).get("held_out_templates") or {}
 
         def scored(task: str) -> tuple[UnitScores, list[Sample]]:
             rows = held_out.read(data_uri, task)
-            unseen = frozenset(withheld.get(task, ()))
+            unseen = held_out.unseen_templates(data_uri, task)
             samples = held_out.ask(rows, reader, self._lm.backend, self._config.evaluate, unseen)
             scores, outcomes = held_out_scores.summarize(task, samples) if samples else ({}, {})
             return {"scores": scores, "outcomes": outcomes}, samples

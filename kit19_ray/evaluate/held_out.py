@@ -88,12 +88,26 @@ def tasks(data_uri: str) -> list[str]:
     return sorted(_files(data_uri))
 
 
-def _files(data_uri: str) -> dict[str, list[str]]:
+def unseen_templates(data_uri: str, task: str) -> frozenset[str]:
+    """Templates of a task's validation rows that no training row has; none where there are no training rows at all."""
+    import pyarrow.parquet as pq
+
+    found: list[set[str]] = []
+    for split in ("validation", "train"):
+        names: set[str] = set()
+        for uri in _files(data_uri, split).get(task, []):
+            with storage.open_input(uri) as file:
+                names |= set(pq.read_table(file, columns=["template"])["template"].unique().to_pylist())
+        found.append(names)
+    return frozenset(found[0] - found[1]) if found[1] else frozenset()
+
+
+def _files(data_uri: str, split: str = "validation") -> dict[str, list[str]]:
     base = storage.join(data_uri, "examples")
     found: dict[str, list[str]] = {}
     for info in storage.list_files(base):
-        if info.path.startswith("validation-") and info.path.endswith(".parquet"):
-            name = info.path.removeprefix("validation-").removesuffix(".parquet").partition("/")[0]
+        if info.path.startswith(f"{split}-") and info.path.endswith(".parquet"):
+            name = info.path.removeprefix(f"{split}-").removesuffix(".parquet").partition("/")[0]
             found.setdefault(name, []).append(storage.join(base, info.path))
     return found
 

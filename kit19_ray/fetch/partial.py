@@ -10,7 +10,6 @@ import asyncio
 import fcntl
 import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +18,6 @@ from kit19_ray.fetch.plan import Published
 from kit19_ray.io import node_cache, storage
 from kit19_ray.utils.hashing import sha256_stream
 
-_CHUNK = 1 << 20  # bytes hashed at once
 _POLL_SECONDS = 0.1
 
 
@@ -120,17 +118,22 @@ class Partial:
         for path in (self._member, self._note, self.path):
             path.unlink(missing_ok=True)
 
-    def deliver(self, published: Published, member: str | None, target: str) -> None:
+    def deliver(
+        self, published: Published, member: str | None, target: str, size: int | None = None, sha256: str | None = None
+    ) -> None:
         """Puts the file, or the archive's member, at `target`, where it appears whole; nothing is kept here.
 
+        Args:
+            size, sha256: of the member, where they are known: both are compared while it is unpacked.
+
         Raises:
-            FetchError: the archive cannot be unpacked or has no such member.
+            FetchError: the archive cannot be unpacked, has no such member, or has another file under its name.
             StorageError: the target cannot be written.
         """
         whole = self.path
         if member is not None:
             whole = self._member
             with archive.opened(self.path, published, member) as source, whole.open("wb") as out:
-                shutil.copyfileobj(source, out, _CHUNK)
+                archive.copy(source, out, f"{published.shown}: {member}", self.path.stat().st_size, size, sha256)
         storage.move_in(whole, target)
         self.discard()

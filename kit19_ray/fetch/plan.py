@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
 
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import FetchError, SourceError, nearest
@@ -13,6 +12,7 @@ from kit19_ray.io import storage
 from kit19_ray.sources import evaluation_sets, files
 from kit19_ray.sources.catalog import Source, SourceFile, load_catalog
 from kit19_ray.tasks.task import load_tasks
+from kit19_ray.utils.redaction import without_secrets
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*")
 
@@ -30,8 +30,7 @@ class Published:
     @property
     def shown(self) -> str:
         """The URL for messages: a password or a signed query stays out of them."""
-        parts = urlsplit(self.url)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        return without_secrets(self.url)
 
 
 @dataclass(frozen=True)

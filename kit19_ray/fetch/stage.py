@@ -136,7 +136,8 @@ async def _one(
                 with bars.file(item.name, item.origin.bytes) as progress:
                     progress(held.size)
                     await download(http, item.origin, held, patience, progress)
-                    await asyncio.to_thread(held.deliver, item.origin, item.member, item.target)
+                    known = (item.bytes, item.sha256) if item.member else ()
+                    await asyncio.to_thread(held.deliver, item.origin, item.member, item.target, *known)
                 outcome.state = REPLACED if outcome.state == "other" else FETCHED
     except UserError as failure:
         outcome.failure = failure

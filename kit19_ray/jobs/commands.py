@@ -19,7 +19,7 @@ from kit19_ray.jobs.job import ENDED, Gone, Job, Outcome, Unreachable
 from kit19_ray.jobs.log_cursor import Lines
 from kit19_ray.jobs.ray_dashboard import Dashboard, DashboardJob, Listed
 from kit19_ray.operate.controller.conditions import duration
-from kit19_ray.operate.manifests.naming import Run
+from kit19_ray.operate.manifests.naming import RunRef
 from kit19_ray.utils.console import say
 
 _STOP_SECONDS = 60.0
@@ -51,7 +51,7 @@ def submit(config: Config, verb: str, name: str, address: str | None, env: Seque
         say(
             f"submit: {names} go into the job's runtime_env, which everyone with access to the dashboard's API can read"
         )
-    job, created = told(lambda: Dashboard(address).submit(made, values, anew))
+    job, created = call_with_retry(lambda: Dashboard(address).submit(made, values, anew))
     say(f"submit: {job.id} was submitted" if created else f"submit: {job.id} is in flight already; following it")
     return job
 
@@ -86,11 +86,11 @@ def submit_to_kube(
     for warning in submission.local_paths(config):
         say(f"submit: {warning}")
     cluster, place = kube_jobs.connect(namespace)
-    run = Run(submission.slug(name), place)
+    run = RunRef(submission.slug(name), place)
     if kind == "KitRun":
-        job, created = told(lambda: kube_jobs.apply_run(cluster, run, made)), True
+        job, created = call_with_retry(lambda: kube_jobs.apply_run(cluster, run, made)), True
     else:
-        job, created = told(lambda: kube_jobs.create_job(cluster, run, made, verb, anew))
+        job, created = call_with_retry(lambda: kube_jobs.create_job(cluster, run, made, verb, anew))
     say(f"submit: {job.id} was submitted" if created else f"submit: {job.id} is in flight already; following it")
     return job
 
@@ -102,19 +102,19 @@ def find(name: str, kind: Kind | None, namespace: str | None, address: str | Non
         OperateError: there is none.
     """
     if kind is None:
-        return told(lambda: Dashboard(address).job(name))
+        return call_with_retry(lambda: Dashboard(address).job(name))
     from kit19_ray.jobs import kube_jobs
 
     cluster, place = kube_jobs.connect(namespace)
     job = kube_jobs.KubeJob(cluster, kind, place, name)
     try:
-        told(job.poll)
+        call_with_retry(job.poll)
     except Gone:
         raise OperateError(f"{name}: no such {kind} in namespace {place}") from None
     return job
 
 
-def told(call: Callable[[], T]) -> T:
+def call_with_retry(call: Callable[[], T]) -> T:
     """What `call` returns.
 
     Raises:
@@ -133,7 +133,7 @@ def follow(job: Job, patience: float, newest: Newest | None) -> Outcome:
     return Follower(job, patience, newest).run()
 
 
-def left(job: Job) -> Outcome:
+def detach(job: Job) -> Outcome:
     """The job is not followed."""
     follow_command, stop_command = job.commands()
     say(f"submit: follow it: {follow_command}\nsubmit: stop it:   {stop_command}")
@@ -146,14 +146,14 @@ def stop(job: Job) -> str:
     Raises:
         OperateError: it does not end.
     """
-    if (before := told(job.poll)).state in ENDED:
+    if (before := call_with_retry(job.poll)).state in ENDED:
         say(f"stop: {job.id} has ended already")
         return before.state
-    told(job.stop)
+    call_with_retry(job.stop)
     limit = time.monotonic() + _STOP_SECONDS
     while time.monotonic() < limit:
         try:
-            report = told(job.poll)
+            report = call_with_retry(job.poll)
         except Gone:
             return "STOPPED"  # a RayJob is stopped by deleting it
         if report.state in ENDED:
@@ -165,12 +165,12 @@ def stop(job: Job) -> str:
 def describe(job: Job, newest: Newest | None) -> dict[str, Any]:
     """What is known of a job: status, times, message, output, newest metrics; JSON-ready."""
     if not isinstance(job, DashboardJob):
-        report = told(job.poll)
+        report = call_with_retry(job.poll)
         shown = {"id": job.id, "status": report.state, "detail": report.detail, "message": report.message}
         return {key: value for key, value in shown.items() if value}
-    one: Listed = told(job.listed)
+    one: Listed = call_with_retry(job.listed)
     lines = Lines()
-    lines.feed(told(job.log))
+    lines.feed(call_with_retry(job.log))
     found = row(one) | {"message": one.report.message, "uri": lines.uri}
     if newest is not None and lines.trains is not None:
         found["training"] = newest(lines.trains)
@@ -180,11 +180,11 @@ def describe(job: Job, newest: Newest | None) -> dict[str, Any]:
 def rows(kind: Kind | None, namespace: str | None, address: str | None) -> list[dict[str, Any]]:
     """All jobs of a dashboard, or all of a kind in a namespace; JSON-ready."""
     if kind is None:
-        return [row(one) for one in told(Dashboard(address).jobs)]
+        return [row(one) for one in call_with_retry(Dashboard(address).jobs)]
     from kit19_ray.jobs import kube_jobs
 
     cluster, place = kube_jobs.connect(namespace)
-    return told(lambda: kube_jobs.rows(cluster, kind, place))
+    return call_with_retry(lambda: kube_jobs.rows(cluster, kind, place))
 
 
 def row(one: Listed) -> dict[str, Any]:

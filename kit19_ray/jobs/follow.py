@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kit19_ray.errors import EXIT_OURS
-from kit19_ray.jobs.job import ENDED, EXIT_STOPPED, Gone, Job, Outcome, Report, Unreachable, exit_code
+from kit19_ray.jobs.job import ENDED, EXIT_STOPPED, Gone, Job, JobReport, Outcome, Unreachable, exit_code
 from kit19_ray.jobs.log_cursor import Lines, LogCursor
 from kit19_ray.utils.console import say
 
@@ -34,7 +34,7 @@ class _Event:
     kind: Literal["log", "end", "report", "lost", "gone", "crash", "interrupt"]
     stream: int = 0
     text: str = ""
-    report: Report | None = None
+    report: JobReport | None = None
     error: Exception | None = None
 
 
@@ -97,7 +97,7 @@ class Follower:
             return self._interrupted()
         return None
 
-    def _reported(self, report: Report) -> Outcome | None:
+    def _reported(self, report: JobReport) -> Outcome | None:
         if self._lost_since is not None:
             self._say(f"submit: the cluster answers again after {time.monotonic() - self._lost_since:.0f} s")
             self._lost_since = None
@@ -111,7 +111,7 @@ class Follower:
         self._show_metrics()
         return None
 
-    def _ended(self, report: Report, missing: str) -> Outcome:
+    def _ended(self, report: JobReport, missing: str) -> Outcome:
         code = exit_code(report)
         said = {"SUCCEEDED": "succeeded", "STOPPED": "was stopped", "FAILED": "failed"}[report.state]
         if report.state == "FAILED" and report.exit_code is not None:

@@ -22,7 +22,7 @@ class Gone(Exception):
 
 
 @dataclass(frozen=True)
-class Report:
+class JobReport:
     """What the cluster says of a job.
 
     Attributes:
@@ -61,7 +61,7 @@ class Job(Protocol):
     def id(self) -> str:
         """Its name on the cluster."""
 
-    def poll(self) -> Report:
+    def poll(self) -> JobReport:
         """Its status now."""
 
     def tail(self, emit: Callable[[str], None]) -> None:
@@ -77,7 +77,7 @@ class Job(Protocol):
         """The commands that follow it and that stop it."""
 
 
-def exit_code(report: Report) -> int:
+def exit_code(report: JobReport) -> int:
     """0 succeeded, 2 the job says it is the user's mistake, 1 failed, 130 stopped."""
     if report.state == "SUCCEEDED":
         return EXIT_DONE

@@ -1,7 +1,7 @@
 """RayJobs and KitRuns made and followed by a person, with the rights of their kubeconfig.
 
-What counts is the status: KubeRay's two of a RayJob, phase and progress of a KitRun. The log is that of KubeRay's
-submitters, which follow the job's.
+What counts is the status: KubeRay's two of a RayJob, phase and progress of a KitRun. The log is that of the heads'
+`driver-log` containers, which have the driver's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kit19_ray.artifacts import output_pointer
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EXIT_USER, OperateError, StorageError
 from kit19_ray.jobs import submission
-from kit19_ray.jobs.job import ENDED, Gone, Report, State, Unreachable
+from kit19_ray.jobs.job import ENDED, Gone, JobReport, State, Unreachable
 from kit19_ray.jobs.pod_logs import PodLogs
 from kit19_ray.operate.api.crd import API_VERSION, PLURAL
 from kit19_ray.operate.api.spec import STAGES, KitRunSpec, Stage, parse
@@ -26,7 +26,7 @@ from kit19_ray.operate.api.status import Status
 from kit19_ray.operate.controller.observation import child, judge
 from kit19_ray.operate.kube_client import ApiError, Cluster
 from kit19_ray.operate.manifests import children, naming
-from kit19_ray.operate.manifests.naming import Run
+from kit19_ray.operate.manifests.naming import RunRef
 from kit19_ray.utils.console import say
 
 Kind = Literal["RayJob", "KitRun"]
@@ -76,7 +76,7 @@ def make_spec(config: Config, spec: Mapping[str, Any], image: str | None) -> Kit
     return parse(tree, "spec")
 
 
-def create_job(cluster: Cluster, run: Run, spec: KitRunSpec, stage: str, anew: bool) -> tuple[KubeJob, bool]:
+def create_job(cluster: Cluster, run: RunRef, spec: KitRunSpec, stage: str, anew: bool) -> tuple[KubeJob, bool]:
     """The RayJob of one stage, and whether it was created now; one in flight is taken over unless `anew`.
 
     Raises:
@@ -99,16 +99,14 @@ def create_job(cluster: Cluster, run: Run, spec: KitRunSpec, stage: str, anew: b
                 break
             if found.state not in ENDED and not anew:
                 return job, False
-        made = children.ray_job(run, spec, known, attempt)
-        created = cluster.request("POST", job.folder, made)
-        config_map = children.config_map(run, spec, known, attempt, {})
-        owner = {"apiVersion": "ray.io/v1", "kind": "RayJob", "name": job.id, "uid": created["metadata"]["uid"]}
-        config_map["metadata"]["ownerReferences"] = [owner]
-        cluster.request("POST", f"/api/v1/namespaces/{run.namespace}/configmaps", config_map)
+        # Of the run's pods, whichever job they are of; without an owner it stays for the next one.
+        if policy := children.network_policy(run, spec):
+            cluster.apply(policy, MANAGER)
+        cluster.create(children.ray_job(run, spec, known, attempt, {}))
     return job, True
 
 
-def apply_run(cluster: Cluster, run: Run, spec: KitRunSpec) -> KubeJob:
+def apply_run(cluster: Cluster, run: RunRef, spec: KitRunSpec) -> KubeJob:
     """The KitRun with this spec, created or changed; a stage whose part did not change does not run again.
 
     Raises:
@@ -123,7 +121,7 @@ def apply_run(cluster: Cluster, run: Run, spec: KitRunSpec) -> KubeJob:
         "spec": tree,
     }
     with translated():
-        query = {"fieldManager": MANAGER, "force": "true"}
+        query = {"fieldManager": MANAGER, "force": "true", "fieldValidation": "Strict"}
         cluster.request("PATCH", job.path, body, "application/apply-patch+yaml", query)
     return job
 
@@ -140,7 +138,7 @@ class KubeJob:
         self._pointer = pointer_uri
         self.folder = _folder(kind, namespace)
         self.path = f"{self.folder}/{name}"
-        pods = {"RayJob": f"job-name={name}", "KitRun": f"{naming.RUN_LABEL}={Run(name, namespace).label}"}
+        pods = {"RayJob": f"{naming.JOB_LABEL}={name}", "KitRun": f"{naming.RUN_LABEL}={RunRef(name, namespace).label}"}
         self._logs = PodLogs(cluster, namespace, pods[kind])
 
     def body(self) -> dict[str, Any]:
@@ -148,7 +146,7 @@ class KubeJob:
         with translated():
             return self._cluster.request("GET", self.path)
 
-    def poll(self) -> Report:
+    def poll(self) -> JobReport:
         """Its status now."""
         found = self.body() | {"kind": self.kind}
         return job_report(found) if self.kind == "RayJob" else run_report(found)
@@ -217,25 +215,25 @@ def _folder(kind: Kind, namespace: str) -> str:
     return f"{api}/namespaces/{namespace}/{plural}"
 
 
-def job_report(body: Mapping[str, Any]) -> Report:
+def job_report(body: Mapping[str, Any]) -> JobReport:
     """What both of a RayJob's statuses come to."""
     job = child(body)
     verdict = judge(job)
     if verdict.step == "Succeeded":
-        return Report("SUCCEEDED")
+        return JobReport("SUCCEEDED")
     if verdict.step == "Failed":
         state: State = "STOPPED" if verdict.reason == "Stopped" else "FAILED"
         code = EXIT_USER if verdict.reason == "UserError" else None
-        return Report(state, f"{verdict.reason}: {verdict.message}", code, verdict.reason)
+        return JobReport(state, f"{verdict.reason}: {verdict.message}", code, verdict.reason)
     said = ": ".join(part for part in (verdict.step, verdict.message) if part)
-    return Report("RUNNING" if verdict.step == "Running" else "PENDING", "", None, said)
+    return JobReport("RUNNING" if verdict.step == "Running" else "PENDING", "", None, said)
 
 
-def run_report(body: Mapping[str, Any]) -> Report:
+def run_report(body: Mapping[str, Any]) -> JobReport:
     """What phase and conditions of a KitRun come to, once the operator has seen the spec as it is."""
     status = Status.model_validate(body.get("status") or {})
     if (status.observed_generation or 0) < body["metadata"].get("generation", 0):
-        return Report("PENDING", detail="waiting for the operator")
+        return JobReport("PENDING", detail="waiting for the operator")
     parts = [status.stage, status.progress, status.eta and f"{status.eta} left", status.message]
     if status.phase == "Serving":
         parts = [status.endpoint]
@@ -243,7 +241,7 @@ def run_report(body: Mapping[str, Any]) -> Report:
     state = _PHASES.get(status.phase, "RUNNING" if status.stage else "PENDING")
     failed = status.condition("Failed")
     code = EXIT_USER if failed.reason in ("UserError", "InvalidSpec") else None
-    return Report(state, f"{failed.reason}: {status.message}" if state == "FAILED" else "", code, detail)
+    return JobReport(state, f"{failed.reason}: {status.message}" if state == "FAILED" else "", code, detail)
 
 
 @contextmanager

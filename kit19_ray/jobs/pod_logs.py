@@ -1,4 +1,4 @@
-"""The log of the pods that hand a job's commands to Ray, one after another, as one text that only grows."""
+"""The log of the drivers of a job's pods, one after another, as one text that only grows."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from kit19_ray.operate.kube_client import ApiError, Cluster
-from kit19_ray.operate.manifests.ray_cluster import SUBMITTER
+from kit19_ray.operate.manifests.ray_cluster import LOG_CONTAINER
 
 
 class PodLogs:
-    """The submitters' logs of a RayJob, or of all the RayJobs of a KitRun.
+    """The drivers' logs of a RayJob, or of all the RayJobs of a KitRun.
 
         pod A   |################|                     what was read of a pod is kept: the pod may be
         pod B                     |###########|        deleted, another take its place
@@ -57,12 +57,12 @@ class PodLogs:
 
     def _pods(self) -> list[dict[str, Any]]:
         found = self._cluster.request("GET", self._folder, query={"labelSelector": self._selector})["items"]
-        submitters = [p for p in found if any(c["name"] == SUBMITTER for c in p["spec"]["containers"])]
-        return sorted(submitters, key=lambda p: (p["metadata"]["creationTimestamp"], p["metadata"]["name"]))
+        heads = [p for p in found if any(c["name"] == LOG_CONTAINER for c in p["spec"]["containers"])]
+        return sorted(heads, key=lambda p: (p["metadata"]["creationTimestamp"], p["metadata"]["name"]))
 
     def _one(self, uid: str, name: str, seen: int, emit: Callable[[str], None], follow: bool) -> bool:
         """Reads a pod's log, of which `emit` has the first `seen` characters; False when there is none yet."""
-        query = {"container": SUBMITTER} | ({"follow": "true"} if follow else {})
+        query = {"container": LOG_CONTAINER} | ({"follow": "true"} if follow else {})
         decoder, at = codecs.getincrementaldecoder("utf-8")("replace"), 0
         try:
             for chunk in self._cluster.stream(f"{self._folder}/{name}/log", query):

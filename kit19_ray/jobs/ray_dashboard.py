@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kit19_ray.errors import OperateError, nearest
-from kit19_ray.jobs.job import ENDED, Gone, Report, State, Unreachable
+from kit19_ray.jobs.job import ENDED, Gone, JobReport, State, Unreachable
 from kit19_ray.jobs.submission import Submission, attempt_of
 from kit19_ray.utils import ray_session
 
@@ -36,7 +36,7 @@ class Listed:
     """A job as `kit19 status` shows it: `started` and `ended` in Unix seconds, `command` as it was submitted."""
 
     id: str
-    report: Report
+    report: JobReport
     started: float | None
     ended: float | None
     command: str
@@ -151,7 +151,7 @@ class DashboardJob:
     def __init__(self, dashboard: Dashboard, name: str) -> None:
         self._dashboard, self._client, self.id = dashboard, dashboard._client, name
 
-    def poll(self) -> Report:
+    def poll(self) -> JobReport:
         """Its status now."""
         return self.listed().report
 
@@ -190,7 +190,8 @@ def listed(job: Any) -> Listed:
     """A job from Ray's JobDetails."""
     state: State = job.status.value
     message = job.message or ""
-    report = Report(state, message, job.driver_exit_code, "waiting for its environment" if state == "PENDING" else "")
+    detail = "waiting for its environment" if state == "PENDING" else ""
+    report = JobReport(state, message, job.driver_exit_code, detail)
     return Listed(job.submission_id, report, _seconds(job.start_time), _seconds(job.end_time), job.entrypoint)
 
 

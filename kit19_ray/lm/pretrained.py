@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kit19_ray.artifacts import manifest
 from kit19_ray.errors import UserError
 from kit19_ray.io import node_cache, storage
+from kit19_ray.lm import model_files
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,7 @@ def resolve(name: str, marker: str = "config.json") -> str:
         return name
     uri, sha256 = found
     _require(name, uri, marker)
+    model_files.check(uri)
     return str(node_cache.local_dir(uri, sha256))
 
 
@@ -73,8 +75,11 @@ def load_tokenizer(name: str) -> Any:
     found = resolve(name, "tokenizer_config.json")
     try:
         return AutoTokenizer.from_pretrained(found, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"tokenizer {name!r}: {_first_line(error)}") from error
+    except Exception as error:  # of a tokenizer.json it does not know, tokenizers raises no narrower class
+        raise UserError(
+            f"tokenizer {name!r}: {_first_line(error)}",
+            hint="it was cut short, or a newer release of transformers or tokenizers wrote it",
+        ) from error
 
 
 def load_config(name: str, revision: str | None = None) -> Any:
@@ -173,4 +178,4 @@ def build_gpt_neox(
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,9 +23,13 @@ _PATHS = {
     "RayJob": ("/apis/ray.io/v1", "rayjobs"),
     "RayService": ("/apis/ray.io/v1", "rayservices"),
     "Ingress": ("/apis/networking.k8s.io/v1", "ingresses"),
-    "ConfigMap": ("/api/v1", "configmaps"),
+    "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
 }
-OBSERVED = ("RayJob", "RayService", "Ingress")
+OBSERVED = ("RayJob", "RayService", "Ingress", "NetworkPolicy")
+
+
+# Server-side apply says the first (with status 500), strict field validation the second.
+_UNKNOWN_FIELD = re.compile(r"(\.spec[\w.\[\]/=\"-]*): field not declared in schema|unknown field \"([^\"]+)\"")
 
 
 class ApiError(Exception):
@@ -38,6 +43,12 @@ class ApiError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status}: {message}" if status else message)
         self.status, self.message = status, message
+
+    @property
+    def unknown_field(self) -> str | None:
+        """The field of an object that its kind does not have in this cluster: an older version of whose kind it is."""
+        found = _UNKNOWN_FIELD.search(self.message)
+        return (found[1] or found[2]) if found else None
 
 
 class Cluster:
@@ -121,8 +132,8 @@ class Cluster:
         """A KitRun, or None when there is none."""
         return self._found(f"{_RUNS}/namespaces/{namespace}/{PLURAL}/{name}")
 
-    def children(self, run: naming.Run) -> list[Json]:
-        """The RayJobs, RayServices and Ingresses that belong to a KitRun."""
+    def children(self, run: naming.RunRef) -> list[Json]:
+        """The RayJobs, RayServices, Ingresses and NetworkPolicies that belong to a KitRun."""
         found: list[Json] = []
         selector = {"labelSelector": f"{naming.RUN_LABEL}={run.label}"}
         for kind in OBSERVED:
@@ -131,19 +142,55 @@ class Cluster:
             found += [item | {"kind": kind} for item in listed["items"] if _owned(item, run)]
         return found
 
-    def apply(self, manifest: Json) -> Json:
-        """Server-side apply, and the object as it is then; the operator's fields are its own, whoever changed them."""
+    def create(self, manifest: Json) -> Json:
+        """Creates an object. A field that its kind does not have here is refused, or seen to be missing in the answer.
+
+        Raises:
+            ApiError: 409 when there is one; 400 for an unknown field.
+        """
+        api, plural = _PATHS[manifest["kind"]]
+        metadata = manifest["metadata"]
+        path = f"{api}/namespaces/{metadata['namespace']}/{plural}"
+        created = self.request("POST", path, manifest, query={"fieldValidation": "Strict"})
+        if lost := _lost(manifest["spec"], created["spec"], ".spec"):  # a server before 1.25 drops it and says nothing
+            self._delete(f"{path}/{metadata['name']}", "Background")
+            raise ApiError(400, f"{lost}: field not declared in schema")
+        return created
+
+    def apply(self, manifest: Json, manager: str = naming.MANAGER) -> Json:
+        """Server-side apply, and the object as it is then; the manager's fields are its own, whoever changed them.
+
+        A field that its kind does not have here is refused.
+        """
         api, plural = _PATHS[manifest["kind"]]
         metadata = manifest["metadata"]
         path = f"{api}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
-        query = {"fieldManager": naming.MANAGER, "force": "true"}
+        query = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
         return self.request("PATCH", path, manifest, "application/apply-patch+yaml", query)
+
+    def stranger(self, manifest: Json) -> str | None:
+        """Why an object of this name may not be written to: it is another owner's; None where nothing is in the way."""
+        api, plural = _PATHS[manifest["kind"]]
+        metadata = manifest["metadata"]
+        found = self._found(f"{api}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}")
+        owners = {owner["uid"] for owner in metadata.get("ownerReferences", [])}
+        if found is None or owners & {owner["uid"] for owner in found["metadata"].get("ownerReferences", [])}:
+            return None
+        return f"{manifest['kind']} {metadata['name']} is of a KitRun that was deleted; waiting for it to go"
+
+    def release(self, namespace: str, name: str, finalizers: list[str]) -> None:
+        """Takes a finalizer of ours off a KitRun; `finalizers` are those that stay.
+
+        Raises:
+            ApiError: 409 when they changed meanwhile.
+        """
+        path = f"{_RUNS}/namespaces/{namespace}/{PLURAL}/{name}"
+        self.request("PATCH", path, {"metadata": {"finalizers": finalizers}}, "application/merge-patch+json")
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Deletes a child when what hangs on it is gone; one that is not there is no error."""
         api, plural = _PATHS[kind]
-        policy = "Background" if kind == "ConfigMap" else "Foreground"
-        self._delete(f"{api}/namespaces/{namespace}/{plural}/{name}", policy)
+        self._delete(f"{api}/namespaces/{namespace}/{plural}/{name}", "Foreground")
 
     def delete_run(self, namespace: str, name: str) -> None:
         """Deletes a KitRun."""
@@ -199,7 +246,21 @@ class Cluster:
                 raise
 
 
-def _owned(item: Json, run: naming.Run) -> bool:
+def _lost(sent: Json, kept: Json, path: str) -> str | None:
+    """The first field of `sent` that `kept` does not have; within lists nothing is looked for."""
+    for key, value in sent.items():
+        if key not in kept:
+            return f"{path}.{key}"
+        if (
+            isinstance(value, dict)
+            and isinstance(kept[key], dict)
+            and (lost := _lost(value, kept[key], f"{path}.{key}"))
+        ):
+            return lost
+    return None
+
+
+def _owned(item: Json, run: naming.RunRef) -> bool:
     """Whether a child is this KitRun's, not one of a KitRun of the same name that is gone."""
     owners = item["metadata"].get("ownerReferences", [])
     return any(owner["uid"] == run.uid for owner in owners)

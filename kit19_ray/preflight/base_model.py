@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -28,6 +29,8 @@ def check_named(name: str, key: str, marker: str, found: Findings) -> bool:
         there = found.check(lambda: storage.exists(storage.join(storage.normalise(name), marker)))
         if there is False:
             found.missing.append(UserError(f"{key}={name!r}: there is no {marker} in it"))
+        if there:
+            found.check(lambda: _check_files(storage.normalise(name)))
         return bool(there)
     cached = found.check(lambda: read_config(name))
     if cached is not None:
@@ -42,6 +45,16 @@ def check_named(name: str, key: str, marker: str, found: Findings) -> bool:
     elif not found.missing:
         found.notes.append(f"{key}={name} is not on this machine: it comes from the hub")
     return False
+
+
+def _check_files(uri: str) -> None:
+    """Opens what the stages will open; the tokenizer only where its library is installed."""
+    from kit19_ray.lm import model_files
+
+    model_files.check(uri)
+    tokenizer = storage.join(uri, "tokenizer.json")
+    if importlib.util.find_spec("tokenizers") and storage.exists(tokenizer):
+        model_files.tokenizer_of(storage.read_text(tokenizer), tokenizer)
 
 
 def sizes(config: Config, vocab_size: int, found: Findings) -> Sizes | None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kit19_ray.config import strict_yaml
 from kit19_ray.config.loading import validate
+from kit19_ray.config.schema import known_encoding
 from kit19_ray.errors import SourceError, nearest
 from kit19_ray.sources.readers import registry
 from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
@@ -90,6 +91,8 @@ class SourceFile(BaseModel):
     """The split can be read without it. At least one file of a split must be there all the same."""
     alternative: bool = False
     """Serves where the split's other files are not at hand; fetched only when it is named."""
+    encoding: str | None = None
+    """What the file is in, as Python names it (cp949, utf-16); None means UTF-8, or what its byte order mark says."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Reader options for this file alone."""
     companion: str | None = None
@@ -112,6 +115,11 @@ class SourceFile(BaseModel):
         if path is not None and not {"", ".", ".."}.isdisjoint(path.split("/")):
             raise ValueError(f"{path!r} must be a path below the source's folder")
         return path
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str | None) -> str | None:
+        return None if name is None else known_encoding(name)
 
     @model_validator(mode="after")
     def _one_origin(self) -> SourceFile:

@@ -7,7 +7,7 @@ into an instruction, an input and an output. A 21st task is one more file.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -57,6 +57,8 @@ class Template(BaseModel):
     """Other words for the task's labels, for this template alone."""
     requires: dict[str, list[str]] = Field(default_factory=dict)
     """Applies only to records whose field has one of these values."""
+    held_out: bool = False
+    """Only validation rows are asked with it; `data.held_out_templates` sets this."""
     generation: bool = False
     """The answer is a text of its own, not a choice, although the task has choices."""
     order: Literal["shuffled", "either_way", "fixed"] = "shuffled"
@@ -200,6 +202,30 @@ def load_task(path: Path) -> Task:
     if spec.source not in catalog:
         raise TaskError(f"{path}: source {spec.source!r} is not in catalog.yaml{nearest(spec.source, catalog)}")
     return Task(name=path.stem, spec=spec, source_id=spec.source, source=catalog[spec.source])
+
+
+def withhold(tasks: Mapping[str, Task], names: Mapping[str, Sequence[str]]) -> dict[str, Task]:
+    """The tasks with these templates, by task, kept from the training rows.
+
+    Raises:
+        TaskError: there is no such task or template, or a task keeps none for training.
+    """
+    out = dict(tasks)
+    for name, withheld in names.items():
+        if name not in tasks:
+            raise TaskError(f"data.held_out_templates: {name!r} is no task of this build{nearest(name, tasks)}")
+        task = tasks[name]
+        known = [template.name for template in task.spec.templates]
+        for wrong in (template for template in withheld if template not in known):
+            near = nearest(wrong, known)
+            raise TaskError(
+                f"data.held_out_templates: {name} has no template {wrong!r}{near}; it has {', '.join(known)}"
+            )
+        if set(known) <= set(withheld):
+            raise TaskError(f"data.held_out_templates: {name} keeps no template for its training rows")
+        templates_ = [t.model_copy(update={"held_out": t.name in withheld}) for t in task.spec.templates]
+        out[name] = task.model_copy(update={"spec": task.spec.model_copy(update={"templates": templates_})})
+    return out
 
 
 def load_tasks(names: Iterable[str] | None = None, extra_dir: str | None = None) -> dict[str, Task]:

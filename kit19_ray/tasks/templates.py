@@ -43,17 +43,58 @@ def numbered(words: Sequence[str]) -> str:
     return "\n".join(f"{i}. {word}" for i, word in enumerate(words, 1))
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """No attribute that starts with an underscore, no mutation, no repetition: 'x' * 10**9 is a denial of service."""
+def _replace(text: object, old: str, new: str) -> str:
+    """`text` with `new` for each `old`; bounded, since each in a chain may make ten of one letter."""
+    whole = str(text)
+    if len(whole) + whole.count(old) * (len(new) - len(old)) > MOST:
+        raise SecurityError(f"a text of more than {MOST:,} characters")
+    return whole.replace(old, new)
 
-    intercepted_binops = frozenset({"*", "**"})
+
+def _join(words: Sequence[object], between: str = "") -> str:
+    """The words with `between` between each; bounded."""
+    texts = list(map(str, words))
+    if sum(map(len, texts)) + len(between) * len(texts) > MOST:
+        raise SecurityError(f"a text of more than {MOST:,} characters")
+    return between.join(texts)
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """No attribute that starts with an underscore, no mutation, and nothing that makes much text of little.
+
+    'x' * 10**9, 'x'.center(10**9), '%0999999999d' % 1 and {% set x = x ~ x %} are denials of service.
+    """
+
+    intercepted_binops = frozenset({"*", "**", "%"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         raise SecurityError(f"operator {operator} is not allowed in a template")
 
+    def is_safe_callable(self, obj: Any) -> bool:
+        return getattr(obj, "__name__", None) in _METHODS and super().is_safe_callable(obj)
 
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        for kind in (nodes.Assign, nodes.AssignBlock, nodes.Macro, nodes.CallBlock):
+            if tree.find(kind) is not None:
+                raise SecurityError(f"{kind.__name__.lower()} is not allowed in a template")
+        return tree
+
+
+MOST = 1 << 22
+"""Characters a template may make; a source row has at most 4 M."""
+_METHODS = frozenset(
+    {
+        "strip", "lstrip", "rstrip", "upper", "lower", "capitalize", "title", "startswith", "endswith", "split",
+        "rsplit", "splitlines", "partition", "rpartition", "removeprefix", "removesuffix", "find", "count", "isdigit",
+    }
+)  # fmt: skip
+_GROWING = ("batch", "center", "format", "indent", "pprint", "slice", "tojson", "urlize", "wordwrap", "xmlattr")
 _ENVIRONMENT = _Sandbox(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
 _ENVIRONMENT.globals.clear()  # no range, lipsum or namespace: a template only says how fields become text
+for _name in _GROWING:
+    _ENVIRONMENT.filters.pop(_name, None)
+_ENVIRONMENT.filters.update(replace=_replace, join=_join)
 _ENVIRONMENT.filters.update(particle=particle, quoted=quoted, either=either, numbered=numbered)
 
 
@@ -62,7 +103,7 @@ def _compiled(text: str) -> Template:
     try:
         return _ENVIRONMENT.from_string(text)
     except TemplateError as problem:
-        raise TaskError(f"template {text!r}: {problem}") from None
+        raise TaskError(f"template {text[:200]!r}: {str(problem)[:200]}") from None
 
 
 def render(text: str, values: Mapping[str, Any]) -> str:
@@ -72,9 +113,15 @@ def render(text: str, values: Mapping[str, Any]) -> str:
         TaskError: the template is not Jinja, names something `values` lacks, or does what the sandbox forbids.
     """
     try:
-        return _compiled(text).render(values)
+        made, size = [], 0
+        for piece in _compiled(text).generate(values):
+            made.append(piece)
+            size += len(piece)
+            if size > MOST:
+                raise SecurityError(f"a text of more than {MOST:,} characters")
+        return "".join(made)
     except (TemplateError, TypeError, ValueError, ArithmeticError) as problem:
-        raise TaskError(f"template {text!r}: {problem}") from None
+        raise TaskError(f"template {text[:200]!r}: {str(problem)[:200]}") from None
 
 
 @lru_cache(maxsize=4096)

@@ -13,7 +13,7 @@ import yaml
 
 from kit19_ray.operate.api import crd, rbac
 from scripts import kube_tools
-from scripts.charts import dashboard, files, manifests
+from scripts.charts import alerts, dashboard, files, manifests
 from scripts.charts.operator_chart import OperatorValues
 from scripts.charts.run_chart import RunValues
 
@@ -31,11 +31,18 @@ def chart_files() -> Iterator[tuple[str, str]]:
     yield "helm/kit19-operator/files/crd.yaml", crd.render()
     yield "helm/kit19-operator/files/rules.yaml", _rules()
     yield "helm/kit19-operator/files/dashboard.json", dashboard.dashboard_json()
+    yield "helm/kit19-operator/files/alerts.yaml", alerts.rules_yaml()
 
 
 def _rules() -> str:
     out = ["# Made by `make generated` from kit19_ray/operate/api/rbac.py.\n"]
-    for key, rules in (("rules", rbac.RULES), ("leaseRules", rbac.LEASE_RULES)):
+    named = {
+        "rules": rbac.RULES,
+        "leaseRules": rbac.LEASE_RULES,
+        "editRules": rbac.EDIT_RULES,
+        "viewRules": rbac.VIEW_RULES,
+    }
+    for key, rules in named.items():
         out.append(f"{key}:\n")
         for rule in rules:
             text = yaml.safe_dump(rule.manifest(), sort_keys=False, default_flow_style=True, width=1000).strip()

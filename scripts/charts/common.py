@@ -10,7 +10,7 @@ from kit19_ray import __version__
 from kit19_ray.operate.api.kubernetes_types import Name, Object
 
 GLOBAL = Field({}, alias="global", json_schema_extra={"hidden": True})
-IMAGE_RULE: dict[str, Any] = {"not": {"pattern": ":latest$"}}
+IMAGE_RULE: dict[str, Any] = {"not": {"type": "string", "pattern": ":latest$"}}
 IMAGE_PATTERN = r"^[^:@\s]+(:[0-9]+/[^:@\s]+)?(:[\w.-]+|@sha256:[0-9a-f]{64}|:[\w.-]+@sha256:[0-9a-f]{64})$"
 
 

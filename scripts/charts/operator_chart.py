@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,9 @@ class Rbac(Object):
 
     create: bool = True
     """Make the Roles and their bindings. False where an administrator does."""
+    aggregate: bool = True
+    """Make ClusterRoles that add KitRuns to admin, edit and view. Whoever may create KitRuns gets pods with any
+    ServiceAccount, Secret and volume of the namespace."""
 
 
 class Amount(Object):
@@ -57,9 +60,11 @@ class NetworkPolicy(Object):
     enabled: bool = True
     """Make it. It needs a network plugin that enforces policies."""
     metrics_from: list[Embedded] = []
-    """NetworkPolicy peers that may scrape port 8080, beside the pods of this namespace."""
+    """NetworkPolicy peers that may scrape port 8080, beside the pods of this namespace. With `metrics.serviceMonitor`
+    and none here every namespace's pods may: Prometheus is in one of them."""
     egress_ports: list[int] = [443, 6443]
-    """TCP ports it may reach beside DNS: the API server's and the object store's (9000 for MinIO)."""
+    """TCP ports it may reach beside DNS and the nodes' identity services (169.254.170.23, 169.254.169.254): the API
+    server's and the object store's (9000 for MinIO)."""
 
 
 class DisruptionBudget(Object):
@@ -82,11 +87,35 @@ class ServiceMonitor(Object):
     """Labels by which Prometheus finds it."""
 
 
+class PodMonitor(Object):
+    """Of the Ray pods of every KitRun here: Ray's own metrics, port 8080."""
+
+    enabled: bool = False
+    """Make it. Needs the monitoring.coreos.com CRDs, and a KitRun's `networkPolicy.metricsFrom`."""
+    interval: str = Field("30s", pattern="^[0-9]+(ms|s|m)$")
+    """Time between scrapes."""
+    labels: dict[str, str] = {}
+    """Labels by which Prometheus finds it."""
+
+
+class PrometheusRule(Object):
+    """Alerts: a run that stands still, waits, failed or is refused; no operator at work; an unreadable root."""
+
+    enabled: bool = False
+    """Make it. Needs the monitoring.coreos.com CRDs and `serviceMonitor`."""
+    labels: dict[str, str] = {}
+    """Labels by which Prometheus finds it."""
+
+
 class Metrics(Object):
     """Prometheus metrics, on port 8080."""
 
     service_monitor: ServiceMonitor = ServiceMonitor()
     """For the Prometheus operator."""
+    pod_monitor: PodMonitor = PodMonitor()
+    """Of the runs' Ray pods."""
+    prometheus_rule: PrometheusRule = PrometheusRule()
+    """Alerts."""
 
 
 class Dashboards(Object):
@@ -152,6 +181,9 @@ class OperatorValues(Object):
     """Prometheus metrics."""
     dashboards: Dashboards = Dashboards()
     """Grafana dashboards."""
+    security: Literal["restricted", "assigned", "none"] = "restricted"
+    """restricted: uid 1000, no privileges. assigned: the same without uid and gid, which OpenShift's restricted-v2
+    picks itself. none: nothing is said."""
     pod: Pod = Pod()
     """Where and how the pod runs."""
     helm_global: dict[str, Any] = GLOBAL

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from kit19_ray.config.schema import Config
 from kit19_ray.operate.api.kubernetes_types import Embedded, Name, Object
-from kit19_ray.operate.api.spec import RAY_VERSION, Autoscaling, Ingress, Queue, Stage, StagePods
-from scripts.charts.common import GLOBAL, PullImage, ServiceAccount, image
+from kit19_ray.operate.api.spec import RAY_VERSION, Autoscaling, Ingress, NetworkPolicy, Queue, Stage, StagePods
+from scripts.charts.common import GLOBAL, IMAGE_PATTERN, IMAGE_RULE, PullImage, ServiceAccount, image
 
 EMPTY: dict[str, Any] = {"empty": True}
 
@@ -25,12 +25,18 @@ class Images(PullImage):
     """Container images with kit19-ray and everything it needs inside."""
 
     train: str = image("train")
-    """Image of data, train and evaluate, by tag or digest; `latest` is refused."""
+    """Image of every stage that has none of its own, by tag or digest; `latest` is refused."""
+    data: str | None = Field(None, pattern=IMAGE_PATTERN, json_schema_extra=IMAGE_RULE)
+    """Image of the data stage, where it is a job of its own; it needs no GPU. null means `train`."""
+    evaluate: str | None = Field(None, pattern=IMAGE_PATTERN, json_schema_extra=IMAGE_RULE)
+    """Image of the evaluate stage, where it is a job of its own. null means `train`."""
     serve: str = image("serve")
     """Image of the server."""
+    head: str | None = Field(None, pattern=IMAGE_PATTERN, json_schema_extra=IMAGE_RULE)
+    """Image of heads that have workers beside them, where only the driver runs. null means the stage's."""
 
 
-class Job(Object):
+class JobValues(Object):
     """The RayJobs."""
 
     stages: list[Stage] = []
@@ -38,10 +44,12 @@ class Job(Object):
     starts all at once, so list only stages whose inputs are there."""
     same_cluster_retries: int = Field(1, ge=0, le=20)
     """Times the command is started again on the same Ray cluster, where it goes on from its checkpoint."""
-    backoff_limit: int = Field(2, ge=0, le=20)
-    """After those, times KubeRay tries again on a new cluster."""
+    backoff_limit: int = Field(0, ge=0, le=20)
+    """After those, times KubeRay tries again on a new cluster. It cannot tell a mistake in the config from a node that
+    was lost, and would build as many clusters for either; the operator can."""
     deadline_seconds: int | None = Field(604_800, ge=1)
-    """Seconds from creation after which KubeRay gives the job up. null never does."""
+    """Seconds from when Kueue lets it start, or from creation, after which KubeRay gives the job up. null never does;
+    with `queue.scheduler` there is none, because KubeRay would count the wait."""
     ttl_seconds: int = Field(0, ge=0)
     """Seconds the Ray cluster outlives its job."""
     suspend: bool = False
@@ -68,6 +76,14 @@ class Serve(Object):
     """Its Ray cluster; one worker pod holds `gpus` or `cpu` worth of replicas."""
     autoscaling: Autoscaling | None = None
     """`minReplicas`, `maxReplicas`, `targetOngoingRequests`. null keeps `config.serve.replicas` copies."""
+    new_model: Literal["NewCluster", "InPlace"] = "NewCluster"
+    """How a new model takes the place of the one that serves. NewCluster: on a second Ray cluster, while the old one
+    serves until the new one answers; needs room for both. InPlace: on the same cluster, as Ray Serve does it with
+    `config.serve.max_surge_percent`."""
+    upgrade_strategy: Embedded | None = None
+    """KubeRay's upgradeStrategy of the RayService. null means KubeRay's own, NewCluster."""
+    gcs_fault_tolerance: Embedded | None = None
+    """KubeRay's gcsFaultToleranceOptions: with a Redis the replicas serve on while a lost head comes back."""
     ingress: Ingress | None = None
     """`host`, `path`, `className`, `tlsSecret`, `annotations`. null: reachable inside the cluster only."""
 
@@ -94,29 +110,6 @@ class Auth(Object):
     cluster (`helm template`, Argo CD) cannot, and needs this."""
 
 
-class NetworkPolicy(Object):
-    """Who may reach the pods. The release's own pods reach one another on every port."""
-
-    enabled: bool = True
-    """Make it. It needs a network plugin that enforces policies."""
-    dashboard_from: list[Embedded] = [
-        Embedded.model_validate(
-            {
-                "namespaceSelector": {},
-                "podSelector": {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}},
-            }
-        )
-    ]
-    """NetworkPolicy peers that may reach the dashboard, port 8265, and a server's port. KubeRay's operator must, to
-    send jobs and to see whether the server is well; the default is its pods."""
-    serve_from: list[Embedded] = [Embedded.model_validate({"podSelector": {}})]
-    """Peers that may reach the model. The default is this namespace's pods; add the ingress controller's namespace."""
-    metrics_from: list[Embedded] = []
-    """Peers that may scrape Ray's metrics, port 8080."""
-    egress: list[Embedded] | None = None
-    """Egress rules beside DNS and the release's own pods. null leaves egress open: object store and hub."""
-
-
 class RunValues(Object):
     """Values of the kit19-run chart."""
 
@@ -131,7 +124,7 @@ class RunValues(Object):
     """Container images."""
     ray_version: str = Field(RAY_VERSION, pattern=r"^[0-9]+\.[0-9]+\.[0-9]+")
     """Ray's version in the images."""
-    job: Job = Job()
+    job: JobValues = JobValues()
     """The RayJobs."""
     pods: Pods = Pods()
     """The Ray cluster of the jobs, or the RayCluster."""
@@ -149,6 +142,9 @@ class RunValues(Object):
     """The pods' identity."""
     network_policy: NetworkPolicy = NetworkPolicy()
     """Who may reach the pods."""
+    security: Literal["restricted", "assigned", "none"] = "restricted"
+    """restricted: uid 1000, gid 100, no privileges, as Pod Security's `restricted`. assigned: the same without uid and
+    gid, which OpenShift's restricted-v2 picks itself. none: nothing is said, `podTemplate` may say all."""
     labels: dict[str, Name] = {}
     """Labels of everything."""
     helm_global: dict[str, Any] = GLOBAL

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kit19_ray.data import examples
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.sources.readers.base import Raw
-from kit19_ray.tasks.task import Task, load_tasks
+from kit19_ray.tasks.task import Task, load_tasks, withhold
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +84,14 @@ def test_phrasings_vary_under_one_template(nsmc: Task) -> None:
     for row in rows:
         shapes.setdefault(row["template"], set()).add(row["output"])
     assert min(len(outputs) for outputs in shapes.values()) >= 3
+
+
+def test_held_out_templates_are_for_validation_rows_only() -> None:
+    known = [template.name for template in load_tasks(["nsmc"])["nsmc"].spec.templates]
+    (task,) = withhold(load_tasks(["nsmc"]), {"nsmc": known[:1]}).values()
+    records = [Record(f"r{n}", "", f"f:{n}", dict.fromkeys(task.spec.fields, "글")) for n in range(200)]
+    used = {
+        split: {p.template.name for p in examples.plan(task, records, 5000, 1, True, split)}
+        for split in ("train", "validation")
+    }
+    assert used == {"train": set(known[1:]), "validation": set(known)}

@@ -236,3 +236,8 @@ def test_a_long_input_loses_its_end_as_in_training() -> None:
     assert example.prompt == trained.input_ids[: trained.num_prompt].tolist()
     assert len(example.prompt) + len(example.candidates[0]) <= 32
     assert list(held_out.Reader(encode, str, PROMPTS["plain"], 0, 4).examples([long], 8)) == []  # type: ignore[list-item]
+
+
+def test_templates_that_no_training_row_has(prefix: str) -> None:
+    assert held_out.unseen_templates(prefix, "nsmc") == {"new"}
+    assert held_out.unseen_templates(prefix, "petitions") == frozenset()  # it has no training rows to compare with

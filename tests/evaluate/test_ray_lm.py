@@ -120,6 +120,24 @@ def test_scores_are_the_harness_own_on_real_files(lm: Any, hf: Any, configured: 
     assert {len(samples) for samples in ours["samples"].values()} == {60}
 
 
+@pytest.mark.real_data
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("shots", [0, 5])
+def test_full_kobest_has_the_harness_own_counts(
+    shots: int, lm: Any, hf: Any, configured: Any, shared_sources: Path
+) -> None:
+    config = configured(f"data.sources={shared_sources}", f"evaluate.num_fewshot={shots}")
+    ours, theirs = run(lm, config, list(suites.KOBEST), shots), run(hf, config, list(suites.KOBEST), shots)
+    assert {task: len(samples) for task, samples in ours["samples"].items()} == {
+        "kobest_boolq": 1404, "kobest_copa": 1000, "kobest_hellaswag": 500, "kobest_sentineg": 397, "kobest_wic": 1260,
+    }  # fmt: skip
+    for task, samples in theirs["samples"].items():
+        counts = [sum(sample["acc"] for sample in found) for found in (ours["samples"][task], samples)]
+        assert counts[0] == counts[1], task
+        assert ours["results"][task] == theirs["results"][task]
+
+
 class Constant:
     """A backend that finds one continuation the likeliest, whatever is asked."""
 

@@ -185,8 +185,8 @@ def test_run_chart(cluster_helm: Helm, place: Place) -> None:
     assert done.returncode != 0
     place.plane.kubectl("delete", "pod", "-n", place.name, "-l", "app.kubernetes.io/component=test")
 
-    cluster_helm("upgrade", "run", chart, *where, "--reuse-values", "--set", "job.backoffLimit=3")
-    assert place.names("rayjobs") == [first] and place.get(f"rayjob/{first}")["spec"]["backoffLimit"] == 3
+    cluster_helm("upgrade", "run", chart, *where, "--reuse-values", "--set", "job.suspend=true")
+    assert place.names("rayjobs") == [first] and place.get(f"rayjob/{first}")["spec"]["suspend"] is True
     cluster_helm("upgrade", "run", chart, *where, "--reuse-values", "--set", "config.seed=20")
     (second,) = place.names("rayjobs")
     assert second != first

@@ -18,8 +18,8 @@ CHART = "kit19-operator"
 def test_defaults_render_what_one_namespace_needs(helm: Helm) -> None:
     objects = helm.render(CHART, {})
     assert kinds(objects) == {
-        "CustomResourceDefinition", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Role", "RoleBinding",
-        "Service", "ServiceAccount",
+        "ClusterRole", "CustomResourceDefinition", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Role",
+        "RoleBinding", "Service", "ServiceAccount",
     }  # fmt: skip
     assert assert_hardened(objects, read_only=True) == 2
     for one in objects:
@@ -34,7 +34,7 @@ def test_deployment(helm: Helm) -> None:
     (container,) = spec["containers"]
     assert container["command"] + container["args"] == [
         "python", "-m", "kit19_ray", "operate", "--namespace", "place", "--lease-namespace", "place",
-        "--metrics-port", "8080", "--health-port", "8081",
+        "--lease-name", "rel", "--metrics-port", "8080", "--health-port", "8081",
     ]  # fmt: skip
     assert spec["automountServiceAccountToken"] is True and spec["serviceAccountName"] == "rel"
     assert spec["volumes"] == [{"name": "tmp", "emptyDir": {}}]
@@ -42,6 +42,7 @@ def test_deployment(helm: Helm) -> None:
     assert {probe for probe in container if probe.endswith("Probe")} == {
         "startupProbe", "livenessProbe", "readinessProbe",
     }  # fmt: skip
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert (
         deployment["spec"]["selector"]["matchLabels"].items()
         <= deployment["spec"]["template"]["metadata"]["labels"].items()
@@ -97,7 +98,7 @@ def test_rights_are_those_the_operator_lists(helm: Helm) -> None:
 
 def test_cluster_wide_is_one_cluster_role(helm: Helm) -> None:
     objects = helm.render(CHART, {"clusterWide": True})
-    role, binding = only(objects, "ClusterRole"), only(objects, "ClusterRoleBinding")
+    role, binding = only(objects, "ClusterRole", "place-rel"), only(objects, "ClusterRoleBinding")
     assert role["rules"] == rbac.manifests(rbac.RULES)
     assert role["metadata"]["name"] == binding["roleRef"]["name"] == "place-rel"
     assert only(objects, "Role")["metadata"]["name"] == "rel-lease"
@@ -159,6 +160,78 @@ def test_dashboard_asks_for_metrics_the_operator_has(helm: Helm) -> None:
     assert asked and all(name.removesuffix("_bucket") in declared for name in asked), asked - declared
     cells = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in dashboard["panels"]]
     assert len(set(cells)) == len(cells)
+
+
+def test_alerts_ask_for_metrics_the_operator_has(helm: Helm) -> None:
+    values = {"metrics": {"prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}}}}
+    rule = only(helm.render(CHART, values), "PrometheusRule")
+    (group,) = rule["spec"]["groups"]
+    assert rule["metadata"]["labels"]["release"] == "prometheus" and len(group["rules"]) == 7
+    asked = set(re.findall(r"kit19_\w+", " ".join(one["expr"] for one in group["rules"])))
+    declared = {line.split()[2] for line in Metrics().text().decode().splitlines() if line.startswith("# TYPE")}
+    assert asked <= declared, asked - declared
+    assert 'absent(kit19_operator_leader{job="rel"} == 1)' in [one["expr"] for one in group["rules"]]
+
+
+def test_ray_s_own_metrics_are_scraped_where_runs_are(helm: Helm) -> None:
+    """D8: the port is named in every Ray pod."""
+    values = {"metrics": {"podMonitor": {"enabled": True}}, "watchNamespaces": ["a", "b"]}
+    monitor = only(helm.render(CHART, values), "PodMonitor")["spec"]
+    assert monitor["namespaceSelector"] == {"matchNames": ["a", "b"]}
+    assert monitor["selector"]["matchExpressions"] == [{"key": "kit19.dev/run", "operator": "Exists"}]
+    assert monitor["podMetricsEndpoints"][0]["port"] == "metrics"
+    wide = {"metrics": {"podMonitor": {"enabled": True}}, "clusterWide": True}
+    assert only(helm.render(CHART, wide), "PodMonitor")["spec"]["namespaceSelector"] == {"any": True}
+
+
+def test_a_service_monitor_lets_prometheus_in(helm: Helm) -> None:
+    """D8."""
+
+    def peers(values: Json) -> list[Json]:
+        policy = only(helm.render(CHART, values), "NetworkPolicy")["spec"]
+        return list(policy["ingress"][0]["from"])
+
+    monitored = {"metrics": {"serviceMonitor": {"enabled": True}}}
+    assert peers({}) == [{"podSelector": {}}]
+    assert peers(monitored) == [{"podSelector": {}}, {"namespaceSelector": {}}]
+    own = {"namespaceSelector": {"matchLabels": {"a": "b"}}}
+    assert peers(monitored | {"networkPolicy": {"metricsFrom": [own]}}) == [{"podSelector": {}}, own]
+
+
+def test_role_credentials_can_be_fetched(helm: Helm) -> None:
+    """A7."""
+    egress = only(helm.render(CHART, {}), "NetworkPolicy")["spec"]["egress"]
+    assert [peer["ipBlock"]["cidr"] for peer in egress[1]["to"]] == ["169.254.170.23/32", "169.254.169.254/32"]
+    assert egress[1]["ports"] == [{"port": 80, "protocol": "TCP"}]
+
+
+def test_releases_side_by_side_share_nothing(helm: Helm) -> None:
+    """B4: neither the lease nor a cluster-wide name."""
+    made = [helm.render(CHART, {"watchNamespaces": [f"team-{name}"]}, release=name) for name in ("a", "b")]
+    names = [{(one["kind"], one["metadata"]["name"]) for one in objects} for objects in made]
+    assert names[0] & names[1] == {("CustomResourceDefinition", "kitruns.kit19.dev")}
+    words = [only(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"] for objects in made]
+    assert [one[one.index("--lease-name") + 1] for one in words] == ["a", "b"]
+
+
+def test_people_get_kitruns_with_edit_and_view_and_the_operator_no_config_maps(helm: Helm) -> None:
+    """C3."""
+    objects = helm.render(CHART, {})
+    roles = {one["metadata"]["name"]: one for one in objects if one["kind"] == "ClusterRole"}
+    assert set(roles) == {"place-rel-edit", "place-rel-view"}
+    aggregate = "rbac.authorization.k8s.io/aggregate-to-"
+    assert roles["place-rel-edit"]["metadata"]["labels"][f"{aggregate}edit"] == "true"
+    assert roles["place-rel-view"]["rules"][0]["verbs"] == ["get", "list", "watch"]
+    assert "ClusterRole" not in kinds(helm.render(CHART, {"rbac": {"aggregate": False}}))
+    assert "configmaps" not in str([one["rules"] for one in objects if one["kind"] == "Role"])
+
+
+@pytest.mark.parametrize(("security", "user"), [("restricted", 1000), ("assigned", None), ("none", None)])
+def test_ids_are_left_to_openshift(helm: Helm, security: str, user: int | None) -> None:
+    """A4."""
+    pod = only(helm.render(CHART, {"security": security}), "Deployment")["spec"]["template"]["spec"]
+    assert pod.get("securityContext", {}).get("runAsUser") == user
+    assert ("securityContext" in pod["containers"][0]) == ("securityContext" in pod) == (security != "none")
 
 
 def test_test_pod_reaches_both_ports_of_the_service(helm: Helm) -> None:

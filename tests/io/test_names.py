@@ -79,7 +79,7 @@ def test_a_report_is_written_beside_the_file_whose_name_begins_like_its_own(
     monkeypatch.setattr(report_stage.page, "markdown", lambda found, drawn: "# Report\n")
     uri, _ = report_stage.write(["x"], None, str(tmp_path / out))
     assert uri == f"file://{tmp_path}/{out}"
-    assert sorted(p.name for p in (tmp_path / out).iterdir()) == ["loss.png", "report.json", "report.md"]
+    assert sorted(p.name for p in (tmp_path / out).iterdir()) == ["loss.png", "report.html", "report.json", "report.md"]
     assert (tmp_path / "report").read_text() == "the user's own"
 
 

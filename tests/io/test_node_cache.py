@@ -37,7 +37,7 @@ print(len(fetched))
 
 
 @pytest.mark.s3
-def test_eight_processes_download_once(s3_root: str, cache: Path) -> None:
+def test_several_processes_download_once(s3_root: str, cache: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         storage.write_bytes(storage.join(s3_root, "m", name), name.encode() * 1000)
     command = [sys.executable, "-c", _ASK, storage.join(s3_root, "m")]

@@ -14,7 +14,7 @@ from werkzeug.serving import make_server
 from werkzeug.wsgi import get_input_stream
 
 from kit19_ray.errors import StorageError
-from kit19_ray.io import s3, storage
+from kit19_ray.io import s3, s3_objects, storage
 
 pytestmark = pytest.mark.s3
 
@@ -38,6 +38,8 @@ class Misbehaving:
         status, code = {
             "SlowDown": ("503 Slow Down", "SlowDown"),
             "InternalError": ("500 Internal Server Error", "InternalError"),
+            "ExpiredToken": ("400 Bad Request", "ExpiredToken"),
+            "AccessDenied": ("403 Forbidden", "AccessDenied"),
         }[self.how]
         body = b"" if environ["REQUEST_METHOD"] == "HEAD" else f"<Error><Code>{code}</Code></Error>".encode()
         start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
@@ -80,3 +82,38 @@ def test_a_server_that_never_recovers_is_given_up_and_named(server: Misbehaving)
     with s3.using(os.environ, attempts=2), told:
         storage.list_files("s3://kit19/x")
     assert max(server.tries.values()) == 2
+
+
+def test_credentials_that_lapse_in_the_middle_of_a_read_are_read_again(server: Misbehaving) -> None:
+    data = os.urandom(3 << 20)
+    storage.write_bytes("s3://kit19/x", data)
+    with storage.open_input("s3://kit19/x") as file:
+        first = file.read(1 << 20)
+        before = s3.connection()
+        server.how, server.times = "ExpiredToken", 1
+        server.tries.clear()
+        file.seek(2 << 20)
+        last = file.read()
+        file.seek(1 << 20)
+        assert first + file.read(1 << 20) + last == data
+    assert s3.connection() is not before
+
+
+def test_a_right_that_is_missing_is_named(server: Misbehaving) -> None:
+    server.how, server.times = "AccessDenied", 1000
+    with pytest.raises(StorageError, match="s3://kit19/none at .*403.*\n.*s3:ListBucket on the bucket"):
+        storage.exists("s3://kit19/none")
+
+
+def test_a_body_that_is_cut_is_read_on_and_an_object_that_was_replaced_is_not(server: Misbehaving) -> None:
+    data = os.urandom(2 << 20)
+    storage.write_bytes("s3://kit19/x", data)
+    found = s3_objects.Input("kit19/x")
+    first = found.read(1000)
+    found._body._raw_stream.close()  # the connection goes
+    assert first + found.read() == data
+    found.seek(10)
+    storage.write_bytes("s3://kit19/x", data[::-1])
+    with pytest.raises(s3_objects.Replaced, match="was replaced"):
+        found.read(10)
+    found.close()

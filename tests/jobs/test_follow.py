@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kit19_ray.errors import OperateError
 from kit19_ray.jobs import follow
 from kit19_ray.jobs.follow import Follower
-from kit19_ray.jobs.job import Gone, Outcome, Report, Unreachable, exit_code
+from kit19_ray.jobs.job import Gone, JobReport, Outcome, Unreachable, exit_code
 from kit19_ray.jobs.log_cursor import Lines, LogCursor
 
 LOG = "data: begun\n한글 로그\ntrain: 3 steps -> s3://b/runs/train-0123456789ab\ns3://b/runs/data-0123\nlast words"
@@ -43,16 +43,16 @@ def test_the_uri_is_found_wherever_the_log_is_cut(cuts: list[int]) -> None:
 @pytest.mark.parametrize(
     ("report", "code"),
     [
-        (Report("SUCCEEDED"), 0),
-        (Report("SUCCEEDED", exit_code=0), 0),
-        (Report("FAILED"), 1),
-        (Report("FAILED", exit_code=-9), 1),
-        (Report("FAILED", exit_code=2), 2),
-        (Report("STOPPED"), 130),
-        (Report("STOPPED", exit_code=0), 130),
+        (JobReport("SUCCEEDED"), 0),
+        (JobReport("SUCCEEDED", exit_code=0), 0),
+        (JobReport("FAILED"), 1),
+        (JobReport("FAILED", exit_code=-9), 1),
+        (JobReport("FAILED", exit_code=2), 2),
+        (JobReport("STOPPED"), 130),
+        (JobReport("STOPPED", exit_code=0), 130),
     ],
 )
-def test_exit_codes(report: Report, code: int) -> None:
+def test_exit_codes(report: JobReport, code: int) -> None:
     assert exit_code(report) == code
 
 
@@ -61,11 +61,11 @@ class Scripted:
 
     id = "scripted"
 
-    def __init__(self, polls: list[Report | Exception], log: str | Exception = LOG) -> None:
+    def __init__(self, polls: list[JobReport | Exception], log: str | Exception = LOG) -> None:
         self._polls, self._log = polls, log
         self.streams = 0
 
-    def poll(self) -> Report:
+    def poll(self) -> JobReport:
         return _given(self._polls.pop(0) if len(self._polls) > 1 else self._polls[0])
 
     def tail(self, emit: Callable[[str], None]) -> None:
@@ -78,7 +78,7 @@ class Scripted:
         return _given(self._log)
 
     def stop(self) -> None:
-        self._polls[:] = [Report("STOPPED")]
+        self._polls[:] = [JobReport("STOPPED")]
 
     def commands(self) -> tuple[str, str]:
         return "follow-it", "stop-it"
@@ -104,7 +104,7 @@ def run(job: Scripted, **options: object) -> tuple[Outcome, str]:
 
 
 def test_a_log_that_breaks_off_all_the_time_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    job = Scripted([Report("RUNNING")] * 10 + [Report("SUCCEEDED")])
+    job = Scripted([JobReport("RUNNING")] * 10 + [JobReport("SUCCEEDED")])
     outcome, text = run(job)
     assert (outcome.state, outcome.code, outcome.uri) == ("SUCCEEDED", 0, "s3://b/runs/data-0123")
     assert text == LOG + "\n" and job.streams > 1
@@ -112,16 +112,16 @@ def test_a_log_that_breaks_off_all_the_time_is_shown_whole(capsys: pytest.Captur
 
 
 def test_a_log_that_is_lost_changes_no_status(capsys: pytest.CaptureFixture[str]) -> None:
-    outcome, _ = run(Scripted([Report("FAILED", "its last lines", 1)], log=Unreachable("no agent")))
+    outcome, _ = run(Scripted([JobReport("FAILED", "its last lines", 1)], log=Unreachable("no agent")))
     said = capsys.readouterr().err
     assert outcome.code == 1 and "the end of the log could not be read (no agent)" in said and "its last lines" in said
-    outcome, _ = run(Scripted([Report("SUCCEEDED")], log=Gone("no file")))
+    outcome, _ = run(Scripted([JobReport("SUCCEEDED")], log=Gone("no file")))
     assert outcome.code == 0
 
 
 def test_an_outage_is_told_once_and_survived(capsys: pytest.CaptureFixture[str]) -> None:
-    up = Report("RUNNING")
-    outcome, _ = run(Scripted([up, *[Unreachable("HTTP 503")] * 3, up, Report("SUCCEEDED")]))
+    up = JobReport("RUNNING")
+    outcome, _ = run(Scripted([up, *[Unreachable("HTTP 503")] * 3, up, JobReport("SUCCEEDED")]))
     said = capsys.readouterr().err
     assert outcome.code == 0 and said.count("does not answer (HTTP 503)") == 1 and said.count("answers again") == 1
 
@@ -129,13 +129,13 @@ def test_an_outage_is_told_once_and_survived(capsys: pytest.CaptureFixture[str])
 def test_patience_ends_and_a_job_that_is_gone_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
     outcome, _ = run(Scripted([Unreachable("nobody")]), patience=0.2)
     assert (outcome.state, outcome.code) == (None, 1) and "follow it again with: follow-it" in capsys.readouterr().err
-    outcome, _ = run(Scripted([Report("RUNNING"), Gone("no such job")]))
+    outcome, _ = run(Scripted([JobReport("RUNNING"), Gone("no such job")]))
     assert (outcome.state, outcome.code) == (None, 1) and "how it ended is not known" in capsys.readouterr().err
 
 
 def test_an_error_of_a_thread_is_raised() -> None:
     with pytest.raises(OperateError, match="a token is needed"):
-        run(Scripted([Report("RUNNING"), OperateError("a token is needed")]))
+        run(Scripted([JobReport("RUNNING"), OperateError("a token is needed")]))
 
 
 def test_metrics_are_shown_while_the_log_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +147,7 @@ def test_metrics_are_shown_while_the_log_is_silent(capsys: pytest.CaptureFixture
     def newest(uri: str) -> str:
         return f"step 2/3 of {uri}"
 
-    run(Training([Report("RUNNING")] * 10 + [Report("SUCCEEDED")]), newest=newest)
+    run(Training([JobReport("RUNNING")] * 10 + [JobReport("SUCCEEDED")]), newest=newest)
     assert "submit: step 2/3 of s3://b/runs/train-0123456789ab" in capsys.readouterr().err
 
 
@@ -158,5 +158,5 @@ def test_without_the_package_the_reason_is_told(capsys: pytest.CaptureFixture[st
         def tail(self, emit: Callable[[str], None]) -> None:
             time.sleep(5)
 
-    outcome, _ = run(Bare([Report("FAILED", "", 1)], log=text))
+    outcome, _ = run(Bare([JobReport("FAILED", "", 1)], log=text))
     assert outcome.code == 1 and "the cluster's Python has no kit19-ray" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from tests.operate import harness
 from tests.operate.kubelet import Kubelet
 
 pytestmark = pytest.mark.kube
-JOB = {"job-name": "nightly-data-1"}
+JOB = {"kit19.dev/job": "nightly-data-1"}
 
 
 class Reader(threading.Thread):
@@ -40,7 +40,7 @@ class Reader(threading.Thread):
 def test_a_log_is_followed_as_it_is_written(node: Kubelet, admin: Cluster, place: str) -> None:
     node.pod(place, "nightly-a", JOB)
     node.write("nightly-a", "하나\n")
-    reader = Reader(PodLogs(admin, place, "job-name=nightly-data-1"))
+    reader = Reader(PodLogs(admin, place, "kit19.dev/job=nightly-data-1"))
     reader.wait_for("하나\n")
     node.write("nightly-a", "둘\n")
     reader.wait_for("하나\n둘\n")
@@ -52,7 +52,7 @@ def test_a_log_is_followed_as_it_is_written(node: Kubelet, admin: Cluster, place
 def test_after_a_break_everything_comes_again_from_the_beginning_once(
     node: Kubelet, admin: Cluster, place: str
 ) -> None:
-    logs = PodLogs(admin, place, "job-name=nightly-data-1")
+    logs = PodLogs(admin, place, "kit19.dev/job=nightly-data-1")
     node.pod(place, "nightly-a", JOB)
     node.write("nightly-a", "one\n")
     first = Reader(logs)
@@ -68,7 +68,7 @@ def test_after_a_break_everything_comes_again_from_the_beginning_once(
 
 
 def test_a_pod_that_is_gone_keeps_its_place_before_its_successor(node: Kubelet, admin: Cluster, place: str) -> None:
-    logs = PodLogs(admin, place, "job-name=nightly-data-1")
+    logs = PodLogs(admin, place, "kit19.dev/job=nightly-data-1")
     node.pod(place, "nightly-a", JOB)
     node.write("nightly-a", "first try\n")
     node.end("nightly-a")
@@ -83,8 +83,8 @@ def test_a_pod_that_is_gone_keeps_its_place_before_its_successor(node: Kubelet, 
 
 
 def test_other_pods_are_left_alone_and_what_is_refused_is_said(node: Kubelet, admin: Cluster, place: str) -> None:
-    node.pod(place, "stranger", {"job-name": "another"})
+    node.pod(place, "stranger", {"kit19.dev/job": "another"})
     node.write("stranger", "nothing of ours\n")
-    assert PodLogs(admin, place, "job-name=nightly-data-1").read() == ""
+    assert PodLogs(admin, place, "kit19.dev/job=nightly-data-1").read() == ""
     with pytest.raises(ApiError, match="expected"):
-        PodLogs(admin, place, "job-name=not a label").read()
+        PodLogs(admin, place, "kit19.dev/job=not a label").read()

@@ -107,7 +107,8 @@ def test_success_a_local_task_file_travels_and_an_equal_submission_in_flight_is_
     assert name.startswith("tiny-run-data-") and name.endswith("-1\n")
     code, out, said = kit19(*words, address=head.address)
     assert f"{name.strip()} is in flight already" in said
-    assert code == 0 and "root=file://" in said and "data.tasks_dir" not in said
+    assert code == 0, said
+    assert "root=file://" in said and "data.tasks_dir" not in said
     made = manifest.require(out.strip().splitlines()[-1], "data")
     assert set(made["tasks"]) == {"nsmc_again", "kobest_copa"}
     code, out, _ = kit19("status", name.strip(), "--json", address=head.address)

@@ -16,7 +16,7 @@ import pytest
 from kit19_ray.jobs.kube_jobs import _PATHS
 from kit19_ray.operate.kube_client import ApiError, Cluster
 from kit19_ray.operate.manifests import naming
-from kit19_ray.operate.manifests.naming import Run
+from kit19_ray.operate.manifests.naming import RunRef
 from tests.operate import harness
 from tests.operate.control_plane import ControlPlane
 from tests.operate.kubelet import Kubelet
@@ -138,9 +138,13 @@ def test_a_rayjob_ends_with_its_own_status(shell: Shell, name: str, end: Json, c
     assert exit_code == code and said in err, err
     assert "Starting" in err
     made = shell.wait_for("RayJob", f"{name}-data-")
-    config_map = shell.cluster.request("GET", f"/api/v1/namespaces/{shell.space}/configmaps/{made}")
-    assert "root: file://" in config_map["data"]["config.yaml"]
-    assert config_map["metadata"]["ownerReferences"][0]["kind"] == "RayJob"
+    spec = shell.cluster.request("GET", f"{shell.path('RayJob')}/{made}")["spec"]
+    head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["metadata"]
+    assert "root: file://" in head["annotations"]["kit19.dev/config"]
+    assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    path = f"/apis/networking.k8s.io/v1/namespaces/{shell.space}/networkpolicies"
+    selected = [one["spec"]["podSelector"]["matchLabels"] for one in shell.cluster.request("GET", path)["items"]]
+    assert any(labels.items() <= head["labels"].items() for labels in selected)
 
 
 def test_a_rayjob_in_flight_is_taken_over_and_a_deletion_while_following_is_no_success(shell: Shell) -> None:
@@ -164,7 +168,7 @@ def test_the_log_of_a_rayjob_s_pod_is_shown_through_breaks_and_its_last_line_is_
     follower = shell.start(*job("told"))
     name = shell.wait_for("RayJob", "told-data-")
     shell.write("RayJob", name, RUNNING)
-    node.pod(shell.space, f"{name}-a", {"job-name": name})
+    node.pod(shell.space, f"{name}-a", {"kit19.dev/job": name})
     node.write(f"{name}-a", "data: reading the sources of 20 tasks\n")
     harness.until(lambda: node.following(f"{name}-a"), 60, "the log is not followed")
     node.cut(f"{name}-a")
@@ -181,7 +185,7 @@ def test_the_log_of_a_kitrun_is_that_of_its_stages_one_after_another(shell: Shel
     shell.wait_for("KitRun", "story")
     shell.write("KitRun", "story", {"phase": "Data", "stage": "data"})
     for stage, line in (("data", "data: packing"), ("train", "train: step 1/2")):
-        node.pod(shell.space, f"story-{stage}", naming.pod_labels(Run("story", shell.space), stage))
+        node.pod(shell.space, f"story-{stage}", naming.pod_labels(RunRef("story", shell.space), stage))
         node.write(f"story-{stage}", f"{line}\n")
         harness.until(lambda pod=f"story-{stage}": node.following(pod), 60, f"the log of {stage} is not followed")
         node.end(f"story-{stage}")
@@ -200,7 +204,7 @@ def test_someone_who_may_not_read_logs_is_told_once_and_follows_the_status(
 ) -> None:
     rules = [
         {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["*"]},
-        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]},
+        {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["*"]},
     ]
     harness.grant(operated_plane, shell.space, "no-logs", rules)
     shell.use(harness.kubeconfig(operated_plane, tmp_path / "kubeconfig", shell.space, "no-logs"))

@@ -122,15 +122,20 @@ def install_kuberay_crds(plane: ControlPlane) -> None:
 
 def wait_for_crds(plane: ControlPlane, names: Sequence[str]) -> None:
     """Waits until the API serves the custom resources `names` and its OpenAPI document, kubectl's source, has them."""
-    words = ["wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names)]
-    if plane.kubectl(*words, check=False).returncode:
-        time.sleep(1)  # one so new that it has no conditions at all is an error to kubectl
-        plane.kubectl(*words)
+    wait_until_established(plane, names)
     groups = {".".join(reversed(name.split(".")[1:])) + "." for name in names}
     limit = time.monotonic() + 60
     while any(group not in plane.kubectl("get", "--raw", "/openapi/v2").stdout for group in groups):
         assert time.monotonic() < limit, f"the API server does not publish {', '.join(names)}"
         time.sleep(0.5)
+
+
+def wait_until_established(plane: ControlPlane, names: Sequence[str]) -> None:
+    """Waits until the API serves the custom resources `names`."""
+    words = ["wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names)]
+    if plane.kubectl(*words, check=False).returncode:
+        time.sleep(1)  # one so new that it has no conditions at all is an error to kubectl
+        plane.kubectl(*words)
 
 
 def wait_for_api(plane: ControlPlane, seconds: float = 60) -> None:

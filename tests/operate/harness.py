@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -60,12 +61,7 @@ def namespace(plane: ControlPlane) -> Iterator[str]:
     try:
         yield name
     finally:
-        # Without an operator nobody takes the finalizers away, and the namespace would never go.
-        for run in plane.kubectl("get", "kitruns", "-n", name, "-o", "name", check=False).stdout.split():
-            plane.kubectl(
-                "patch", run, "-n", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}', check=False
-            )
-        plane.kubectl("delete", "namespace", name, "--wait=false")
+        plane.kubectl("delete", "namespace", name, "--wait=false", check=False)  # a test may have deleted it
 
 
 def grant(plane: ControlPlane, namespace: str, account: str = _ACCOUNT, rules: list[Json] | None = None) -> None:
@@ -161,6 +157,16 @@ class OperatorProcess:
                 return str(answer.read().decode())
         except OSError:
             return ""
+
+    def readiness(self) -> tuple[int, str]:
+        """What /readyz answers; 0 while nothing does."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/readyz", timeout=5) as answer:
+                return int(answer.status), str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
 
     def healthy(self) -> bool:
         """Whether /healthz answers."""

@@ -12,7 +12,7 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 from kit19_ray.operate.kube_client import ApiError, Cluster
-from kit19_ray.operate.manifests.ray_cluster import SUBMITTER
+from kit19_ray.operate.manifests.ray_cluster import LOG_CONTAINER
 from tests.operate import harness
 
 Json = dict[str, Any]
@@ -55,7 +55,7 @@ class Kubelet:
                 stream.put(END)
 
     def pod(self, namespace: str, name: str, labels: Json) -> None:
-        """Creates a pod of this node with a container of the submitter's name."""
+        """Creates a pod of this node with a container of the name that has the driver's log."""
         body = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -63,7 +63,7 @@ class Kubelet:
             "spec": {
                 "nodeName": self.name,
                 "automountServiceAccountToken": False,
-                "containers": [{"name": SUBMITTER, "image": "kit19-ray/train:test"}],
+                "containers": [{"name": LOG_CONTAINER, "image": "kit19-ray/train:test"}],
             },
         }
 
@@ -83,7 +83,7 @@ class Kubelet:
         pod = request.path.split("/")[3]
         with self._lock:
             if pod not in self._written:
-                return Response(f"container {SUBMITTER} in pod {pod} is waiting to start: ContainerCreating", 400)
+                return Response(f"container {LOG_CONTAINER} in pod {pod} is waiting to start: ContainerCreating", 400)
             written = self._written[pod]
             if request.args.get("follow") != "true" or pod in self._ended:
                 return Response(written)

@@ -44,6 +44,8 @@ class Script:
     held: set[str] = field(default_factory=set)
     ready: bool = True
     """Whether a RayService answers at once."""
+    application: str = "RUNNING"
+    """What Ray Serve says of the application of a RayService that answers."""
     done: Callable[[Json], None] | None = None
     """Called with a RayJob before it is COMPLETE."""
 
@@ -144,12 +146,13 @@ class Scripted:
     def _service(self, service: Json) -> None:
         if "deletionTimestamp" in service["metadata"]:
             return
-        wanted = service_status(service, self.script.ready)
-        now = service.get("status") or {}
-        if (now.get("observedGeneration"), [c["status"] for c in now.get("conditions", [])]) != (
-            wanted["observedGeneration"],
-            [c["status"] for c in wanted["conditions"]],
-        ):
+        wanted = service_status(service, self.script.ready, self.script.application)
+
+        def seen(status: Json) -> tuple[Any, ...]:
+            conditions = [c["status"] for c in status.get("conditions", [])]
+            return status.get("observedGeneration"), conditions, status.get("activeServiceStatus")
+
+        if seen(service.get("status") or {}) != seen(wanted):
             self.write("rayservices", service, wanted)
 
 
@@ -165,10 +168,11 @@ def job_status(state: State, message: str = "") -> Json:
     return status
 
 
-def service_status(service: Json, ready: bool) -> Json:
-    """A RayService's status."""
+def service_status(service: Json, ready: bool, application: str = "RUNNING") -> Json:
+    """A RayService's status. As KubeRay's own does, Ready counts endpoints, whatever the application says."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     word = "True" if ready else "False"
+    number = service["metadata"]["generation"]
     condition = {
         "type": "Ready",
         "status": word,
@@ -179,5 +183,9 @@ def service_status(service: Json, ready: bool) -> Json:
     return {
         "observedGeneration": service["metadata"]["generation"],
         **({"serviceStatus": "Running"} if ready else {}),
+        "activeServiceStatus": {
+            "rayClusterName": f"{service['metadata']['name']}-{number}",
+            "applicationStatuses": {"kit19": {"status": application if ready else "DEPLOYING"}},
+        },
         "conditions": [condition],
     }

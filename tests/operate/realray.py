@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from kit19_ray.operate.kube_client import Cluster
-from kit19_ray.operate.manifests.ray_cluster import CONFIG_FILE, CONFIG_FOLDER
+from kit19_ray.operate.manifests.ray_cluster import CONFIG_ANNOTATION, CONFIG_FILE, CONFIG_FOLDER
 from tests.operate.kuberay import INITIALIZING, RUNNING, Scripted, job_status, service_status
 
 Json = dict[str, Any]
@@ -89,12 +89,11 @@ class Running(Scripted):
 
     def _start(self, job: Json) -> subprocess.Popen[bytes]:
         """The entrypoint with the head's variables; `python` and the mounted config are those of this machine."""
-        name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
-        pod = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-        mounted = next(volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume)
-        found = self._cluster.request("GET", f"/api/v1/namespaces/{namespace}/configmaps/{mounted}")
+        name = job["metadata"]["name"]
+        template = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
+        pod = template["spec"]
         file = self._folder / f"{name}.yaml"
-        file.write_text(found["data"][CONFIG_FILE])
+        file.write_text(template["metadata"]["annotations"][CONFIG_ANNOTATION])
         words = shlex.split(job["spec"]["entrypoint"])
         assert words[0] == "python"
         words = [sys.executable if word == "python" else word for word in words]
@@ -108,6 +107,8 @@ class Running(Scripted):
             variables |= self._cluster.secret(self._namespace, secret) or {}
         for place in ("KIT19_CACHE", "HF_HOME"):
             variables[place] = str(self._folder / "cache" / place)
+        if "KIT19_DRIVER_LOG" in variables:
+            variables["KIT19_DRIVER_LOG"] = str(self._folder / f"{name}.driver.log")
         environment = os.environ | variables | self._environment
         with self.log(name).open("wb") as log:
             return subprocess.Popen(words, stdout=log, stderr=log, env=environment, start_new_session=True)

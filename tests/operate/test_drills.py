@@ -98,7 +98,7 @@ class Drill:
         TABLE.append((drill, done, outcome, seconds))
 
     def left(self) -> list[str]:
-        kinds = "kitruns,rayjobs,rayservices,ingresses,configmaps"
+        kinds = "kitruns,rayjobs,rayservices,ingresses,networkpolicies,configmaps"
         found = self.plane.kubectl("get", kinds, "-n", self.place, "-o", "name").stdout.split()
         return [one for one in found if "kube-root-ca" not in one]
 
@@ -150,11 +150,15 @@ def test_the_api_server_restarts(drill: Drill, operator: OperatorProcess) -> Non
     drill.plane.stop_api_server()
     time.sleep(3)
     drill.plane.start_api_server()
-    assert operator.process is not None
-    if operator.process.poll() is not None:  # away for longer than the lease: the kubelet starts it again
-        operator.start()
     drill.script.held.clear()
-    drill.reaches("Serving", seconds=90)
+
+    def serving() -> bool:
+        assert operator.process is not None
+        if operator.process.poll() is not None:  # away for longer than the lease: the kubelet starts it again
+            operator.start()
+        return phase(drill.cluster, drill.place, "demo") == "Serving"
+
+    until(serving, 90, lambda: str(drill.status()))
     assert [drill.jobs(stage) for stage in STAGES] == [1, 1, 1]
     drill.ends("API server restarted", "SIGKILL in Training, back after 3 s", "Serving; one RayJob a stage")
 
@@ -283,7 +287,7 @@ def test_the_spec_changes_in_mid_run(drill: Drill) -> None:
     drill.script.held.clear()
     drill.reaches("Serving")
     assert [drill.jobs(stage) for stage in STAGES] == [1, 2, 1]
-    drill.create(config=config | {"train": {"epochs": 1}, "evaluate": config["evaluate"] | {"num_fewshot": 5}})
+    drill.create(config=config | {"train": {"epochs": 1}, "evaluate": config["evaluate"] | {"num_fewshot": [5]}})
     until(lambda: drill.jobs("evaluate") == 2, 40, lambda: str(drill.status()))
     drill.reaches("Serving")
     assert [drill.jobs(stage) for stage in STAGES] == [1, 2, 2] and len(drill.kuberay.services) == 1
@@ -346,7 +350,9 @@ def test_another_operator_takes_over(operated_plane: ControlPlane, drill: Drill,
         drill.script.held = {"data"}
         drill.create()
         drill.runs("data")
-        assert not second.leads()
+        assert not second.leads() and first.readiness() == (200, "leads\n")
+        assert second.readiness() == (200, "stands by: first holds the lease kit19-operator\n")
+        assert "kit19_operator_standby 1.0" in second.scrape()
         assert first.stop() == 0
         until(second.leads, 10, "the second does not lead")
         drill.script.held.clear()
@@ -358,3 +364,96 @@ def test_another_operator_takes_over(operated_plane: ControlPlane, drill: Drill,
     finally:
         first.kill()
         second.kill()
+
+
+def test_a_namespace_goes_with_its_operator(drill: Drill, operator: OperatorProcess) -> None:
+    """B3: nothing waits for an operator that is gone."""
+    drill.script.held = {"train"}
+    drill.create()
+    drill.runs("train")
+    operator.kill()
+    drill.plane.kubectl("delete", "namespace", drill.place, "--wait=false")
+    path = f"/api/v1/namespaces/{drill.place}"
+
+    def gone() -> bool:
+        return drill.plane.kubectl("get", "--raw", path, check=False).returncode != 0
+
+    until(gone, 120, lambda: drill.plane.kubectl("get", "--raw", path, check=False).stdout)
+    TABLE.append(
+        (
+            "namespace deleted",
+            "in Training, the operator killed first",
+            "gone, KitRun and all",
+            time.monotonic() - drill.begun,
+        )
+    )
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_submitter_s_word_is_not_ray_s(drill: Drill) -> None:
+    """B1: KubeRay says Running, Ray has no job."""
+    drill.script.way["data"] = (INITIALIZING, ("Running", ""))
+    drill.create(deadlines={"start": 2})
+    status = drill.reaches("Failed")
+    assert "did not run within 2 seconds (Submitting)" in status["message"]
+    drill.ends("job never submitted", "KubeRay says Running, jobStatus stays empty", "Failed by deadlines.start")
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_server_fails_behind_a_ready_service(drill: Drill) -> None:
+    """D1: KubeRay's Ready condition holds while the application has failed."""
+    drill.script.application = "DEPLOY_FAILED"
+    drill.create()
+    status = drill.reaches("Failed")
+    assert "DEPLOY_FAILED" in status["message"]
+    drill.script.application = "RUNNING"
+    drill.reaches("Serving")
+    drill.ends("DEPLOY_FAILED", "Ready is True, the application failed, then runs", "Failed, then Serving")
+
+
+@pytest.mark.usefixtures("operator")
+def test_kueue_takes_a_job_back(drill: Drill) -> None:
+    """D4: suspended in mid run, resumed later."""
+    drill.script.way["train"] = (
+        INITIALIZING,
+        RUNNING,
+        ("Suspended", ""),
+        ("Suspended", ""),
+        INITIALIZING,
+        RUNNING,
+        COMPLETE,
+    )
+    drill.script.held = {"train"}
+    drill.create(queue={"kueue": "team"})
+    until(
+        lambda: drill.status().get("stages", {}).get("train", {}).get("ranSeconds") is not None,
+        40,
+        lambda: str(drill.status()),
+    )
+    drill.script.held.clear()
+    drill.reaches("Serving")
+    assert drill.jobs("train") == 1
+    drill.ends("preempted", "Kueue suspends the train job and lets it go on", "Serving with the same RayJob")
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_quota_keeps_a_job_out(drill: Drill) -> None:
+    """B1b."""
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "none", "namespace": drill.place},
+        "spec": {"hard": {"count/rayjobs.ray.io": "0"}},
+    }
+    create(drill.plane, quota)
+    until(
+        lambda: drill.plane.kubectl("get", "quota", "none", "-n", drill.place, "-o", "jsonpath={.status.hard}").stdout,
+        30,
+        "quota",
+    )
+    drill.create()
+    until(lambda: "exceeded quota" in str(drill.status().get("message")), 40, lambda: str(drill.status()))
+    assert drill.jobs("data") == 0
+    drill.plane.kubectl("delete", "quota", "none", "-n", drill.place)
+    drill.reaches("Serving")
+    drill.ends("quota", "no RayJob is allowed, later one is", "the message says so; then Serving by itself")

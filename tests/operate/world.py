@@ -10,11 +10,17 @@ from kit19_ray.artifacts.gate import failures
 from kit19_ray.operate.api.spec import STAGES, KitRunSpec, parse
 from kit19_ray.operate.api.status import Status
 from kit19_ray.operate.controller.actions import Apply, Delete, DeleteRun
-from kit19_ray.operate.controller.observation import Child, Observed, Report
+from kit19_ray.operate.controller.observation import Child, Observed, StageReport
 from kit19_ray.operate.controller.plan import Plan, plan
-from kit19_ray.operate.manifests.naming import ATTEMPT_ANNOTATION, BUILD_ANNOTATION, HASH_ANNOTATION, STAGE_LABEL, Run
+from kit19_ray.operate.manifests.naming import (
+    ATTEMPT_ANNOTATION,
+    BUILD_ANNOTATION,
+    HASH_ANNOTATION,
+    STAGE_LABEL,
+    RunRef,
+)
 
-RUN = Run("demo", "default", "6f1c9b1e-0000-4000-8000-000000000001")
+RUN = RunRef("demo", "default", "6f1c9b1e-0000-4000-8000-000000000001")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD, BAD = {"kobest_copa": {"acc": 0.9}}, {"kobest_copa": {"acc": 0.1}}
 
@@ -48,14 +54,26 @@ class World:
     now: datetime = START
     scores: dict[str, dict[str, float]] | None = None
     missing: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    unreadable: str | None = None
+    warning: str | None = None
     created: list[str] = field(default_factory=list)
     gone: bool = False
     slow_deletes: bool = False
 
     def observed(self) -> Observed:
-        reports = {stage: Report(uri=f"s3://bucket/runs/{stage}-1") for stage in STAGES}
+        reports = {stage: StageReport(uri=f"s3://bucket/runs/{stage}-1") for stage in STAGES}
         reports["evaluate"] = replace(reports["evaluate"], scores=self.scores)
-        return Observed(tuple(self.children.values()), reports, self.missing)
+        reports["train"] = replace(reports["train"], metrics=self.metrics)
+        return Observed(
+            tuple(self.children.values()),
+            reports,
+            self.missing,
+            rejected=self.rejected,
+            unreadable=self.unreadable,
+            warning=self.warning,
+        )
 
     def look(self) -> Plan:
         """What the operator would do now; the status makes the round trip through the API server's JSON."""
@@ -85,15 +103,14 @@ class World:
 
     def apply(self, body: dict[str, Any]) -> None:
         metadata, key = body["metadata"], (body["kind"], body["metadata"]["name"])
-        if body["kind"] == "ConfigMap":
-            return
         if body["kind"] == "RayService":
             rules = self.spec.config.evaluate.gate
             assert not rules or (self.status.scores and not failures(self.status.scores, rules)), "served past the gate"
         if key in self.children and body["kind"] == "RayJob":
             raise AssertionError(f"{key[1]} is created twice")
         annotations = metadata["annotations"]
-        self.created.append(key[1])
+        if body["kind"] != "NetworkPolicy":
+            self.created.append(key[1])
         self.children[key] = Child(
             kind=body["kind"],
             name=key[1],
@@ -126,7 +143,7 @@ class World:
     def ready(self) -> None:
         service = self.service()
         if service is not None:
-            self.children[service.kind, service.name] = replace(service, ready=True)
+            self.children[service.kind, service.name] = replace(service, ready=True, answers=True)
 
     def finish_deletes(self) -> None:
         self.children = {key: child for key, child in self.children.items() if not child.deleting}

@@ -17,7 +17,7 @@ import yaml
 from kit19_ray.errors import TaskError
 from kit19_ray.sources.readers.hate_speech import GROUPS
 from kit19_ray.tasks.josa import PAIRS
-from kit19_ray.tasks.task import DEFINITIONS, Task, Template, load_task
+from kit19_ray.tasks.task import DEFINITIONS, Task, Template, load_task, load_tasks, withhold
 from kit19_ray.tasks.templates import render, undeclared
 
 from .conftest import left_behind
@@ -280,3 +280,18 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, change: Any, said: 
         load_task(path)
     assert said in str(caught.value)
     assert "nsmc.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"nsmk": ["x"]}, r"held_out_templates: 'nsmk' is no task of this build \(did you mean 'nsmc'\?\)"),
+        ({"nsmc": ["positiv"]}, r"held_out_templates: nsmc has no template 'positiv'.*; it has "),
+        ({"nsmc": None}, "nsmc keeps no template for its training rows"),
+    ],
+)
+def test_templates_that_cannot_be_held_out(names: dict[str, list[str] | None], said: str) -> None:
+    tasks = load_tasks(["nsmc"])
+    every = [template.name for template in tasks["nsmc"].spec.templates]
+    with pytest.raises(TaskError, match=said):
+        withhold(tasks, {name: every if chosen is None else chosen for name, chosen in names.items()})

@@ -114,3 +114,31 @@ def test_what_is_kept_is_a_short_beginning(text: str, limit: int) -> None:
     assert len(kept) <= max(limit, 0)
     assert text.startswith(kept)
     assert truncate_sentences(kept, limit) == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ 'x'.center(200000000) }}",
+        "{{ 'x' | center(200000000) }}",
+        "{{ '%0200000000d' | format(1) }}",
+        "{{ '%0200000000d' % 1 }}",
+        "{{ '{:200000000}'.format('x') }}",
+        "{{ 'x'.ljust(200000000) }}",
+        "{{ 'x' | replace('x', t * 1) | replace('x', t) }}",
+        "{{ 'x' | replace('x', t) | replace('x', t) | replace('x', t) }}",
+        "{{ [t, t] | join(t) | list | join(t) }}",
+        "{{ 'x' | indent(200000000) }}",
+        "{% set a = 'xxxxxxxx' %}{{ a }}",
+        "{% macro a() %}{{ a() }}{{ a() }}{% endmacro %}{{ a() }}",
+        "{% for a in t %}{% for b in t %}{% for c in t %}xxxxxxxxxxxxxxxxxxxx{% endfor %}{% endfor %}{% endfor %}",
+    ],
+)
+def test_nothing_makes_much_text_of_little(text: str) -> None:
+    with pytest.raises(TaskError) as told:
+        render(text, {"t": "x" * 3000})
+    assert len(str(told.value)) < 500
+
+
+def test_long_fields_still_render() -> None:
+    assert len(render("{{ t | replace('x', 'y') }}", {"t": "x" * 3_000_000})) == 3_000_000

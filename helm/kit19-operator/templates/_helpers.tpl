@@ -48,11 +48,16 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
+{{/* Empty with security=none. */}}
 {{- define "kit19-operator.pod-security" -}}
+{{- if ne .Values.security "none" -}}
 runAsNonRoot: true
+{{- if eq .Values.security "restricted" }}
 runAsUser: 1000
 runAsGroup: 1000
 fsGroup: 1000
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
+{{- end -}}
 {{- end -}}

@@ -28,19 +28,24 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end -}}
 
-{{/* What KubeRay's and Kueue's controllers read from a RayJob or RayCluster: YAML, empty without a queue. */}}
+{{/* What KubeRay's and Kueue's controllers read from an object: YAML, empty without a queue. Called with root, name, kind. */}}
 {{- define "kit19-run.queue-labels" -}}
-{{- $queue := .Values.queue -}}
+{{- $queue := .root.Values.queue -}}
 {{- $scheduler := $queue.scheduler | default "" -}}
-{{- $labels := dict "kueue.x-k8s.io/queue-name" $queue.kueue "kueue.x-k8s.io/priority-class" $queue.kueuePriority "ray.io/scheduler-name" $scheduler -}}
+{{- $labels := dict "kueue.x-k8s.io/queue-name" $queue.kueue "kueue.x-k8s.io/priority-class" $queue.kueuePriority -}}
+{{- if and (eq $scheduler "scheduler-plugins") (ne .kind "RayCluster") -}}
+{{- fail (printf "queue.scheduler=scheduler-plugins: KubeRay refuses a %s under it (it gangs RayClusters only, mode=cluster); take queue.kueue, volcano, yunikorn or kai-scheduler" .kind) -}}
+{{- end -}}
 {{- if $scheduler -}}
 {{- $_ := set $labels "ray.io/priority-class-name" $queue.priorityClass -}}
+{{- end -}}
+{{- if has $scheduler (list "yunikorn" "scheduler-plugins") -}}
+{{- $_ := set $labels "ray.io/gang-scheduling-enabled" "true" -}}
 {{- end -}}
 {{- if eq $scheduler "volcano" -}}
 {{- $_ := set $labels "volcano.sh/queue-name" $queue.schedulerQueue -}}
 {{- else if eq $scheduler "yunikorn" -}}
-{{- $_ := set $labels "ray.io/gang-scheduling-enabled" "true" -}}
-{{- $_ := set $labels "yunikorn.apache.org/app-id" (printf "%s-%s" .Release.Namespace .Release.Name | trunc 63 | trimSuffix "-") -}}
+{{- $_ := set $labels "yunikorn.apache.org/app-id" .name -}}
 {{- $_ := set $labels "yunikorn.apache.org/queue" $queue.schedulerQueue -}}
 {{- else if eq $scheduler "kai-scheduler" -}}
 {{- $_ := set $labels "kai.scheduler/queue" $queue.schedulerQueue -}}
@@ -49,6 +54,21 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- if not $value -}}{{- $_ := unset $labels $key -}}{{- end -}}
 {{- end -}}
 {{- if $labels -}}{{- toYaml $labels -}}{{- end -}}
+{{- end -}}
+
+{{/* A KubeRay that drops authOptions would leave the dashboard open; where the cluster can be asked, it is. */}}
+{{- define "kit19-run.check-kuberay" -}}
+{{- if eq .Values.auth.mode "token" -}}
+{{- with lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "rayclusters.ray.io" -}}
+{{- $known := false -}}
+{{- range .spec.versions -}}
+{{- if and (eq .name "v1") (dig "schema" "openAPIV3Schema" "properties" "spec" "properties" "authOptions" "properties" "secretName" dict .) -}}{{- $known = true -}}{{- end -}}
+{{- end -}}
+{{- if not $known -}}
+{{- fail "this cluster's KubeRay does not know authOptions.secretName and would leave the dashboard open: upgrade KubeRay to 1.6 or newer, or set auth.mode=none" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "kit19-run.serviceAccount" -}}
@@ -87,11 +107,20 @@ seccompProfile:
 {{- end -}}
 
 {{/* `ray` and `users` of the rayproject images. */}}
-{{- define "kit19-run.pod-security" -}}
-runAsNonRoot: true
+{{- define "kit19-run.ids" -}}
 runAsUser: 1000
 runAsGroup: 100
 fsGroup: 100
+{{- end -}}
+
+{{/* The pod's security context, as `security` says; empty with none. */}}
+{{- define "kit19-run.pod-security" -}}
+{{- if ne .Values.security "none" -}}
+runAsNonRoot: true
+{{- if eq .Values.security "restricted" }}
+{{ include "kit19-run.ids" . }}
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
+{{- end -}}
 {{- end -}}

@@ -17,6 +17,7 @@ from kit19_ray.sources.files import SAMPLES, locate, sources_uri
 from kit19_ray.sources.readers.base import Raw
 from kit19_ray.tasks.task import Task, Template, load_tasks
 from kit19_ray.utils.console import stdout
+from kit19_ray.utils.redaction import without_secrets
 
 SEED = 19  # of the shown examples' phrasings
 _UNKNOWN = "the sources folder (set root= or data.sources= to look for them)"
@@ -102,7 +103,7 @@ def _files(task: Task, splits: Sequence[str], base: str | None) -> list[dict[str
                 "optional": file.optional,
                 "bytes": file.bytes,
                 "sha256": file.sha256,
-                "url": file.url,
+                "url": without_secrets(file.url) if file.url else None,
                 "present": bool(found) if base else None,
                 "found": {path: sizes[path] for path in found},
             }

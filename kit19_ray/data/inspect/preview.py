@@ -19,6 +19,7 @@ from kit19_ray.data.inputs import Inputs, collect
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.data.sampling import Sample
 from kit19_ray.io import storage
+from kit19_ray.lm.model_files import tokenizer_of
 from kit19_ray.lm.prompts import prompt_format
 from kit19_ray.sources.readers.base import Raw
 from kit19_ray.utils.console import say, stdout
@@ -93,7 +94,7 @@ def _tokenizer(config: Config, inputs: Inputs) -> tuple[Tokenizer | None, int, s
         from kit19_ray.data import tokenizer
 
         loaded = tokenizer.published(named)
-        return loaded.backend_tokenizer, int(loaded.eos_token_id), named
+        return tokenizer_of(loaded.backend_tokenizer.to_str(), named), int(loaded.eos_token_id), named
     hint = "data.tokenizer.name=<prefix>/tokenizer names one"
     size = sum(f.size for files in inputs.files.values() for f in files)
     if size > _HASHED:
@@ -102,10 +103,8 @@ def _tokenizer(config: Config, inputs: Inputs) -> tuple[Tokenizer | None, int, s
     built = manifest.read(uri)
     if built is None:
         return None, 0, f"the BPE is trained by a build, and this config has none; {hint}"
-    from tokenizers import Tokenizer
-
     text = storage.read_text(storage.join(uri, "tokenizer", "tokenizer.json"))
-    return Tokenizer.from_str(text), int(built["eos_token_id"]), uri
+    return tokenizer_of(text, uri), int(built["eos_token_id"]), uri
 
 
 def _encoded(config: Config, rows: list[Row], tokenizer: Tokenizer | None, eos_id: int) -> Iterator[Row]:

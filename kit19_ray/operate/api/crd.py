@@ -41,7 +41,8 @@ def spec_schema() -> dict[str, Any]:
 def definition() -> dict[str, Any]:
     """The CustomResourceDefinition."""
     columns = [
-        {"name": name, "type": kind, "jsonPath": path, "description": text, "priority": priority}
+        {"name": name, "type": kind, "jsonPath": path, "description": text}
+        | ({"priority": priority} if priority else {})
         for name, kind, path, text, priority in _COLUMNS
     ]
     schema = {

@@ -46,7 +46,7 @@ def _convert(node: Json, defs: Json, required: bool) -> Json:
             out["pattern"] = f"^({'|'.join(out.pop('enum'))})$"
     if out.get("default", ...) is None:
         del out["default"]
-    if "properties" in node:
+    if node.get("properties"):  # an empty one is dropped by the server, which two appliers would then argue about
         out["properties"] = {key: _convert(value, defs, required) for key, value in node["properties"].items()}
         if required and node.get("required"):
             out["required"] = node["required"]

@@ -1,7 +1,7 @@
 """What the operator may do, each right with its reason: the source of the chart's Roles and of k8s/.
 
 `RULES` belong to a Role in each namespace it works in, or to one ClusterRole; `LEASE_RULES` to a Role in its own
-namespace.
+namespace. `EDIT_RULES` and `VIEW_RULES` are for people.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RULES = (
         "kit19.dev",
         ("kitruns",),
         ("get", "list", "watch", "patch", "delete"),
-        "watch the runs; patch their finalizer; delete them when ttlSecondsAfterFinished is over",
+        "watch the runs; take an earlier version's finalizer off; delete them when ttlSecondsAfterFinished is over",
     ),
     Rule("kit19.dev", ("kitruns/status",), ("get", "patch"), "write what is known of a run"),
     Rule(
@@ -44,12 +44,11 @@ RULES = (
         ("get", "list", "watch", "create", "patch", "delete"),
         "the children of a run; server-side apply is a patch",
     ),
-    Rule("", ("configmaps",), ("get", "list", "create", "patch", "delete"), "the config file of each stage"),
     Rule(
         "networking.k8s.io",
-        ("ingresses",),
+        ("ingresses", "networkpolicies"),
         ("get", "list", "watch", "create", "patch", "delete"),
-        "the way in that serve.ingress asks for",
+        "the way in that serve.ingress asks for; who may reach the pods of a run",
     ),
     Rule(
         "",
@@ -60,6 +59,17 @@ RULES = (
     ),
     Rule("", ("events",), ("create", "patch"), "an Event for each transition"),
 )
+
+EDIT_RULES = (
+    Rule(
+        "kit19.dev",
+        ("kitruns",),
+        ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"),
+        "aggregated to admin and edit. Whoever may create a KitRun gets pods of the namespace with any of its "
+        "ServiceAccounts, Secrets and volumes, as whoever may create a Pod",
+    ),
+)
+VIEW_RULES = (Rule("kit19.dev", ("kitruns",), ("get", "list", "watch"), "aggregated to view"),)
 
 LEASE_RULES = (
     Rule(

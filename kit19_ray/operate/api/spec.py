@@ -27,9 +27,15 @@ class Images(Object):
     """Container images with kit19-ray and everything it needs inside."""
 
     train: str = Field(min_length=1)
-    """Image of the data, train and evaluate stages."""
-    serve: str | None = None
+    """Image of every stage that has none of its own."""
+    data: str | None = Field(None, min_length=1)
+    """Image of the data stage, which needs no GPU. None means `train`."""
+    evaluate: str | None = Field(None, min_length=1)
+    """Image of the evaluate stage. None means `train`."""
+    serve: str | None = Field(None, min_length=1)
     """Image of the server. None means `train`."""
+    head: str | None = Field(None, min_length=1)
+    """Image of heads that have workers beside them, where only the driver runs. None means the stage's."""
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """When nodes pull the images."""
     pull_secrets: list[Name] = []
@@ -45,12 +51,54 @@ class Resources(Object):
     """Bytes, such as 16Gi."""
 
 
+class PodTemplate(Object):
+    """What a pod has other than the defaults: a strategic merge patch, as kubectl's.
+
+    A null takes a default away, lists with names merge by name, and a container called `ray` is Ray's own.
+    """
+
+    metadata: Embedded | None = None
+    """Labels and annotations."""
+    spec: Embedded | None = None
+    """A PodSpec: runtimeClassName, topologySpreadConstraints, initContainers, sidecars, schedulerName, ..."""
+
+
+class Scratch(Object):
+    """Disk of each pod, as volume sources: emptyDir with a sizeLimit, ephemeral with a claim, hostPath of an NVMe."""
+
+    cache: Embedded | None = None
+    """Of /cache: models, data, Hugging Face's cache. None means an emptyDir without a limit."""
+    tmp: Embedded | None = None
+    """Of /tmp: Ray's spilled objects, checkpoints on their way. None means the container's own disk."""
+
+
+class Head(Resources):
+    """The head where there are workers beside it: only the driver runs there."""
+
+    cpu: Quantity = "2"
+    """CPUs, such as 4 or 500m."""
+    memory: Quantity = "8Gi"
+    """Bytes, such as 16Gi."""
+    node_selector: dict[str, str] | None = None
+    """Labels its node must have. None means the workers' where those have no GPUs, and none where they have: a GPU
+    node is not for a head."""
+    tolerations: list[Embedded] | None = None
+    """Taints it puts up with. None means as for `nodeSelector`."""
+    affinity: Embedded | None = None
+    """Its affinity. None means as for `nodeSelector`."""
+    pod_template: PodTemplate | None = None
+    """What the head's pod has other than the defaults."""
+
+
 class StagePods(Object):
     """The Ray cluster one stage runs on. It lives as long as the stage."""
 
     workers: int | None = Field(None, ge=0, le=1000)
     """Worker pods. 0: the head does the work, in one pod with a worker's resources. None: as many as the config's
     section has workers, `gpus` of them in a pod; 0 when that section has one and the stage has no GPU."""
+    min_workers: int | None = Field(None, ge=0, le=1000)
+    """With fewer than there are `workers`: KubeRay's autoscaler adds and removes worker pods between the two. None
+    keeps all of them."""
     gpus: int = Field(0, ge=0, le=16)
     """GPUs of each worker pod."""
     gpu_resource: str = Field("nvidia.com/gpu", min_length=1)
@@ -59,14 +107,20 @@ class StagePods(Object):
     """CPUs of each worker pod."""
     memory: Quantity = "8Gi"
     """Memory of each worker pod."""
-    head: Resources = Resources(cpu="2", memory="8Gi")
-    """The head's own resources, when there are workers beside it."""
+    resources: dict[str, Quantity] = {}
+    """Further resources of each worker pod: vpc.amazonaws.com/efa, rdma/ib, hugepages-2Mi, ephemeral-storage, ..."""
+    head: Head = Head()
+    """The head, when there are workers beside it."""
     node_selector: dict[str, str] = {}
-    """Labels a node must have."""
+    """Labels a worker's node must have."""
     tolerations: list[Embedded] = []
-    """Taints the pods put up with."""
+    """Taints the workers put up with."""
     affinity: Embedded | None = None
-    """Affinity of the pods."""
+    """Affinity of the workers."""
+    runtime_class: Name | None = None
+    """RuntimeClass of the workers; k3s, RKE2 and Talos show GPUs to `nvidia` only."""
+    scratch: Scratch = Scratch()
+    """Disk at /cache and /tmp."""
     volumes: list[Named] = []
     """Volumes, mounted by `volumeMounts`."""
     volume_mounts: list[VolumeMount] = []
@@ -82,6 +136,8 @@ class StagePods(Object):
     """Labels of the pods."""
     annotations: dict[str, str] = {}
     """Annotations of the pods."""
+    pod_template: PodTemplate | None = None
+    """What the workers' pods have other than the defaults, or the head's where it does the work alone."""
 
 
 class Stages(Object):
@@ -119,7 +175,8 @@ class Queue(Object):
     kueue_priority: str | None = Field(None, min_length=1)
     """Kueue WorkloadPriorityClass."""
     scheduler: Literal["volcano", "yunikorn", "kai-scheduler", "scheduler-plugins"] | None = None
-    """Batch scheduler that starts a stage's pods together, as KubeRay was told to use it."""
+    """Batch scheduler that starts a stage's pods together, as KubeRay was told to use it. scheduler-plugins is for a
+    RayCluster only: KubeRay refuses every RayJob under it."""
     scheduler_queue: str | None = Field(None, min_length=1)
     """That scheduler's queue."""
     priority_class: Name | None = None
@@ -143,20 +200,21 @@ class Deadlines(Object):
     """After how many seconds a stage counts as stuck. None never does."""
 
     start: int | None = Field(3600, ge=1)
-    """From a child's creation until it runs: images, nodes, a RayJob that stays Initializing. Time in a queue counts
-    only without Kueue."""
+    """From a child's creation until its job runs: images, nodes, a RayJob that stays Initializing. Time in a queue, of
+    Kueue or of a batch scheduler, does not count."""
     data: int | None = Field(86_400, ge=1)
-    """The data stage's RayJob, from its start."""
+    """The data stage, the time its job runs; not that in a queue, before or after a preemption."""
     train: int | None = Field(604_800, ge=1)
-    """The train stage's RayJob, from its start."""
+    """The train stage, counted in the same way."""
     evaluate: int | None = Field(86_400, ge=1)
-    """The evaluate stage's RayJob, from its start."""
+    """The evaluate stage, counted in the same way."""
     serve: int | None = Field(3600, ge=1)
     """From the RayService's creation or change until it answers."""
 
 
 class Autoscaling(Object):
-    """Ray Serve's autoscaling of replicas."""
+    """Ray Serve's autoscaling of replicas, and KubeRay's of the worker pods that hold them (not with `queue.kueue`,
+    which admits a cluster of one size)."""
 
     min_replicas: int = Field(1, ge=0)
     """Fewest replicas; 0 lets the model go when nobody asks."""
@@ -194,8 +252,43 @@ class Serve(Object):
     """Serve when the gate is passed. False ends in Succeeded."""
     autoscaling: Autoscaling | None = None
     """None keeps `config.serve.replicas` copies."""
+    new_model: Literal["NewCluster", "InPlace"] = "NewCluster"
+    """How a new model takes the place of the one that serves. NewCluster: on a second Ray cluster, while the old one
+    serves until the new one answers; needs room for both. InPlace: on the same cluster, as Ray Serve does it with
+    `config.serve.max_surge_percent`."""
+    upgrade_strategy: Embedded | None = None
+    """KubeRay's upgradeStrategy of the RayService, such as {type: NewClusterWithIncrementalUpgrade, ...}. None means
+    KubeRay's own, NewCluster."""
+    gcs_fault_tolerance: Embedded | None = None
+    """KubeRay's gcsFaultToleranceOptions: with a Redis the replicas serve on while a lost head comes back. None: a lost
+    head is a new cluster."""
     ingress: Ingress | None = None
     """None: reachable inside the cluster only."""
+
+
+class NetworkPolicy(Object):
+    """Who may reach the pods. Those of one run reach one another on every port."""
+
+    enabled: bool = True
+    """Make it. It needs a network plugin that enforces policies."""
+    dashboard_from: list[Embedded] = [
+        Embedded.model_validate(
+            {
+                "namespaceSelector": {},
+                "podSelector": {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}},
+            }
+        )
+    ]
+    """NetworkPolicy peers that may reach the dashboard, port 8265, and a server's port. KubeRay's operator must, to
+    send jobs and to see whether the server is well; the default is its pods."""
+    serve_from: list[Embedded] | None = None
+    """Peers that may reach the model. None means this namespace's pods, and with an Ingress every namespace's, because
+    its controller is in one of them."""
+    metrics_from: list[Embedded] = []
+    """Peers that may scrape Ray's metrics, port 8080."""
+    egress: list[Embedded] | None = None
+    """Egress rules beside DNS, the run's own pods, the nodes' identity services (169.254.170.23, 169.254.169.254) and,
+    for an autoscaler, the API server. None leaves egress open: object store and hub."""
 
 
 class KitRunSpec(Object):
@@ -224,8 +317,14 @@ class KitRunSpec(Object):
     """Free every pod; a stage goes on from its checkpoint when this is false again."""
     serve: Serve = Serve()
     """The server."""
-    auth: Literal["none", "token"] = "none"
-    """token: Ray's dashboard, jobs and client ask for the token KubeRay makes (KubeRay 1.5, Ray 2.52 or newer)."""
+    auth: Literal["none", "token"] = "token"
+    """token: Ray's dashboard, jobs and client ask for the token KubeRay makes (KubeRay 1.5.1, Ray 2.52 or newer). none:
+    whoever reaches port 8265 runs code in the pods."""
+    network_policy: NetworkPolicy = NetworkPolicy()
+    """Who may reach the pods."""
+    security: Literal["restricted", "assigned", "none"] = "restricted"
+    """restricted: uid 1000, gid 100, no privileges, as Pod Security's `restricted`. assigned: the same without uid and
+    gid, which OpenShift's restricted-v2 picks itself. none: nothing is said, `podTemplate` may say all."""
     ray_version: str = Field(RAY_VERSION, pattern=r"^[0-9]+\.[0-9]+\.[0-9]+")
     """Ray's version in the images."""
 
@@ -245,13 +344,7 @@ class KitRunSpec(Object):
     @model_validator(mode="after")
     def _sizes_agree(self) -> KitRunSpec:
         train, pods = self.config.train, self.stages.train
-        each = train.workers * train.micro_batch_size
         wrong = []
-        if train.batch_size % each:
-            wrong.append(
-                f"config.train.batch_size={train.batch_size} does not divide by workers x micro_batch_size = "
-                f"{train.workers} x {train.micro_batch_size} = {each}"
-            )
         if pods.gpus and pods.workers is not None and max(1, pods.workers) * pods.gpus < train.workers:
             wrong.append(
                 f"stages.train: {max(1, pods.workers)} x {pods.gpus} GPUs cannot hold "
@@ -260,6 +353,11 @@ class KitRunSpec(Object):
         for stage in ("train", "evaluate", "serve"):
             if getattr(self.config, stage).use_gpu and not getattr(self.stages, stage).gpus:
                 wrong.append(f"config.{stage}.use_gpu=true, but stages.{stage}.gpus=0")
+        if self.queue.scheduler == "scheduler-plugins":
+            wrong.append(
+                "queue.scheduler=scheduler-plugins: KubeRay refuses every RayJob under it (it gangs RayClusters only); "
+                "take queue.kueue, volcano, yunikorn or kai-scheduler"
+            )
         wrong += self._unmade()
         held_out = set(self.config.data.tasks) if self.config.data.tasks is not None else None
         for rule in self.config.evaluate.gate:
@@ -310,9 +408,18 @@ class KitRunSpec(Object):
             return 0
         return -(-wanted // max(1, pods.gpus))
 
+    def min_workers(self, stage: str) -> int:
+        """Worker pods that stay when there is nothing to do; as many as `workers` without an autoscaler."""
+        pods, most = self.pods(stage), self.workers(stage)
+        least = pods.min_workers
+        if least is None and stage == "serve" and self.serve.autoscaling and not self.queue.kueue:
+            least = -(-self.serve.autoscaling.min_replicas // max(1, pods.gpus))
+        return most if least is None else min(least, most)
+
     def image(self, stage: str) -> str:
         """The image of a stage or of `serve`."""
-        return (self.images.serve or self.images.train) if stage == "serve" else self.images.train
+        own: str | None = getattr(self.images, stage)
+        return own or self.images.train
 
 
 def parse(tree: Mapping[str, Any], name: str) -> KitRunSpec:

@@ -23,7 +23,7 @@ Step = Literal["Waiting", "Queued", "Starting", "Running", "BackingOff", "Succee
 
 TERMINAL: tuple[Phase, ...] = ("Serving", "Succeeded", "GateFailed", "Failed", "Suspended")
 FINISHED: tuple[Phase, ...] = ("Succeeded", "GateFailed", "Failed")
-CONDITIONS = ("Ready", "DataBuilt", "Trained", "Evaluated", "Serving", "Failed")
+CONDITIONS = ("Ready", "DataBuilt", "Trained", "Evaluated", "Serving", "StorageReadable", "Failed")
 
 
 class Part(BaseModel):
@@ -42,7 +42,7 @@ class Condition(Part):
     """A condition, as Kubernetes has them."""
 
     type: str
-    """One of Ready, DataBuilt, Trained, Evaluated, Serving, Failed."""
+    """One of Ready, DataBuilt, Trained, Evaluated, Serving, StorageReadable, Failed."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: str = "Unknown"
@@ -73,7 +73,11 @@ class StageStatus(Part):
     started_at: str | None = None
     """When the child was created, or left its queue, RFC 3339."""
     running_at: str | None = None
-    """When it was first seen running."""
+    """Since when it has been running, or ran at its end."""
+    ran_seconds: float | None = None
+    """Seconds it ran before it was last sent back to its queue."""
+    excused_at_step: int | None = None
+    """Optimizer steps done at the last failure that was not the job's own and did not count."""
     finished_at: str | None = None
     """When it ended."""
     retry_at: str | None = None
@@ -132,6 +136,8 @@ class Status(Part):
     """URL inside the cluster where the model answers."""
     message: str | None = None
     """What is being waited for, or what went wrong."""
+    warning: str | None = None
+    """What of the KitRun is not followed, such as a key that the API server dropped."""
     finished_at: str | None = None
     """When the run ended, RFC 3339."""
     stages: StageStatuses = StageStatuses()
@@ -139,7 +145,7 @@ class Status(Part):
     scores: dict[str, dict[str, float]] = {}
     """Of scores.json: task, metric, value."""
     conditions: list[Condition] = []
-    """Ready, DataBuilt, Trained, Evaluated, Serving, Failed."""
+    """Ready, DataBuilt, Trained, Evaluated, Serving, StorageReadable, Failed."""
 
     def condition(self, kind: str) -> Condition:
         """The condition `kind`; Unknown when it was never judged."""

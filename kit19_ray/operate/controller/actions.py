@@ -9,7 +9,7 @@ from typing import Any
 from kit19_ray.operate.api.spec import KitRunSpec
 from kit19_ray.operate.api.status import Status
 from kit19_ray.operate.controller.observation import Child, Observed, instant
-from kit19_ray.operate.manifests.naming import Run
+from kit19_ray.operate.manifests.naming import RunRef
 
 WATCH_SECONDS = 10.0
 """Between two looks at a running stage's metrics, and at what is being waited for without a watch."""
@@ -43,7 +43,7 @@ Action = Apply | Delete | DeleteRun
 class Work:
     """One call of `plan`."""
 
-    run: Run
+    run: RunRef
     spec: KitRunSpec
     status: Status
     observed: Observed
@@ -62,13 +62,11 @@ class Work:
         if child.deleting:
             return
         self.actions.append(Delete(child.kind, child.name))
-        if child.kind == "RayJob":
-            self.actions.append(Delete("ConfigMap", child.name))
 
     def since(self, text: str) -> float:
         return (self.now - instant(text)).total_seconds()
 
-    def over(self, text: str, seconds: float | None) -> bool:
+    def deadline_passed(self, text: str, seconds: float | None) -> bool:
         """Whether `seconds` have passed since `text`; asks for a look when they will have."""
         if seconds is None:
             return False

@@ -23,8 +23,12 @@ class Notice:
     message: str
 
 
-def summarize(new: Status, old: Status, spec: KitRunSpec | None, now: datetime) -> None:
-    """Fills in the columns and the conditions of `new`; a condition's time is kept from `old` while it holds."""
+def summarize(new: Status, old: Status, spec: KitRunSpec | None, now: datetime, unreadable: str | None = None) -> None:
+    """Fills in the columns and the conditions of `new`; a condition's time is kept from `old` while it holds.
+
+    Args:
+        unreadable: why the root cannot be read; "" when it can, None when nobody tried.
+    """
     stage: StageStatus | None = getattr(new.stages, new.stage) if new.stage else None
     new.progress = f"{stage.progress:.0%}" if stage and stage.progress is not None and new.stage != "serve" else None
     new.eta = duration(stage.eta_seconds) if stage and stage.eta_seconds is not None else None
@@ -39,6 +43,7 @@ def summarize(new: Status, old: Status, spec: KitRunSpec | None, now: datetime) 
         reason="Serving" if serving else new.phase,
         message=None if serving else new.message,
     )
+    found["StorageReadable"] = _storage(old.condition("StorageReadable"), unreadable)
     bad = new.phase in ("Failed", "GateFailed")
     found["Failed"] = Condition(
         type="Failed",
@@ -59,6 +64,15 @@ def _stage_condition(kind: str, stage: StageStatus) -> Condition:
     return Condition(
         type=kind, status="True" if done else "False", reason=stage.reason or stage.state, message=stage.message
     )
+
+
+def _storage(before: Condition, unreadable: str | None) -> Condition:
+    if unreadable is None:
+        return before.model_copy()
+    if unreadable:
+        said = f"{unreadable}; without it there is no progress, no gate and no server: let the operator read the root"
+        return Condition(type="StorageReadable", status="False", reason="Unreadable", message=said)
+    return Condition(type="StorageReadable", status="True", reason="Read")
 
 
 def _failure(status: Status) -> str:
@@ -92,6 +106,10 @@ def notices(old: Status, new: Status) -> list[Notice]:
         bad = after.state in ("Failed", "BackingOff")
         said = after.message or (after.uri if after.state == "Succeeded" else after.child) or ""
         found.append(Notice("Warning" if bad else "Normal", f"{name.title()}{after.state}", said))
+    if new.condition("StorageReadable").status == "False" != old.condition("StorageReadable").status:
+        found.append(Notice("Warning", "StorageUnreadable", new.condition("StorageReadable").message or ""))
+    if new.warning and new.warning != old.warning:
+        found.append(Notice("Warning", "NotFollowed", new.warning))
     if old.phase != new.phase:
         bad = new.phase in ("Failed", "GateFailed")
         found.append(Notice("Warning" if bad else "Normal", new.phase, new.message or f"{old.phase} -> {new.phase}"))

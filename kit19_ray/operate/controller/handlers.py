@@ -1,10 +1,11 @@
-"""kopf's side of the operator: which news wake which KitRun, its finalizer, its Events."""
+"""kopf's side of the operator: which events trigger which KitRun, its Events."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import kopf
@@ -20,7 +21,6 @@ log = logging.getLogger(__name__)
 RESYNC_SECONDS = 300.0
 """A look without news, in case some were missed."""
 _FIRST_RETRY, _LAST_RETRY = 1.0, 60.0  # seconds after the API server failed
-_GONE_SECONDS = 20.0
 
 
 def settings() -> kopf.OperatorSettings:
@@ -30,7 +30,6 @@ def settings() -> kopf.OperatorSettings:
     made.posting.enabled = True
     made.posting.loggers = False
     made.posting.reporting_component = "kit19-operator"
-    made.persistence.finalizer = f"{GROUP}/operator"
     made.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"operator.{GROUP}")
     made.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=f"operator.{GROUP}")
     made.watching.server_timeout = 300
@@ -39,7 +38,6 @@ def settings() -> kopf.OperatorSettings:
     made.networking.request_timeout = 30
     made.networking.error_backoffs = (0.5, 1, 2, 5)
     made.queueing.error_delays = (1, 2, 5, 10)
-    made.background.cancellation_polling = 1
     made.execution.max_workers = 2  # the handlers here are coroutines
     return made
 
@@ -49,93 +47,92 @@ def tell(body: Any, notice: Notice) -> None:
     kopf.event(kopf.Body(body), type=notice.type, reason=notice.reason, message=notice.message or notice.reason)
 
 
-class Wakes:
-    """One bell a KitRun, rung by news of it and of its children."""
+class Triggers:
+    """A task a KitRun, which reconciles it whenever it is notified, or when the last reconciliation said so.
 
-    def __init__(self) -> None:
-        self._bells: dict[tuple[str, str], asyncio.Event] = {}
+    They are not kopf's daemons: those put a finalizer on every KitRun, which nobody takes off once the operator is
+    gone.
+    """
+
+    def __init__(self, reconciler: Reconciler) -> None:
+        self._reconciler = reconciler
+        self._events: dict[tuple[str, str], asyncio.Event] = {}
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._seen: dict[str, tuple[Any, ...]] = {}
 
-    def bell(self, namespace: str, name: str) -> asyncio.Event:
-        """The bell of a run."""
-        return self._bells.setdefault((namespace, name), asyncio.Event())
+    def notify(self, namespace: str, name: str) -> None:
+        """Has a KitRun reconciled soon."""
+        self._events.setdefault((namespace, name), asyncio.Event()).set()
 
-    def ring(self, namespace: str, name: str) -> None:
-        """Wakes whoever follows a run."""
-        self.bell(namespace, name).set()
-
-    def new(self, meta: Mapping[str, Any]) -> bool:
-        """Whether a KitRun was made, edited or deleted; the operator's own writes of its status are no news."""
+    def take(self, namespace: str, name: str, meta: Mapping[str, Any]) -> None:
+        """Takes in a KitRun that was made, edited or is being deleted; the operator's own writes of its status are no
+        news.
+        """
         seen = (meta.get("generation"), meta.get("deletionTimestamp"), dict(meta.get("annotations", {})).get(APPLIED))
-        changed = self._seen.get(meta["uid"]) != seen
+        if self._seen.get(meta["uid"]) == seen:
+            return
         self._seen[meta["uid"]] = seen
-        return changed
+        self.notify(namespace, name)
+        if (namespace, name) not in self._tasks:
+            self._tasks[namespace, name] = asyncio.create_task(self._follow(namespace, name))
 
-    def forget(self, namespace: str, name: str, uid: str) -> None:
-        """Takes the bell of a run away."""
-        self._bells.pop((namespace, name), None)
+    def drop(self, namespace: str, name: str, uid: str) -> None:
+        """Lets go of a KitRun that is gone; the events of another one of its name come later."""
         self._seen.pop(uid, None)
+        self._reconciler.forget(namespace, name, uid)
+        if task := self._tasks.pop((namespace, name), None):
+            task.cancel()
+        self._events.pop((namespace, name), None)
+
+    async def close(self) -> None:
+        """Ends every task."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _follow(self, namespace: str, name: str) -> None:
+        event, retry = self._events[namespace, name], _FIRST_RETRY
+        while True:
+            event.clear()
+            try:
+                requeue_after, retry = await self._reconciler.reconcile(namespace, name), _FIRST_RETRY
+            except ApiError as error:
+                log.warning("%s/%s: %s; again in %g s", namespace, name, error, retry)
+                requeue_after, retry = retry, min(_LAST_RETRY, 2 * retry)
+                await asyncio.sleep(min(requeue_after, 1.0))  # not at once, whatever the events
+            except Exception:
+                log.exception("%s/%s: a fault of the operator's; again in %g s", namespace, name, _LAST_RETRY)
+                requeue_after = _LAST_RETRY
+                await asyncio.sleep(1.0)
+            seconds = RESYNC_SECONDS if requeue_after is None else min(requeue_after, RESYNC_SECONDS)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(event.wait(), seconds)
 
 
-def register(registry: kopf.OperatorRegistry, reconciler: Reconciler) -> None:
+def register(registry: kopf.OperatorRegistry, reconciler: Reconciler) -> Triggers:
     """The handlers, in `registry`."""
-    wakes = Wakes()
+    triggers = Triggers(reconciler)
 
     @kopf.on.login(registry=registry)
     def login(**values: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_service_account(**values) or kopf.login_with_kubeconfig(**values)
 
-    @kopf.daemon(GROUP, VERSION, PLURAL, registry=registry, cancellation_timeout=1.0)
-    async def follow(namespace: Any, name: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
-        """Looks at a KitRun whenever there is news, or when the last look said so."""
-        bell, retry = wakes.bell(namespace, name), _FIRST_RETRY
-        while not stopped:
-            bell.clear()
-            try:
-                after = await reconciler.look(namespace, name)
-                retry = _FIRST_RETRY
-            except ApiError as error:
-                log.warning("%s/%s: %s; again in %g s", namespace, name, error, retry)
-                after, retry = retry, min(_LAST_RETRY, 2 * retry)
-                await stopped.wait(min(after, 1.0))  # not at once, whatever the news
-            await _heard(bell, stopped, RESYNC_SECONDS if after is None else min(after, RESYNC_SECONDS))
-
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def run_news(namespace: Any, name: str, meta: Mapping[str, Any], **_: Any) -> None:
-        if wakes.new(meta):
-            wakes.ring(namespace, name)
+    async def run_event(
+        namespace: Any, name: str, uid: str, meta: Mapping[str, Any], type: str | None, **_: Any
+    ) -> None:
+        if type == "DELETED":
+            triggers.drop(namespace, name, uid)
+        else:
+            triggers.take(namespace, name, meta)
 
     @kopf.on.event("ray.io", "v1", "rayjobs", registry=registry, labels={RUN_LABEL: kopf.PRESENT})
     @kopf.on.event("ray.io", "v1", "rayservices", registry=registry, labels={RUN_LABEL: kopf.PRESENT})
     @kopf.on.event("networking.k8s.io", "v1", "ingresses", registry=registry, labels={RUN_LABEL: kopf.PRESENT})
-    async def child_news(namespace: Any, meta: Mapping[str, Any], type: str | None, body: Any, **_: Any) -> None:
+    @kopf.on.event("networking.k8s.io", "v1", "networkpolicies", registry=registry, labels={RUN_LABEL: kopf.PRESENT})
+    async def child_event(namespace: Any, meta: Mapping[str, Any], type: str | None, body: Any, **_: Any) -> None:
         for owner in meta.get("ownerReferences", []):
-            if reconciler.heard(owner["uid"], body, gone=type == "DELETED"):
-                wakes.ring(namespace, owner["name"])
+            if reconciler.on_child_event(owner["uid"], body, gone=type == "DELETED"):
+                triggers.notify(namespace, owner["name"])
 
-    @kopf.on.delete(GROUP, VERSION, PLURAL, registry=registry)
-    async def leave(namespace: Any, name: str, uid: str, **_rest: Any) -> None:
-        """Waits until the children are gone, then lets the KitRun go; what they wrote stays."""
-        for _round in range(4):
-            if await reconciler.children_gone(namespace, name, uid):
-                wakes.forget(namespace, name, uid)
-                return
-            for _ in range(int(_GONE_SECONDS / 4 / 0.1)):
-                await asyncio.sleep(0.1)
-                if reconciler.childless(uid):
-                    break
-        raise kopf.TemporaryError("its children are not gone yet; is KubeRay's operator running?", delay=5)
-
-
-async def _heard(bell: asyncio.Event, stopped: kopf.DaemonStopped, seconds: float) -> None:
-    """Returns when the bell rings, when the operator or the KitRun ends, or after `seconds`."""
-    waiting = [asyncio.ensure_future(bell.wait()), asyncio.ensure_future(_ended(stopped))]
-    try:
-        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for one in waiting:
-            one.cancel()
-
-
-async def _ended(stopped: kopf.DaemonStopped) -> None:
-    await stopped.wait()
+    return triggers

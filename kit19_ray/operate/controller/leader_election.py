@@ -18,6 +18,7 @@ from kit19_ray.operate.kube_client import ApiError, Cluster
 log = logging.getLogger(__name__)
 
 NAME = "kit19-operator"
+"""Of the Lease, where none is given; a chart gives its release's, so that several work side by side."""
 DURATION_SECONDS, RENEW_SECONDS, GIVE_UP_SECONDS = 15, 2.0, 10.0
 
 
@@ -27,10 +28,15 @@ class Lease:
     Args:
         namespace: where the lease is.
         identity: who asks; unique among operators that run at the same time.
+        name: of the Lease.
+
+    Attributes:
+        holder: who holds it, as last seen; None when that is not known.
     """
 
-    def __init__(self, cluster: Cluster, namespace: str, identity: str) -> None:
-        self._cluster, self._namespace, self._identity = cluster, namespace, identity
+    def __init__(self, cluster: Cluster, namespace: str, identity: str, name: str = NAME) -> None:
+        self._cluster, self._namespace, self._identity, self.name = cluster, namespace, identity, name
+        self.holder: str | None = None
         self._seen: tuple[Any, float] | None = None
 
     async def acquire(self) -> None:
@@ -39,12 +45,13 @@ class Lease:
         while True:
             try:
                 if await asyncio.to_thread(self._take):
-                    log.info("%s holds the lease %s/%s", self._identity, self._namespace, NAME)
+                    log.info("%s holds the lease %s/%s", self._identity, self._namespace, self.name)
                     return
                 if not told:
-                    log.info("another operator holds the lease %s/%s; waiting", self._namespace, NAME)
+                    log.info("another operator holds the lease %s/%s; waiting", self._namespace, self.name)
                     told = True
             except ApiError as error:
+                self.holder = None
                 if error.status in (401, 403):
                     raise
                 log.warning("the lease cannot be taken: %s", error)
@@ -65,21 +72,22 @@ class Lease:
 
     async def release(self) -> None:
         """Lets go, so that another operator need not wait."""
-        found = await asyncio.to_thread(self._cluster.lease, self._namespace, NAME)
+        found = await asyncio.to_thread(self._cluster.lease, self._namespace, self.name)
         if found is not None and found["spec"].get("holderIdentity") == self._identity:
             found["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
             await asyncio.to_thread(self._cluster.write_lease, found, False)
 
     def _take(self) -> bool:
         """Takes or renews the lease; False while it is another's."""
-        found = self._cluster.lease(self._namespace, NAME)
+        found = self._cluster.lease(self._namespace, self.name)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = {"holderIdentity": self._identity, "leaseDurationSeconds": DURATION_SECONDS, "renewTime": now}
         if found is None:
-            metadata = {"name": NAME, "namespace": self._namespace}
+            metadata = {"name": self.name, "namespace": self._namespace}
             lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
             return self._write(lease | {"spec": spec | {"acquireTime": now, "leaseTransitions": 0}}, new=True)
         held = found["spec"]
+        self.holder = held.get("holderIdentity") or None
         mine = held.get("holderIdentity") == self._identity
         if not mine and held.get("holderIdentity") and not self._expired(held):
             return False
@@ -101,4 +109,5 @@ class Lease:
             if error.status == 409:
                 return False  # another was faster
             raise
+        self.holder = self._identity
         return True

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from aiohttp import web
 
 from kit19_ray.errors import OperateError
 from kit19_ray.operate.api import crd
-from kit19_ray.operate.controller import handlers, metrics
+from kit19_ray.operate.controller import handlers, leader_election, metrics
 from kit19_ray.operate.controller.leader_election import Lease
 from kit19_ray.operate.controller.metrics import Metrics
 from kit19_ray.operate.controller.reconciler import Reconciler
 from kit19_ray.operate.kube_client import ApiError, Cluster
 
 log = logging.getLogger(__name__)
+Answer = Callable[[], tuple[int, bytes]]
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -41,15 +42,17 @@ def run(
     health_port: int | None,
     lease_namespace: str | None,
     identity: str | None,
+    lease_name: str = leader_election.NAME,
 ) -> None:
     """Runs the operator until SIGTERM.
 
     Args:
         namespaces: where to work; ignored with `everywhere`.
         metrics_port: of /metrics; None opens none.
-        health_port: of /healthz; None opens none.
+        health_port: of /healthz (alive) and /readyz (works, or stands by); None opens none.
         lease_namespace: of the Lease; None means this pod's.
         identity: of the Lease; None means the host's name, which in a pod is the pod's.
+        lease_name: of the Lease; those who share it work one at a time.
 
     Raises:
         OperateError: the cluster cannot be reached, a right or a CustomResourceDefinition is missing, a port is taken,
@@ -62,7 +65,7 @@ def run(
         cluster = Cluster.connect()
     except kubernetes.config.ConfigException as error:
         raise OperateError(f"no cluster: {error}", hint="run it in a pod, or set KUBECONFIG") from None
-    lease = Lease(cluster, lease_namespace or own_namespace(), identity or socket.gethostname())
+    lease = Lease(cluster, lease_namespace or own_namespace(), identity or socket.gethostname(), lease_name)
     asyncio.run(_main(cluster, lease, [] if everywhere else list(namespaces), everywhere, metrics_port, health_port))
 
 
@@ -75,15 +78,29 @@ async def _main(
     health_port: int | None,
 ) -> None:
     counted = Metrics()
-    stop = asyncio.Event()
+    stop, working = asyncio.Event(), asyncio.Event()
+
+    def readiness() -> tuple[int, bytes]:
+        if working.is_set():
+            return 200, b"leads\n"
+        if lease.holder:
+            return 200, f"stands by: {lease.holder} holds the lease {lease.name}\n".encode()
+        return 503, b"the lease is neither held nor known to be another's\n"
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+    def metrics_text() -> tuple[int, bytes]:
+        counted.standby.set(int(not working.is_set() and lease.holder is not None))
+        return 200, counted.text()
+
+    alive: Answer = lambda: (200, b"ok\n")  # noqa: E731
     runners = [
-        await _serve(port, path, text, kind)
-        for port, path, text, kind in (
-            (metrics_port, "/metrics", counted.text, metrics.CONTENT_TYPE),
-            (health_port, "/healthz", lambda: b"ok\n", "text/plain"),
+        await _serve(port, answers, kind)
+        for port, answers, kind in (
+            (metrics_port, {"/metrics": metrics_text}, metrics.CONTENT_TYPE),
+            (health_port, {"/healthz": alive, "/readyz": readiness}, "text/plain"),
         )
         if port is not None
     ]
@@ -92,8 +109,9 @@ async def _main(
             return
         await asyncio.to_thread(_check_kinds, cluster)
         counted.leader.set(1)
+        working.set()
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, Reconciler(cluster, counted, handlers.tell))
+        triggers = handlers.register(registry, Reconciler(cluster, counted, handlers.tell))
         keeping = asyncio.create_task(lease.keep())
         keeping.add_done_callback(lambda _: stop.set())
         try:
@@ -106,6 +124,8 @@ async def _main(
                 stop_flag=stop,
             )
         finally:
+            working.clear()
+            await triggers.close()
             lost = keeping.done()
             keeping.cancel()
         if lost:
@@ -129,7 +149,7 @@ def _check_kinds(cluster: Cluster) -> None:
     """
     for group, version, hint in (
         (crd.GROUP, crd.VERSION, "install k8s/crd.yaml, or the kit19-operator chart"),
-        ("ray.io", "v1", "install KubeRay's operator, 1.4 or newer"),
+        ("ray.io", "v1", "install KubeRay's operator, 1.6 or newer"),
     ):
         if not cluster.serves(group, version):
             raise OperateError(f"the API server does not know {group}/{version}", hint=hint)
@@ -148,14 +168,19 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     return True
 
 
-async def _serve(port: int, path: str, text: Callable[[], bytes], kind: str) -> web.AppRunner:
-    """A server that answers `path` with `text()`."""
+async def _serve(port: int, answers: Mapping[str, Answer], kind: str) -> web.AppRunner:
+    """A server with these paths; each answers with a status and a text."""
 
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=text(), headers={"Content-Type": kind})
+    def handler(answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(_: web.Request) -> web.Response:
+            status, text = answer()
+            return web.Response(status=status, body=text, headers={"Content-Type": kind})
+
+        return handle
 
     app = web.Application()
-    app.router.add_get(path, answer)
+    for path, answer in answers.items():
+        app.router.add_get(path, handler(answer))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

@@ -16,6 +16,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.leader = Gauge("kit19_operator_leader", "1 while this operator works.", registry=self.registry)
+        self.standby = Gauge("kit19_operator_standby", "1 while another holds the lease.", registry=self.registry)
         self.reconciles = Counter(
             "kit19_operator_reconciles", "Looks at a KitRun by how they ended.", ["result"], registry=self.registry
         )
@@ -37,6 +38,16 @@ class Metrics:
         self._progress = Gauge(
             "kit19_run_progress", "Share of the stage at work.", [*_RUN, "stage"], registry=self.registry
         )
+        self._step = Gauge("kit19_run_step", "Optimizer steps done.", _RUN, registry=self.registry)
+        self._queued = Gauge(
+            "kit19_run_queued", "1 while the stage at work waits in a queue.", _RUN, registry=self.registry
+        )
+        self._rejected = Gauge(
+            "kit19_run_rejected", "1 while the API server does not take a child.", _RUN, registry=self.registry
+        )
+        self._storage = Gauge(
+            "kit19_run_storage_readable", "1 when the root can be read.", _RUN, registry=self.registry
+        )
         self._speed = Gauge("kit19_run_tokens_per_second", "Of training.", _RUN, registry=self.registry)
         self._loss = Gauge("kit19_run_loss", "Newest training loss.", _RUN, registry=self.registry)
         self._score = Gauge("kit19_run_score", "Of scores.json.", [*_RUN, "task", "metric"], registry=self.registry)
@@ -48,7 +59,15 @@ class Metrics:
         stage = getattr(status.stages, status.stage) if status.stage else None
         if stage is not None and stage.progress is not None:
             self._progress.labels(namespace, name, status.stage).set(stage.progress)
+        if stage is not None:
+            self._queued.labels(namespace, name).set(int(stage.state == "Queued"))
+            self._rejected.labels(namespace, name).set(int(stage.reason in ("Rejected", "Refused")))
+        storage = status.condition("StorageReadable").status
+        if storage != "Unknown":
+            self._storage.labels(namespace, name).set(int(storage == "True"))
         train = status.stages.train
+        if status.stage == "train" and train.step is not None:
+            self._step.labels(namespace, name).set(train.step)
         if train.tokens_per_second is not None:
             self._speed.labels(namespace, name).set(train.tokens_per_second)
         if train.loss is not None:
@@ -59,7 +78,8 @@ class Metrics:
 
     def forget(self, namespace: str, name: str) -> None:
         """Takes the gauges of a run away."""
-        for gauge in (self._phase, self._progress, self._speed, self._loss, self._score):
+        gauges = (self._phase, self._progress, self._step, self._queued, self._rejected, self._storage)
+        for gauge in (*gauges, self._speed, self._loss, self._score):
             gauge.remove_by_labels({"namespace": namespace, "name": name})
 
     def text(self) -> bytes:

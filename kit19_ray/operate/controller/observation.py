@@ -35,12 +35,18 @@ class Child:
     deployment_status: str = ""
     reason: str = ""
     message: str = ""
+    placed: bool = False
+    """A RayJob whose head pod has a node."""
+    answers: bool = False
+    """A RayService that answers, in whatever version."""
     ready: bool = False
-    """A RayService that answers, in the version last applied."""
+    """A RayService that answers in the version last applied, its application RUNNING."""
+    broken: bool = False
+    """A RayService whose newest application failed."""
 
 
 @dataclass(frozen=True)
-class Report:
+class StageReport:
     """What the storage says of a stage."""
 
     uri: str | None = None
@@ -58,11 +64,17 @@ class Observed:
     """Everything a plan is made from beside the KitRun itself."""
 
     children: tuple[Child, ...] = ()
-    reports: Mapping[str, Report] = field(default_factory=dict)
+    reports: Mapping[str, StageReport] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     """By stage, why its child cannot start yet, such as a Secret that is not there."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """By stage, why the API server will never take its child as it is."""
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    """By stage, why the API server did not take its child this time: a quota, an admission, an unknown kind."""
+    unreadable: str | None = None
+    """Why the root cannot be read; "" when it can, None before anybody tried."""
+    warning: str | None = None
+    """What of the KitRun is not followed."""
 
 
 @dataclass(frozen=True)
@@ -95,32 +107,54 @@ def child(body: Mapping[str, Any]) -> Child:
         deployment_status=status.get("jobDeploymentStatus", ""),
         reason=status.get("reason", ""),
         message=_service_message(status) if body["kind"] == "RayService" else status.get("message", ""),
-        ready=_ready(metadata, status),
+        placed=bool(((status.get("rayClusterStatus") or {}).get("head") or {}).get("podIP")),
+        **_serving(metadata, status),
     )
 
 
-def _ready(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+def _serving(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, bool]:
+    """`answers`, `ready` and `broken` of a RayService.
+
+    KubeRay's Ready means that some proxy is an endpoint, whatever it is a proxy for: Ray Serve's own word on the
+    applications decides. A pending service is the next version, on a cluster of its own.
+    """
     conditions = {c["type"]: c["status"] for c in status.get("conditions", [])}
+    active, pending = status.get("activeServiceStatus") or {}, status.get("pendingServiceStatus") or {}
     current = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
-    return current and conditions.get("Ready") == "True" and conditions.get("UpgradeInProgress") != "True"
+    upgrading = conditions.get("UpgradeInProgress") == "True" or bool(pending.get("rayClusterName"))
+    endpoint, states = conditions.get("Ready") == "True", _applications(active)
+    newest = _applications(pending) if upgrading else states
+    return {
+        "answers": endpoint and "RUNNING" in states,
+        "ready": current and endpoint and not upgrading and bool(states) and states == {"RUNNING"},
+        "broken": current and "DEPLOY_FAILED" in newest,
+    }
+
+
+def _applications(service: Mapping[str, Any]) -> set[str]:
+    return {str(one.get("status")) for one in (service.get("applicationStatuses") or {}).values()}
 
 
 def _service_message(status: Mapping[str, Any]) -> str:
     """What Ray Serve says of the applications that do not run, or why KubeRay is not ready."""
     said = []
     for part in ("pendingServiceStatus", "activeServiceStatus"):
-        for application in (status.get(part) or {}).get("applicationStatuses", {}).values():
+        for application in ((status.get(part) or {}).get("applicationStatuses") or {}).values():
             if application.get("status") not in ("RUNNING", None):
                 said.append(f"{application['status']}: {application.get('message', '')}".rstrip(": "))
     said += [c["message"] for c in status.get("conditions", []) if c["type"] == "Ready" and c["status"] != "True"]
     return said[0][:_MESSAGE_LENGTH] if said else ""
 
 
-def judge(job: Child) -> Verdict:
+def judge(job: Child, gang: bool = False) -> Verdict:
     """Queued, Starting, Running, Succeeded or Failed, from both statuses.
 
     `jobStatus` is Ray's word on the driver, `jobDeploymentStatus` KubeRay's on everything round it: a driver that
-    succeeded did, even when KubeRay then failed to see it in time; a Complete deployment alone proves nothing.
+    succeeded did, even when KubeRay then failed to see it in time; a Running or Complete deployment alone proves
+    nothing, for KubeRay calls it Running before Ray has the job.
+
+    Args:
+        gang: a batch scheduler places the pods, so one that has no node yet is in that scheduler's queue.
     """
     deployment, ray = job.deployment_status, job.job_status
     if job.suspended or deployment in ("Suspended", "Suspending"):
@@ -135,9 +169,12 @@ def judge(job: Child) -> Verdict:
         )
     if deployment == "Failed" or (deployment == "Complete" and ray == "FAILED"):
         return explain(job)
-    if deployment in ("Running", "Complete"):
+    if deployment in ("Running", "Complete") and ray not in ("", "PENDING"):
         return Verdict("Running")
-    return Verdict("Starting", deployment or "New", job.message)
+    if gang and deployment == "Initializing" and not job.placed:
+        return Verdict("Queued", "Queued", "waiting for its batch scheduler to place the pods")
+    reason = "Submitting" if deployment in ("Running", "Complete") else deployment or "New"
+    return Verdict("Starting", reason, job.message)
 
 
 def explain(job: Child) -> Verdict:

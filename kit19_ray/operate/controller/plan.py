@@ -17,11 +17,11 @@ from datetime import datetime
 from kit19_ray.artifacts import gate
 from kit19_ray.operate.api.spec import STAGES, KitRunSpec
 from kit19_ray.operate.api.status import FINISHED, Phase, StageStatus, Status
-from kit19_ray.operate.controller import plan_job, plan_service
+from kit19_ray.operate.controller import plan_job, plan_network, plan_service
 from kit19_ray.operate.controller.actions import WATCH_SECONDS, Action, DeleteRun, Work
 from kit19_ray.operate.controller.conditions import summarize
 from kit19_ray.operate.controller.observation import Observed, stamp
-from kit19_ray.operate.manifests.naming import Run
+from kit19_ray.operate.manifests.naming import RunRef
 
 SCORES_SECONDS = 300
 """How long the gate waits for scores that cannot be read."""
@@ -33,33 +33,36 @@ class Plan:
     """What to do, what to write to the status, and when to look again at the latest.
 
     Attributes:
-        after: seconds; None waits for an event.
+        requeue_after: seconds; None waits for an event.
     """
 
     actions: list[Action]
     status: Status
-    after: float | None
+    requeue_after: float | None
 
 
-def plan(run: Run, generation: int, spec: KitRunSpec, status: Status, observed: Observed, now: datetime) -> Plan:
+def plan(run: RunRef, generation: int, spec: KitRunSpec, status: Status, observed: Observed, now: datetime) -> Plan:
     """The next step of a run. Neither argument is changed."""
     work = Work(run, spec, status.model_copy(deep=True), observed, now, generation != status.observed_generation)
     new = work.status
     new.observed_generation = generation
-    new.stage, new.message = None, None
+    new.stage, new.message, new.warning = None, None, observed.warning
     for stage in STAGES:
         plan_job.refresh(work, stage)
     if spec.suspend:
         new.phase = _suspend(work)
     else:
         new.phase = _forward(work)
+        plan_network.protect(work)
     if new.phase in FINISHED:
         new.finished_at = new.finished_at or stamp(now)
-        if work.over(new.finished_at, spec.ttl_seconds_after_finished):
+        service = work.one("RayService")
+        served = service is not None and service.answers  # the model before this one
+        if not served and work.deadline_passed(new.finished_at, spec.ttl_seconds_after_finished):
             work.actions.append(DeleteRun())
     else:
         new.finished_at = None
-    summarize(new, status, spec, now)
+    summarize(new, status, spec, now, observed.unreadable)
     return Plan(work.actions, new, min(work.waits, default=None))
 
 
@@ -97,7 +100,7 @@ def _forward(work: Work) -> Phase:
         if known.state != "Succeeded":
             plan_job.advance(work, stage, known)
         if known.state == "Succeeded":
-            plan_job.report(known, work.observed.reports.get(stage))
+            plan_job.take_report(known, work.observed.reports.get(stage))
             continue
         work.status.stage = stage
         work.status.message = known.message
@@ -117,7 +120,7 @@ def _gate(work: Work) -> Phase:
         status.scores = {task: dict(metrics) for task, metrics in report.scores.items()}
     if not status.scores and "evaluate" not in spec.skip:
         ended = status.stages.evaluate.finished_at or stamp(work.now)
-        reading = not work.over(ended, SCORES_SECONDS)
+        reading = not work.deadline_passed(ended, SCORES_SECONDS)
         if reading:
             work.waits.append(WATCH_SECONDS)
         said = (report and report.error) or "no scores were found below the root"

@@ -24,15 +24,18 @@ def serve(work: Work) -> Phase:
     known.child, known.hash = wanted["metadata"]["name"], status.stages.evaluate.hash
     if entry is None and (old := work.one("Ingress")):
         work.delete(old)
+    rejected = work.observed.rejected.get("serve")
     if service is None or service.deleting or (service.build, service.hash) != (build, known.hash):
         missing = _not_servable(work, service)
-        known.reason, known.message = ("Missing", missing) if missing else ("Applied", None)
-        known.state = "Waiting" if missing else "Starting"
-        known.started_at = stamp(work.now) if not missing else known.started_at or stamp(work.now)
+        known.state = "Waiting" if missing or rejected else "Starting"
+        known.reason = "Missing" if missing else "Rejected" if rejected else "Applied"
+        known.message = missing or rejected
+        waits = missing or rejected
+        known.started_at = known.started_at or stamp(work.now) if waits else stamp(work.now)
+        if waits:
+            work.waits.append(WATCH_SECONDS)
         if not missing:
             work.actions.append(Apply(wanted, "serve"))
-        else:
-            work.waits.append(WATCH_SECONDS)
     elif service.ready:
         known.state, known.reason, known.message = "Running", "Ready", None
         known.running_at = known.running_at or stamp(work.now)
@@ -43,17 +46,23 @@ def serve(work: Work) -> Phase:
     status.message = known.message
     if entry is not None and not _is_there(work.one("Ingress"), entry):
         work.actions.append(Apply(entry, "serve"))
+    answers = service is not None and service.answers
+    status.endpoint = children.endpoint(work.run, spec) if known.state == "Running" or answers else None
     if known.state == "Running":
-        status.endpoint = children.endpoint(work.run, spec)
         return "Serving"
     known.running_at = None
-    if known.started_at and work.over(known.started_at, spec.deadlines.serve):
+    said = known.message or "KubeRay says nothing"
+    if known.state == "Starting" and service is not None and service.broken and known.reason == "NotReady":
+        known.state, known.reason, known.message = "Failed", "DeployFailed", f"{known.child} failed: {said}"
+    elif known.started_at and work.deadline_passed(known.started_at, spec.deadlines.serve):
         known.state, known.reason = "Failed", "ServeDeadline"
-        said = known.message or "KubeRay says nothing"
         known.message = f"{known.child} did not answer within {spec.deadlines.serve} seconds: {said}"
-        status.message = known.message
-        return "Failed"
-    return "Deploying"
+    else:
+        return "Deploying"
+    if answers:
+        known.message += "; the model before this one is served on"
+    status.message = known.message
+    return "Failed"
 
 
 def _not_servable(work: Work, service: Child | None) -> str | None:

@@ -1,4 +1,4 @@
-"""One look at a KitRun: read it and its children, plan, write the status, carry out the actions.
+"""One reconciliation of a KitRun: read it and its children, plan, write the status, carry out the actions.
 
 Which children there are is known from a list at the first look, from the operator's own writes and from watch events.
 Of what others do news may be lost, so a plan that waits for a child to go is made again from a fresh list, and so is
@@ -27,11 +27,11 @@ from kit19_ray.operate.controller import observation, stage_output
 from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, Delete
 from kit19_ray.operate.controller.conditions import Notice, notices
 from kit19_ray.operate.controller.metrics import Metrics
-from kit19_ray.operate.controller.observation import Child, Observed, Report
+from kit19_ray.operate.controller.observation import Child, Observed, StageReport
 from kit19_ray.operate.controller.plan import Plan, invalid, plan
 from kit19_ray.operate.kube_client import OBSERVED, ApiError, Cluster
 from kit19_ray.operate.manifests import naming
-from kit19_ray.operate.manifests.naming import Run
+from kit19_ray.operate.manifests.naming import RunRef
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,19 +39,23 @@ T = TypeVar("T")
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _CONFLICTS = 20
 _FRESH_SECONDS = 300.0
-_REFUSALS = (400, 422)  # the object is wrong; every other refusal may pass
+_WRONG = (400, 422)  # the object is wrong; every other refusal may pass
 _THREADS = 8
 
 Tell = Callable[[dict[str, Any], Notice], None]
+FINALIZER = "kit19.dev/operator"
+"""Of earlier versions; taken away wherever it is met, for owner references do its work and outlive no operator."""
 
 
 @dataclass
 class _Memory:
     """What is remembered of a run between looks; all of it may be lost."""
 
-    reports: dict[Stage, Report] = field(default_factory=dict)
+    reports: dict[Stage, StageReport] = field(default_factory=dict)
     read_at: dict[Stage, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    unreadable: str | None = None
     generation: int = 0
     children: dict[tuple[str, str], Child] = field(default_factory=dict)
     news: set[tuple[str, str]] = field(default_factory=set)  # children heard of since the last list was asked for
@@ -59,7 +63,7 @@ class _Memory:
 
 
 class Reconciler:
-    """Looks at KitRuns.
+    """Brings KitRuns forward.
 
     Args:
         tell: posts an Event about a KitRun.
@@ -70,24 +74,24 @@ class Reconciler:
         self._memory: dict[str, _Memory] = {}
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="cluster")
 
-    async def look(self, namespace: str, name: str) -> float | None:
-        """One look; returns after how many seconds to look again at the latest, None when only news matter.
+    async def reconcile(self, namespace: str, name: str) -> float | None:
+        """One reconciliation; returns in how many seconds the next is due at the latest, None when only events matter.
 
         Raises:
             ApiError: the API server cannot be reached, or refuses what the operator needs.
         """
         begun = time.monotonic()
         try:
-            after = await self._look(namespace, name)
+            requeue_after = await self._reconcile(namespace, name)
         except ApiError:
             self._metrics.reconciles.labels("error").inc()
             raise
         self._metrics.reconciles.labels("done").inc()
         self._metrics.seconds.observe(time.monotonic() - begun)
-        return after
+        return requeue_after
 
-    def heard(self, uid: str, item: Mapping[str, Any], gone: bool) -> bool:
-        """Takes in news of a child of the KitRun with this uid; False when nothing in it matters."""
+    def on_child_event(self, uid: str, item: Mapping[str, Any], gone: bool) -> bool:
+        """Takes in an event of a child of the KitRun with this uid; False when nothing in it matters."""
         memory = self._memory.setdefault(uid, _Memory())
         known, key = memory.children, (item["kind"], item["metadata"]["name"])
         memory.news.add(key)
@@ -99,8 +103,17 @@ class Reconciler:
         known[key] = child
         return child != before
 
-    async def _look(self, namespace: str, name: str) -> float | None:
+    def forget(self, namespace: str, name: str, uid: str) -> None:
+        """Drops what is remembered of a KitRun that is gone; its children go by their owner references."""
+        self._memory.pop(uid, None)
+        self._metrics.forget(namespace, name)
+
+    async def _reconcile(self, namespace: str, name: str) -> float | None:
         body = await self._call(self._cluster.run, namespace, name)
+        if body is not None and FINALIZER in body["metadata"].get("finalizers", []):
+            others = [one for one in body["metadata"]["finalizers"] if one != FINALIZER]
+            await self._call(self._cluster.release, namespace, name, others)
+            body = await self._call(self._cluster.run, namespace, name)
         for _ in range(_CONFLICTS):
             if body is None or "deletionTimestamp" in body["metadata"]:
                 return None
@@ -109,40 +122,21 @@ class Reconciler:
             written, body = await self._write(body, before, made.status)
             if written and body is not None:
                 self._announce(body, before, made.status)
-                return await self._carry_out(body, made)
+                return await self._apply_actions(body, made)
         raise ApiError(409, f"{namespace}/{name}: its status changed {_CONFLICTS} times while it was being planned")
-
-    async def children_gone(self, namespace: str, name: str, uid: str) -> bool:
-        """Asks for the deletion of every child of a KitRun that is being deleted; True when none is left."""
-        run = Run(name, namespace, uid)
-        left = await self._call(self._cluster.children, run)
-        if not left:
-            self._memory.pop(uid, None)
-            self._metrics.forget(namespace, name)
-            return True
-        known = [observation.child(item) for item in left]
-        self._memory.setdefault(uid, _Memory()).children = {(child.kind, child.name): child for child in known}
-        for child in known:
-            if not child.deleting:
-                await self._call(self._cluster.delete, child.kind, namespace, child.name)
-        return False
-
-    def childless(self, uid: str) -> bool:
-        """Whether, by the news, a KitRun has no child."""
-        memory = self._memory.get(uid)
-        return memory is None or not memory.children
 
     async def _plan(self, body: dict[str, Any], before: Status) -> Plan:
         metadata = body["metadata"]
-        run = Run(metadata["name"], metadata["namespace"], metadata["uid"])
+        run = RunRef(metadata["name"], metadata["namespace"], metadata["uid"])
         now = datetime.now(UTC)
         try:
-            spec = read_spec(body)
+            spec, warning = read_spec(body)
         except OperateError as error:
             return invalid(metadata["generation"], before, str(error), now)
         memory = self._memory.setdefault(metadata["uid"], _Memory())
         if memory.generation != metadata["generation"]:
-            memory.refused, memory.reports, memory.read_at = {}, {}, {}
+            memory.refused, memory.rejected, memory.reports, memory.read_at = {}, {}, {}, {}
+            memory.unreadable = await self._unreadable(run, spec)
             memory.generation = metadata["generation"]
         fresh = time.monotonic() - memory.listed_at >= _FRESH_SECONDS
         while True:
@@ -157,15 +151,35 @@ class Reconciler:
             children = tuple(memory.children.values())
             reports = await self._reports(run, spec, before, children, memory)
             missing = await self._missing(spec, run, before, children)
-            observed = Observed(children, reports, missing, dict(memory.refused))
+            for report in reports.values():
+                memory.unreadable = (report.error or "") if report.unreadable else ""
+            observed = Observed(
+                children,
+                reports,
+                missing,
+                dict(memory.refused),
+                dict(memory.rejected),
+                unreadable=memory.unreadable,
+                warning=warning,
+            )
             made = plan(run, metadata["generation"], spec, before, observed, now)
             if fresh or not _waits(made):
                 return made
             fresh = True
 
+    async def _unreadable(self, run: RunRef, spec: KitRunSpec) -> str | None:
+        """Whether the root can be read, asked before anything depends on it: why not, "" when it can, None for a
+        missing Secret, which is told elsewhere.
+        """
+        secret = await self._secret(run.namespace, spec.storage.credentials_secret)
+        if secret is None:
+            return None
+        report = await self._call(_read, stage_output.variables(spec, secret), run, spec, "data")
+        return (report.error or "") if report.unreadable else ""
+
     async def _reports(
-        self, run: Run, spec: KitRunSpec, status: Status, children: tuple[Child, ...], memory: _Memory
-    ) -> dict[str, Report]:
+        self, run: RunRef, spec: KitRunSpec, status: Status, children: tuple[Child, ...], memory: _Memory
+    ) -> dict[str, StageReport]:
         """What the storage says of the stages of which something is not known yet."""
         wanted = [stage for stage in STAGES if stage not in spec.skip and _unknown(stage, status, children)]
         now = time.monotonic()
@@ -185,7 +199,9 @@ class Reconciler:
                     log.warning("%s/%s: %s", run.namespace, run.name, report.error)
         return {stage: memory.reports[stage] for stage in wanted if stage in memory.reports}
 
-    async def _missing(self, spec: KitRunSpec, run: Run, status: Status, children: tuple[Child, ...]) -> dict[str, str]:
+    async def _missing(
+        self, spec: KitRunSpec, run: RunRef, status: Status, children: tuple[Child, ...]
+    ) -> dict[str, str]:
         """By stage that is about to start, the Secrets its pods name and that are not there."""
         stage = next((s for s in STAGES if s not in spec.skip and not _done(s, spec, status)), "serve")
         if spec.suspend or any(child.stage == stage for child in children):
@@ -238,37 +254,54 @@ class Reconciler:
         for notice in notices(before, after):
             self._tell(body, notice)
 
-    async def _carry_out(self, body: dict[str, Any], made: Plan) -> float | None:
+    async def _apply_actions(self, body: dict[str, Any], made: Plan) -> float | None:
         metadata, again = body["metadata"], False
+        memory = self._memory[metadata["uid"]] if made.actions else _Memory()
         for action in made.actions:
             if isinstance(action, Delete):
                 await self._call(self._cluster.delete, action.kind, metadata["namespace"], action.name)
-                known = self._memory[metadata["uid"]].children
-                if child := known.get((action.kind, action.name)):
-                    known[action.kind, action.name] = replace(child, deleting=True)
+                if child := memory.children.get((action.kind, action.name)):
+                    memory.children[action.kind, action.name] = replace(child, deleting=True)
             elif isinstance(action, Apply):
-                known = self._memory[metadata["uid"]].children
-                key = (action.manifest["kind"], action.manifest["metadata"]["name"])
-                before = known.get(key)
                 try:
-                    made_object = await self._call(self._cluster.apply, action.manifest)
-                    if self._memory[metadata["uid"]].children.get(key) is before:
-                        self.heard(metadata["uid"], made_object, gone=False)
-                        # One that was there before may be all it shall be: no news of it will come.
-                        again = again or before is not None
-                    else:
-                        again = True  # news came meanwhile, and is newer than the answer
+                    again = await self._apply(metadata["uid"], action) or again
                 except ApiError as error:
-                    if error.status not in _REFUSALS:
+                    if error.status in (0, 401):
                         raise
-                    kind = action.manifest["kind"]
-                    self._memory[metadata["uid"]].refused[action.stage] = (
-                        f"the API server refuses the {kind}: {error.message}"
-                    )
-                    return 0.0
+                    kind, stage = action.manifest["kind"], action.stage
+                    log.warning("%s/%s: %s: %s", metadata["namespace"], metadata["name"], kind, error)
+                    if error.status in _WRONG or error.unknown_field:
+                        memory.refused[stage] = _refusal(kind, error)
+                        return 0.0
+                    said = f"the API server does not take the {kind}: {error.message}"
+                    # A first refusal is written to the status at once; the next attempt comes in its time.
+                    known = memory.rejected.get(stage) is not None
+                    memory.rejected[stage] = said
+                    return WATCH_SECONDS if known else 0.0
             else:
                 await self._call(self._cluster.delete_run, metadata["namespace"], metadata["name"])
-        return 0.0 if again else made.after
+        for action in made.actions:
+            if isinstance(action, Apply):
+                memory.rejected.pop(action.stage, None)  # everything of that stage was taken
+        return 0.0 if again else made.requeue_after
+
+    async def _apply(self, uid: str, action: Apply) -> bool:
+        """Applies an object; returns whether the KitRun is to be looked at again at once.
+
+        Raises:
+            ApiError: the API server refuses it, or one of that name is another owner's.
+        """
+        memory = self._memory[uid]
+        key = (action.manifest["kind"], action.manifest["metadata"]["name"])
+        before = memory.children.get(key)
+        if before is None and (reason := await self._call(self._cluster.stranger, action.manifest)):
+            raise ApiError(409, reason)
+        applied = await self._call(self._cluster.apply, action.manifest)
+        if memory.children.get(key) is not before:
+            return True  # an event came meanwhile, and is newer than the answer
+        self.on_child_event(uid, applied, gone=False)
+        # One that was there before may be all it shall be: no event of it will come.
+        return before is not None
 
     async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
         """A blocking call in a thread."""
@@ -276,20 +309,34 @@ class Reconciler:
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(function, *arguments))
 
 
-def read_spec(body: Mapping[str, Any]) -> KitRunSpec:
-    """The spec of a KitRun.
+def read_spec(body: Mapping[str, Any]) -> tuple[KitRunSpec, str | None]:
+    """The spec of a KitRun, and what of what was applied it does not have.
 
-    The API server drops keys it does not know; what `kubectl apply` was given is looked at too, so that a mistyped
-    key is told and not ignored.
+    An API server that is not asked to be strict drops keys it does not know; what `kubectl apply` was given is looked
+    at too, so that a mistyped key is told. It is told only: the live spec may have been mended by other means since.
 
     Raises:
         OperateError: a key or a value is wrong.
     """
     metadata = body["metadata"]
+    spec = parse(body["spec"], metadata["name"])
     applied = (metadata.get("annotations") or {}).get(APPLIED)
-    if applied:
-        parse(json.loads(applied).get("spec") or {}, metadata["name"])
-    return parse(body["spec"], metadata["name"])
+    try:
+        if applied:
+            parse(json.loads(applied).get("spec") or {}, metadata["name"])
+    except (OperateError, ValueError, AttributeError) as error:
+        return spec, f"what `kubectl apply` was given is not what is followed: {error}"
+    return spec, None
+
+
+def _refusal(kind: str, error: ApiError) -> str:
+    """Why an object will never be taken, in words to act on."""
+    field = error.unknown_field
+    if field is None:
+        return f"the API server refuses the {kind}: {error.message}"
+    owner = "KubeRay" if kind.startswith("Ray") else "Kubernetes"
+    hint = " (auth: token needs KubeRay 1.5.1)" if "authOptions" in field else ""
+    return f"the {kind} kind of this cluster has no field {field}: its {owner} is too old; upgrade it{hint}"
 
 
 def _waits(made: Plan) -> bool:
@@ -305,7 +352,7 @@ def _same(planned: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return same and planned.get("status") == now.get("status")
 
 
-def _read(variables: Mapping[str, str], run: Run, spec: KitRunSpec, stage: Stage) -> Report:
+def _read(variables: Mapping[str, str], run: RunRef, spec: KitRunSpec, stage: Stage) -> StageReport:
     with s3.using(variables, attempts=2):  # the next round asks again
         return stage_output.read(run, spec, stage)
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from kit19_ray.artifacts import gate, metrics_log, output_pointer, scores
 from kit19_ray.errors import UserError
 from kit19_ray.operate.api.spec import KitRunSpec, Stage
-from kit19_ray.operate.controller.observation import Report
+from kit19_ray.operate.controller.observation import StageReport
 from kit19_ray.operate.manifests import naming
-from kit19_ray.operate.manifests.naming import Run
+from kit19_ray.operate.manifests.naming import RunRef
 
 # metrics.jsonl's names and the status' own
 _METRICS = ("progress", "step", "steps", "eta_seconds", "tokens_per_second", "loss", "validation_loss")
@@ -27,22 +27,22 @@ def variables(spec: KitRunSpec, secret: Mapping[str, str] | None) -> dict[str, s
     return own | {name: value for name, value in asked.items() if value} | dict(secret or {})
 
 
-def read(run: Run, spec: KitRunSpec, stage: Stage) -> Report:
+def read(run: RunRef, spec: KitRunSpec, stage: Stage) -> StageReport:
     """What is known of a stage; `error` says why when the storage cannot be read."""
     try:
         left = output_pointer.read(naming.pointer_uri(run, spec, stage))
         if left is None:
-            return Report(error=f"the {stage} stage left no pointer at {naming.pointer_uri(run, spec, stage)}")
+            return StageReport(error=f"the {stage} stage left no pointer at {naming.pointer_uri(run, spec, stage)}")
         uri, finished = left
         if stage == "train":
-            return Report(uri, _metrics(uri))
+            return StageReport(uri, _metrics(uri))
         if stage == "evaluate" and finished:
-            return Report(uri, scores=gate.table(scores.read(uri)))
+            return StageReport(uri, scores=gate.table(scores.read(uri)))
     except UserError as error:
-        return Report(error=str(error).replace("\n", "; "), unreadable=True)
+        return StageReport(error=str(error).replace("\n", "; "), unreadable=True)
     except (ValueError, KeyError, AttributeError) as error:
-        return Report(error=f"what the {stage} stage left is not readable: {error!r}", unreadable=True)
-    return Report(uri)
+        return StageReport(error=f"what the {stage} stage left is not readable: {error!r}", unreadable=True)
+    return StageReport(uri)
 
 
 def _metrics(uri: str) -> dict[str, float]:

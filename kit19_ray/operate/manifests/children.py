@@ -1,4 +1,4 @@
-"""The objects a KitRun is made of: ConfigMap, RayJob, RayService, Ingress. Pure; also what `kit19 submit` sends."""
+"""The objects a KitRun is made of: RayJob, RayService, Ingress, NetworkPolicy. Pure; also what `kit19 submit` sends."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ import yaml
 
 from kit19_ray.artifacts import manifest, output_pointer
 from kit19_ray.config.schema import Config
-from kit19_ray.operate.api.spec import KitRunSpec, Stage
+from kit19_ray.operate.api.spec import STAGES, KitRunSpec, Stage
 from kit19_ray.operate.api.status import Status
 from kit19_ray.operate.manifests import naming, ray_cluster
-from kit19_ray.operate.manifests.naming import ATTEMPT_ANNOTATION, BUILD_ANNOTATION, HASH_ANNOTATION, Run
+from kit19_ray.operate.manifests.naming import ATTEMPT_ANNOTATION, BUILD_ANNOTATION, HASH_ANNOTATION, RunRef
 
 Json = dict[str, Any]
 
 RAY_API = "ray.io/v1"
 APPLICATION, IMPORT_PATH = "kit19", "kit19_ray.serve.deployment:build"
+MODEL_ANNOTATION = "kit19.dev/model"
+# EKS Pod Identity's agent, and the instance's own metadata: role credentials come from there, by plain HTTP.
+IDENTITY_SERVICES: list[Json] = [
+    {"ipBlock": {"cidr": f"{address}/32"}} for address in ("169.254.170.23", "169.254.169.254")
+]
 
 
 def stage_config(spec: KitRunSpec, stage: str, uris: Mapping[str, str]) -> Config:
@@ -33,7 +38,8 @@ def stage_config(spec: KitRunSpec, stage: str, uris: Mapping[str, str]) -> Confi
     if stage == "evaluate" and not config.evaluate.model and "train" in uris:
         updates["evaluate"] = config.evaluate.model_copy(update={"model": uris["train"]})
     if stage == "serve":
-        section: dict[str, Any] = {"host": "0.0.0.0"}
+        # Never what the cluster has at this moment: the application is built before the GPU nodes have joined.
+        section: dict[str, Any] = {"host": "0.0.0.0", "use_gpu": spec.pods("serve").gpus > 0}
         if not config.serve.model and "train" in uris:
             section["model"] = uris["train"]
         updates["serve"] = config.serve.model_copy(update=section)
@@ -52,55 +58,52 @@ def config_yaml(config: Config) -> str:
     return yaml.safe_dump(tree, sort_keys=True, allow_unicode=True)
 
 
-def config_map(run: Run, spec: KitRunSpec, stage: Stage, attempt: int, uris: Mapping[str, str]) -> Json:
-    """The ConfigMap with the stage's config file; it has the RayJob's name."""
-    text = config_yaml(stage_config(spec, stage, uris))
-    name = naming.job_name(run, spec, stage, attempt)
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata(run, spec, stage, name, attempt),
-        "data": {ray_cluster.CONFIG_FILE: text},
-    }
-
-
 def entrypoint(stage: str, same_cluster: int) -> str:
     """The command of a stage's job; it has no character a shell would change."""
     command = f"{stage} --config {ray_cluster.CONFIG_FOLDER}/{ray_cluster.CONFIG_FILE}"
-    if same_cluster:
-        return f"python -m kit19_ray.cli.retry {same_cluster} {command}"
-    return f"python -m kit19_ray {command}"
+    return f"python -m kit19_ray.cli.retry {same_cluster} {command}"
 
 
-def ray_job(run: Run, spec: KitRunSpec, stage: Stage, attempt: int) -> Json:
-    """The RayJob of a stage: a cluster of its own, gone as soon as the job has ended."""
+def ray_job(run: RunRef, spec: KitRunSpec, stage: Stage, attempt: int, uris: Mapping[str, str]) -> Json:
+    """The RayJob of a stage: a cluster of its own, gone as soon as the job has ended.
+
+    KubeRay sends the job by HTTP and asks the dashboard how it is: with a submitter pod the end of a log stream, or of
+    the pod, would be the end of a run of days.
+    """
     name = naming.job_name(run, spec, stage, attempt)
     deadline = getattr(spec.deadlines, stage)
-    env = {output_pointer.VARIABLE: naming.pointer_uri(run, spec, stage)}
-    metadata = _metadata(run, spec, stage, name, attempt)
-    metadata["labels"] = {**metadata["labels"], **_queue_labels(run, spec)}
+    env = {
+        output_pointer.VARIABLE: naming.pointer_uri(run, spec, stage),
+        "KIT19_DRIVER_LOG_URI": naming.log_uri(run, spec, stage, attempt),
+    }
+    annotations = {HASH_ANNOTATION: naming.stage_hash(spec, stage), ATTEMPT_ANNOTATION: str(attempt)}
+    labels = naming.labels(run, stage) | queue_labels(run, spec, name)
+
+    def cluster(config: str) -> Json:
+        return ray_cluster.ray_cluster(run, spec, stage, env, config, name)
+
     body: Json = {
         "entrypoint": entrypoint(stage, spec.retries.same_cluster),
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": 0,
         "backoffLimit": 0,  # a new cluster is the operator's decision: KubeRay would not wait before it
-        "submissionMode": "K8sJobMode",
-        "submitterConfig": {"backoffLimit": 2},
-        "submitterPodTemplate": ray_cluster.submitter(run, spec, stage),
+        "submissionMode": "HTTPMode",
         "metadata": {"kit19-run": f"{run.namespace}/{run.name}", "kit19-stage": stage},
-        "rayClusterSpec": ray_cluster.ray_cluster(run, spec, stage, name, env),
+        "rayClusterSpec": cluster(config_yaml(stage_config(spec, stage, uris))),
     }
-    if deadline is not None and spec.deadlines.start is not None:
-        # For when no operator runs: KubeRay counts from the creation, the operator from when the job runs.
+    if deadline is not None and spec.deadlines.start is not None and not (spec.queue.kueue or spec.queue.scheduler):
+        # For when no operator runs: KubeRay counts from the creation, queue and all; the operator while the job runs.
         body["activeDeadlineSeconds"] = spec.deadlines.start + deadline
-    return _built({"apiVersion": RAY_API, "kind": "RayJob", "metadata": metadata, "spec": body})
+    made = _object(run, RAY_API, "RayJob", name, labels, annotations, body)
+    # A URI that comes to be known while the job starts does not make it another one.
+    return _built(made, body | {"rayClusterSpec": cluster(config_yaml(stage_config(spec, stage, {})))})
 
 
-def ray_service(run: Run, spec: KitRunSpec, uris: Mapping[str, str]) -> Json:
-    """The RayService; KubeRay changes it without a gap when its spec changes."""
+def ray_service(run: RunRef, spec: KitRunSpec, uris: Mapping[str, str]) -> Json:
+    """The RayService; what happens when its model changes is `spec.serve.new_model`'s to say."""
     name = naming.service_name(run)
     section = stage_config(spec, "serve", uris).serve
-    arguments: Json = {"serve": section.model_dump(mode="json", exclude_defaults=True)}
+    arguments: Json = {"serve": section.model_dump(mode="json", exclude_defaults=True) | {"use_gpu": section.use_gpu}}
     if spec.serve.autoscaling:
         arguments["autoscaling"] = spec.serve.autoscaling.model_dump()
     serve_config = {
@@ -109,32 +112,28 @@ def ray_service(run: Run, spec: KitRunSpec, uris: Mapping[str, str]) -> Json:
             {"name": APPLICATION, "route_prefix": "/", "import_path": IMPORT_PATH, "args": arguments},
         ],
     }
-    return _built(
-        {
-            "apiVersion": RAY_API,
-            "kind": "RayService",
-            "metadata": {
-                "name": name,
-                "namespace": run.namespace,
-                "labels": naming.labels(run, "serve"),
-                # The evaluation whose scores let this model through the gate.
-                "annotations": {HASH_ANNOTATION: naming.stage_hash(spec, "evaluate")},
-            }
-            | _owner(run),
-            "spec": {
-                "serveConfigV2": yaml.safe_dump(serve_config, sort_keys=True, allow_unicode=True),
-                "rayClusterConfig": ray_cluster.ray_cluster(run, spec, "serve", None, {}),
-            },
-        }
+    # KubeRay makes a second cluster, and moves to it when it answers, only when the cluster's own spec changes.
+    new_cluster = (
+        {MODEL_ANNOTATION: manifest.digest([section.model])[:12]} if spec.serve.new_model == "NewCluster" else {}
     )
+    body: Json = {
+        "serveConfigV2": yaml.safe_dump(serve_config, sort_keys=True, allow_unicode=True),
+        "rayClusterConfig": ray_cluster.ray_cluster(run, spec, "serve", {}, head_annotations=new_cluster),
+    }
+    if spec.serve.upgrade_strategy:
+        body["upgradeStrategy"] = spec.serve.upgrade_strategy.manifest()
+    # The evaluation whose scores let this model through the gate.
+    annotations = {HASH_ANNOTATION: naming.stage_hash(spec, "evaluate")}
+    labels = naming.labels(run, "serve") | queue_labels(run, spec, name)
+    return _built(_object(run, RAY_API, "RayService", name, labels, annotations, body))
 
 
-def endpoint(run: Run, spec: KitRunSpec) -> str:
+def endpoint(run: RunRef, spec: KitRunSpec) -> str:
     """URL of the model inside the cluster: the Service KubeRay makes for a RayService."""
     return f"http://{naming.service_name(run)}-serve-svc.{run.namespace}:{spec.config.serve.port}"
 
 
-def ingress(run: Run, spec: KitRunSpec) -> Json | None:
+def ingress(run: RunRef, spec: KitRunSpec) -> Json | None:
     """The Ingress in front of the RayService, or None when none is asked for."""
     asked = spec.serve.ingress
     if asked is None:
@@ -150,29 +149,68 @@ def ingress(run: Run, spec: KitRunSpec) -> Json | None:
         body["ingressClassName"] = asked.class_name
     if asked.tls_secret:
         body["tls"] = [{"hosts": [asked.host], "secretName": asked.tls_secret}]
-    metadata: Json = {"name": name, "namespace": run.namespace, "labels": naming.labels(run, "serve")} | _owner(run)
-    if asked.annotations:
-        metadata["annotations"] = dict(asked.annotations)
-    return _built({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": body})
+    labels, annotations = naming.labels(run, "serve"), dict(asked.annotations)
+    return _built(_object(run, "networking.k8s.io/v1", "Ingress", name, labels, annotations, body))
 
 
-def _metadata(run: Run, spec: KitRunSpec, stage: Stage, name: str, attempt: int) -> Json:
+def network_policy(run: RunRef, spec: KitRunSpec) -> Json | None:
+    """Who may reach the pods of a run, and where they may go; None when none is asked for."""
+    asked = spec.network_policy
+    if not asked.enabled:
+        return None
+    own = {"podSelector": {"matchLabels": {naming.RUN_LABEL: run.label}}}
+    serve_from = asked.serve_from
+    everyone: Json = {"namespaceSelector": {}} if spec.serve.ingress else {"podSelector": {}}
+    may_serve = [everyone] if serve_from is None else [peer.manifest() for peer in serve_from]
+    dashboard = [peer.manifest() for peer in asked.dashboard_from]
+    ways = [
+        (dashboard, 8265),
+        ([*may_serve, *dashboard] if spec.serve.enabled else [], spec.config.serve.port),
+        ([peer.manifest() for peer in asked.metrics_from], 8080),
+    ]
+    body: Json = {
+        "podSelector": own["podSelector"],
+        "policyTypes": ["Ingress"],
+        "ingress": [
+            {"from": [own]},
+            *({"from": peers, "ports": [{"port": port, "protocol": "TCP"}]} for peers, port in ways if peers),
+        ],
+    }
+    if asked.egress is not None:
+        elastic = any(spec.min_workers(stage) < spec.workers(stage) for stage in (*STAGES, "serve"))
+        body["policyTypes"] = ["Ingress", "Egress"]
+        body["egress"] = [
+            {"to": [own]},
+            {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
+            {"to": IDENTITY_SERVICES, "ports": [{"port": 80, "protocol": "TCP"}]},
+            *([{"ports": [{"port": port, "protocol": "TCP"} for port in (443, 6443)]}] if elastic else []),
+            *(rule.manifest() for rule in asked.egress),
+        ]
+    name = naming.policy_name(run)
+    return _built(_object(run, "networking.k8s.io/v1", "NetworkPolicy", name, naming.labels(run, "network"), {}, body))
+
+
+def _object(
+    run: RunRef, api: str, kind: str, name: str, labels: Mapping[str, str], annotations: Mapping[str, str], spec: Json
+) -> Json:
+    metadata: Json = {"name": name, "namespace": run.namespace, "labels": dict(labels)} | _owner(run)
     return {
-        "name": name,
-        "namespace": run.namespace,
-        "labels": naming.labels(run, stage),
-        "annotations": {HASH_ANNOTATION: naming.stage_hash(spec, stage), ATTEMPT_ANNOTATION: str(attempt)},
-    } | _owner(run)
+        "apiVersion": api,
+        "kind": kind,
+        "metadata": metadata | ({"annotations": dict(annotations)} if annotations else {}),
+        "spec": spec,
+    }
 
 
-def _built(made: Json) -> Json:
-    """The object with a hash of its spec, by which it is known whether it is still what the KitRun asks for."""
+def _built(made: Json, identity: Json | None = None) -> Json:
+    """The object with a hash of its spec (or `identity`), by which it is known whether it is what is asked for."""
     metadata = made["metadata"]
-    annotations = metadata.get("annotations", {}) | {BUILD_ANNOTATION: manifest.digest(made["spec"])[:12]}
+    build = manifest.digest(made["spec"] if identity is None else identity)[:12]
+    annotations = metadata.get("annotations", {}) | {BUILD_ANNOTATION: build}
     return made | {"metadata": metadata | {"annotations": annotations}}
 
 
-def _owner(run: Run) -> Json:
+def _owner(run: RunRef) -> Json:
     if run.uid is None:
         return {}
     reference = {
@@ -186,13 +224,12 @@ def _owner(run: Run) -> Json:
     return {"ownerReferences": [reference]}
 
 
-def _queue_labels(run: Run, spec: KitRunSpec) -> dict[str, str]:
-    """What Kueue and KubeRay's batch schedulers read from a RayJob."""
+def queue_labels(run: RunRef, spec: KitRunSpec, name: str) -> dict[str, str]:
+    """What Kueue and KubeRay's batch schedulers read from the RayJob or RayService `name`."""
     queue = spec.queue
     found: dict[str, str | None] = {
         "kueue.x-k8s.io/queue-name": queue.kueue,
         "kueue.x-k8s.io/priority-class": queue.kueue_priority,
-        "ray.io/scheduler-name": queue.scheduler,
     }
     if queue.scheduler:
         found["ray.io/priority-class-name"] = queue.priority_class
@@ -201,7 +238,8 @@ def _queue_labels(run: Run, spec: KitRunSpec) -> dict[str, str]:
     if queue.scheduler == "yunikorn":
         found |= {
             "ray.io/gang-scheduling-enabled": "true",
-            "yunikorn.apache.org/app-id": f"{run.namespace}-{run.label}"[:63],
+            # One application each: YuniKorn makes the gang's placeholders for a new application only.
+            "yunikorn.apache.org/app-id": name,
             "yunikorn.apache.org/queue": queue.scheduler_queue,
         }
     if queue.scheduler == "kai-scheduler":

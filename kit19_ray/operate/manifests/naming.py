@@ -10,14 +10,14 @@ from kit19_ray.artifacts import manifest
 from kit19_ray.io import storage
 from kit19_ray.operate.api.spec import KitRunSpec, Stage
 
-RUN_LABEL, STAGE_LABEL = "kit19.dev/run", "kit19.dev/stage"
+RUN_LABEL, STAGE_LABEL, JOB_LABEL = "kit19.dev/run", "kit19.dev/stage", "kit19.dev/job"
 HASH_ANNOTATION, ATTEMPT_ANNOTATION, BUILD_ANNOTATION = "kit19.dev/hash", "kit19.dev/attempt", "kit19.dev/build"
 MANAGER = "kit19-operator"
 _NAME_LENGTH = 40  # KubeRay allows 47: it appends to RayJob and RayService names what must stay under 63
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRef:
     """Which KitRun: what children need to know of it.
 
     Attributes:
@@ -38,7 +38,7 @@ def _short(value: Any) -> str:
     return manifest.digest(value)[:8]
 
 
-def child(run: Run, stage: str, suffix: str) -> str:
+def child(run: RunRef, stage: str, suffix: str) -> str:
     """A DNS-1035 name of at most 40 characters: the run's name as far as it fits, the stage, a hash."""
     tail = f"-{stage}-{suffix}"
     head = re.sub(r"[^a-z0-9-]", "-", run.name.lower())
@@ -67,27 +67,37 @@ def _data(spec: KitRunSpec) -> dict[str, Any]:
     return data.identity() | {"sources": data.sources, "tasks_dir": data.tasks_dir, "named": spec.config.train.data}
 
 
-def job_name(run: Run, spec: KitRunSpec, stage: Stage, attempt: int) -> str:
-    """Name of the RayJob, and of its ConfigMap: one for each attempt at each hash."""
+def job_name(run: RunRef, spec: KitRunSpec, stage: Stage, attempt: int) -> str:
+    """Name of the RayJob: one for each attempt at each hash."""
     return child(run, stage, _short([run.namespace, run.name, stage_hash(spec, stage), attempt]))
 
 
-def service_name(run: Run) -> str:
+def service_name(run: RunRef) -> str:
     """Name of the RayService: the same for the life of the KitRun, so that its address stays."""
     return child(run, "serve", _short([run.namespace, run.name]))
 
 
-def pointer_uri(run: Run, spec: KitRunSpec, stage: Stage) -> str:
+def policy_name(run: RunRef) -> str:
+    """Name of the NetworkPolicy of a run's pods."""
+    return child(run, "network", _short([run.namespace, run.name]))
+
+
+def log_uri(run: RunRef, spec: KitRunSpec, stage: Stage, attempt: int) -> str:
+    """Where the driver of a stage leaves its log: it outlives the pods."""
+    return pointer_uri(run, spec, stage).removesuffix(".json") + f"-{attempt}.log"
+
+
+def pointer_uri(run: RunRef, spec: KitRunSpec, stage: Stage) -> str:
     """Where a stage leaves the URI of its output for the operator (`kit19_ray.artifacts.output_pointer`)."""
     return storage.join(spec.config.root, "kitruns", run.namespace, run.name, f"{stage}-{stage_hash(spec, stage)}.json")
 
 
-def labels(run: Run, stage: str) -> dict[str, str]:
+def labels(run: RunRef, stage: str) -> dict[str, str]:
     """Labels of every child."""
     return {"app.kubernetes.io/name": "kit19"} | pod_labels(run, stage)
 
 
-def pod_labels(run: Run, stage: str) -> dict[str, str]:
+def pod_labels(run: RunRef, stage: str) -> dict[str, str]:
     """Labels of a stage's pods. Not app.kubernetes.io/name: that is KubeRay's there, and its Services select by it."""
     return {
         "app.kubernetes.io/component": stage,

@@ -32,6 +32,8 @@ class LocatedFile:
     """Size of the published file; None when it is not known."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Reader options of this file alone; they win over the source's."""
+    encoding: str | None = None
+    """What it is in, as Python names it; None means UTF-8, or what its byte order mark says."""
     companions: tuple[LocatedFile, ...] = ()
     """Files read in step with this one (stylekqc: `topic/` beside `act/`); inputs too, so hash them as well."""
 
@@ -57,13 +59,17 @@ class Reject:
     """snake_case: too_few_columns, too_many_columns, invalid_utf8, unknown_label, empty_field, placeholder, ..."""
     row: str
     """The row's first characters, for the log."""
+    data: bytes = field(default=b"", compare=False, repr=False)
+    """Its first bytes where they are no text, to find out what they are instead."""
 
     @classmethod
     def of(cls, line: int, reason: str, row: str | bytes) -> Reject:
         """A reject with an excerpt of `row`."""
+        data = b""
         if isinstance(row, bytes):
+            data = row[:ROW_EXCERPT] if reason == "invalid_utf8" else b""
             row = row[: 4 * ROW_EXCERPT].decode("utf-8", "replace")
-        return cls(line, reason, row[:ROW_EXCERPT])
+        return cls(line, reason, row[:ROW_EXCERPT], data)
 
 
 Opener = Callable[[str], BinaryIO]

@@ -11,7 +11,7 @@ from pydantic import Field
 from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
 from kit19_ray.sources.readers.delimited import FieldOptions, finish
 from kit19_ray.sources.readers.lines import physical_lines
-from kit19_ray.sources.readers.text import has_surrogate, normalise
+from kit19_ray.sources.readers.text import composed, has_surrogate, normalise
 
 
 class JsonlOptions(FieldOptions):
@@ -51,7 +51,7 @@ def wanted_keys(options: JsonlOptions) -> list[tuple[str, str]]:
             *([options.group] if options.group else []),
         ]
     )
-    return [(name, back.get(name, name)) for name in names]
+    return [(name, composed(back.get(name, name))) for name in names]
 
 
 def _of_line(options: JsonlOptions, keys: list[tuple[str, str]], line: int, data: bytes | None) -> Raw | Reject:
@@ -75,6 +75,8 @@ def record(options: JsonlOptions, keys: list[tuple[str, str]], line: int, row: A
     if not isinstance(row, dict):
         return Reject.of(line, "not_an_object", data)
     fields: dict[str, str] = {}
+    if any(key not in row for _, key in keys):
+        row = {composed(key): value for key, value in row.items()}
     for name, key in keys:
         if key not in row:
             return Reject.of(line, "missing_key", data)

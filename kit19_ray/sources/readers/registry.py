@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import BaseModel
 
 from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Raw, Reader, Reject, open_uri
+from kit19_ray.sources.readers.byte_stream import utf8
 from kit19_ray.sources.readers.delimited import DelimitedOptions, read_delimited
 from kit19_ray.sources.readers.hate_speech import read_hatescore, read_unsmile
 from kit19_ray.sources.readers.json_array import read_json_array, read_squad
@@ -16,6 +17,7 @@ from kit19_ray.sources.readers.jsonl import JsonlOptions, read_jsonl
 from kit19_ray.sources.readers.korsts import read_korsts
 from kit19_ray.sources.readers.nsmc import read_nsmc
 from kit19_ray.sources.readers.sentence_pairs import read_parakqc, read_stylekqc
+from kit19_ray.sources.readers.usable import some_usable
 from kit19_ray.sources.readers.wiki import read_kowiki
 
 READERS: dict[str, Reader] = {
@@ -57,8 +59,15 @@ def read(
         opener: opens a URI; `storage.open_input` by default.
 
     Raises:
-        SourceError: the file as a whole is not in the source's format.
+        SourceError: the file as a whole is not in the source's format, or not one row of a whole file is usable.
     """
     checked = options_of(reader).model_validate({**options, **file.options})
+
+    def opened(uri: str) -> BinaryIO:
+        beside = next((f for f in file.companions if f.uri == uri), file)
+        return utf8(open_uri(uri, opener), beside.path, beside.size, file.encoding)
+
     with closing(open_uri(file.uri, opener)) as stream:
-        yield from READERS[reader](checked, file, stream, opener)
+        rows = READERS[reader](checked, file, utf8(stream, file.path, file.size, file.encoding), opened)
+        # Who brings an opener may bring a part of the file, which says nothing of the rest.
+        yield from rows if opener is not None else some_usable(rows, file.path)

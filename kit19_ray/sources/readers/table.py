@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import csv
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, NamedTuple
 
 from kit19_ray.errors import SourceError, nearest
 from kit19_ray.sources.readers.base import Reject
-from kit19_ray.sources.readers.lines import physical_lines
+from kit19_ray.sources.readers.lines import MAX_LINE, physical_lines
+from kit19_ray.sources.readers.text import composed
 
+# Python's own limit is 131,072 letters of a quoted cell and none of a bare one; ours is that of a line for both.
+csv.field_size_limit(MAX_LINE)
 MAX_RECORD_LINES = 1000  # lines one quoted record may span before its opening quote counts as never closed
+
+
+_SHOWN, _FEW = 60, 20  # characters of a column's name that a message repeats, and columns
+
+
+def shown(text: str) -> str:
+    """`text` for a message, in quotes where it is short, else its beginning."""
+    return repr(text) if len(text) <= _SHOWN else text[:200] + ("..." if len(text) > 200 else "")
 
 
 @dataclass(frozen=True)
@@ -119,12 +130,11 @@ class Table:
                 raise SourceError(f"{name}, line 1: the file is empty; its header row is missing")
             if isinstance(first, Reject):
                 raise SourceError(f"{name}, line {first.line}: the header row is unreadable ({first.reason})")
-            header = [cell.strip() for cell in first.cells]
-        self.columns: list[str] = list(header)
-        named = [c for c in self.columns if c]
-        twice = sorted({c for c in named if named.count(c) > 1})
+            header = first.cells
+        self.columns: list[str] = list(map(composed, header))
+        twice = sorted(c for c, number in Counter(c for c in self.columns if c).items() if number > 1)
         if twice:
-            raise SourceError(f"{name}, line 1: column {twice[0]!r} stands twice in the header")
+            raise SourceError(f"{name}, line 1: column {shown(twice[0])} stands twice in the header")
 
     def index(self, column: str) -> int:
         """Where a column is.
@@ -132,11 +142,14 @@ class Table:
         Raises:
             SourceError: the header does not have it.
         """
-        if column in self.columns:
-            return self.columns.index(column)
+        wanted = composed(column)
+        if wanted in self.columns:
+            return self.columns.index(wanted)
+        few = [c[:_SHOWN] for c in self.columns[:_FEW]]
         raise SourceError(
-            f"{self.name}, line 1: column {column!r} is missing{nearest(column, self.columns)}; "
-            f"the header has {', '.join(map(repr, self.columns))}"
+            f"{self.name}, line 1: column {shown(column)} is missing{nearest(wanted, few)}; the header has "
+            f"{shown(', '.join(map(repr, few)))}"
+            + (f" and {more} more" if (more := len(self.columns) - _FEW) > 0 else "")
         )
 
     def __iter__(self) -> Iterator[Row | Reject]:

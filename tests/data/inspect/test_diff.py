@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
 from kit19_ray.data.inspect import diff
-from kit19_ray.errors import DataError, StorageError
+from kit19_ray.errors import StorageError
 from kit19_ray.io import storage
 
 
@@ -114,7 +114,7 @@ def test_an_unfinished_prefix_and_another_stage_are_refused(tmp_path: Path) -> N
     with pytest.raises(StorageError, match="was never finished there"):
         diff.diff(a, str(tmp_path / "none"), 1)
     manifest.commit(storage.normalise(tmp_path / "t"), {"stage": "train"})
-    with pytest.raises(DataError, match="is a prefix of the train stage; --diff compares two of the data stage"):
+    with pytest.raises(StorageError, match="its manifest.json is that of 'train', not of 'data'"):
         diff.diff(str(tmp_path / "t"), a, 1)
 
 

@@ -67,14 +67,14 @@ def test_the_server_fills_in_the_models_defaults(installed: ControlPlane) -> Non
         ({"config": {}}, "spec.config.root: Required value"),
         ({"images": {}}, "spec.images.train: Required value"),
         (
-            {"config": {"root": "s3://b/r", "train": {"zero_stage": 4}}},
+            {"config": {"root": "s3://bucket/r", "train": {"zero_stage": 4}}},
             "spec.config.train.zero_stage: Unsupported value",
         ),
-        ({"config": {"root": "s3://b/r", "train": {"learning_rate": 0}}}, "spec.config.train.learning_rate"),
+        ({"config": {"root": "s3://bucket/r", "train": {"learning_rate": 0}}}, "spec.config.train.learning_rate"),
         ({"stages": {"train": {"gpus": -1}}}, "spec.stages.train.gpus"),
         ({"stages": {"train": {"memory": "lots"}}}, "spec.stages.train.memory"),
         ({"queue": {"scheduler": "slurm"}}, "spec.queue.scheduler in body should match '^(volcano|"),
-        ({"config": {"root": "s3://b/r", "evaluate": {"gate": [{"task": "a"}]}}}, "spec.config.evaluate.gate.min"),
+        ({"config": {"root": "s3://bucket/r", "evaluate": {"gate": [{"task": "a"}]}}}, "spec.config.evaluate.gate.min"),
     ],
 )
 def test_the_server_refuses_a_wrong_value_and_names_the_key(
@@ -87,14 +87,14 @@ def test_the_server_refuses_a_wrong_value_and_names_the_key(
 
 @pytest.mark.kube
 def test_kubectl_refuses_an_unknown_key(installed: ControlPlane) -> None:
-    text = yaml.safe_dump(kitrun("unknown", config={"root": "s3://b/r", "train": {"learnin_rate": 1}}))
+    text = yaml.safe_dump(kitrun("unknown", config={"root": "s3://bucket/r", "train": {"learnin_rate": 1}}))
     done = installed.kubectl("create", "--dry-run=server", "-f", "-", stdin=text, check=False)
     assert done.returncode and "learnin_rate" in done.stderr
 
 
 @pytest.mark.kube
 def test_null_is_the_same_as_leaving_a_key_out(installed: ControlPlane) -> None:
-    spec = {"queue": {"scheduler": None}, "config": {"root": "s3://b/r", "train": {"use_gpu": None}}}
+    spec = {"queue": {"scheduler": None}, "config": {"root": "s3://bucket/r", "train": {"use_gpu": None}}}
     text = yaml.safe_dump(kitrun("nulls", **spec))
     installed.kubectl("create", "--dry-run=server", "-f", "-", stdin=text)
 

@@ -30,7 +30,6 @@ def config(**more: Any) -> dict[str, Any]:
             {"images": {"train": "a", "pulPolicy": "Always"}},
             "images.pulPolicy: unknown key (did you mean 'pullPolicy'?)",
         ),
-        ({"config": config(train={"batch_size": 63})}, "config.train.batch_size=63 does not divide by workers x"),
         (
             {"config": config(train={"workers": 16}), "stages": {"train": {"workers": 2, "gpus": 4}}},
             "stages.train: 2 x 4 GPUs cannot hold config.train.workers=16",

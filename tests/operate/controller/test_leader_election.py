@@ -110,3 +110,30 @@ def test_a_refusal_is_not_waited_out() -> None:
 
     with pytest.raises(ApiError, match="403: leases is forbidden"):
         asyncio.run(claim(Forbidding(), "first").acquire())
+
+
+def test_leases_of_other_names_are_held_side_by_side_and_a_standby_knows_who_works() -> None:
+    """B4: the chart's lease has its release's name."""
+
+    class Named:
+        def __init__(self) -> None:
+            self.stores: dict[str, Store] = {}
+
+        def lease(self, namespace: str, name: str) -> dict[str, Any] | None:
+            return self.stores.setdefault(name, Store()).lease(namespace, name)
+
+        def write_lease(self, lease: dict[str, Any], new: bool) -> dict[str, Any]:
+            return self.stores[lease["metadata"]["name"]].write_lease(lease, new)
+
+    async def story() -> None:
+        server: Any = Named()
+        first, second = (Lease(server, "ops", name, name) for name in ("a", "b"))
+        await asyncio.wait_for(asyncio.gather(first.acquire(), second.acquire()), 2)
+        assert (first.holder, second.holder) == ("a", "b")
+        standby = Lease(server, "ops", "c", "a")
+        waiting = asyncio.create_task(standby.acquire())
+        await asyncio.sleep(0.1)
+        assert standby.holder == "a" and not waiting.done()
+        waiting.cancel()
+
+    asyncio.run(story())

@@ -20,12 +20,39 @@ def service(**status: Any) -> dict[str, Any]:
 READY = [{"type": "Ready", "status": "True", "message": "serving"}]
 
 
+def runs(status: str) -> dict[str, Any]:
+    return {"activeServiceStatus": {"applicationStatuses": {"kit19": {"status": status, "message": ""}}}}
+
+
 def test_a_service_is_ready_in_the_version_last_applied_and_not_before() -> None:
-    assert observation.child(service(observedGeneration=2, conditions=READY)).ready
-    assert not observation.child(service(observedGeneration=1, conditions=READY)).ready
+    assert observation.child(service(observedGeneration=2, conditions=READY, **runs("RUNNING"))).ready
+    assert not observation.child(service(observedGeneration=1, conditions=READY, **runs("RUNNING"))).ready
     upgrading = [*READY, {"type": "UpgradeInProgress", "status": "True", "message": ""}]
-    assert not observation.child(service(observedGeneration=2, conditions=upgrading)).ready
+    assert not observation.child(service(observedGeneration=2, conditions=upgrading, **runs("RUNNING"))).ready
     assert not observation.child(service()).ready
+
+
+@pytest.mark.parametrize(
+    ("status", "ready", "broken"),
+    [
+        ("RUNNING", True, False),
+        ("DEPLOYING", False, False),
+        ("DEPLOY_FAILED", False, True),
+        ("UNHEALTHY", False, False),
+    ],
+)
+def test_kuberay_s_ready_alone_is_no_served_model(status: str, ready: bool, broken: bool) -> None:
+    """KubeRay's Ready counts proxies, which answer whatever became of the application (finding D1)."""
+    found = observation.child(service(observedGeneration=2, conditions=READY, **runs(status)))
+    assert (found.ready, found.answers, found.broken) == (ready, ready, broken)
+
+
+def test_a_new_version_that_fails_beside_an_old_one_that_answers() -> None:
+    pending = {"rayClusterName": "b", "applicationStatuses": {"kit19": {"status": "DEPLOY_FAILED", "message": "no"}}}
+    found = observation.child(
+        service(observedGeneration=2, conditions=READY, pendingServiceStatus=pending, **runs("RUNNING"))
+    )
+    assert (found.ready, found.answers, found.broken, found.message) == (False, True, True, "DEPLOY_FAILED: no")
 
 
 def test_a_service_that_is_not_ready_says_what_ray_serve_says() -> None:
@@ -58,11 +85,13 @@ def test_a_point_in_time_makes_the_round_trip() -> None:
         ("Initializing", "", "Starting"),
         ("Waiting", "PENDING", "Starting"),
         ("Retrying", "FAILED", "Starting"),
+        ("Running", "", "Starting"),
+        ("Running", "PENDING", "Starting"),
         ("Running", "RUNNING", "Running"),
         ("Running", "SUCCEEDED", "Running"),
         ("Running", "FAILED", "Running"),
         ("Complete", "SUCCEEDED", "Succeeded"),
-        ("Complete", "", "Running"),
+        ("Complete", "", "Starting"),
         ("Complete", "FAILED", "Failed"),
         ("Complete", "STOPPED", "Failed"),
         ("Failed", "SUCCEEDED", "Succeeded"),

@@ -37,6 +37,10 @@ def test_a_run_ends_in_serving(
     assert row[:4] == ["demo", "Serving", "serve", "0.750"]
     assert operator.healthy() and 'kit19_run_phase{name="demo",namespace="' in operator.scrape()
     operated_plane.kubectl("delete", "kr", "demo", "-n", place, "--timeout=30s")
-    left = operated_plane.kubectl("get", "rayjobs,rayservices,configmaps", "-n", place, "-o", "name").stdout.split()
-    assert [one for one in left if "kube-root-ca" not in one] == []
+
+    def left() -> list[str]:
+        kinds = "rayjobs,rayservices,networkpolicies"
+        return operated_plane.kubectl("get", kinds, "-n", place, "-o", "name").stdout.split()
+
+    until(lambda: not left(), 60, lambda: str(left()))  # by their owner references
     assert (tmp_path / "evaluate-1" / "scores.json").is_file()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kit19_ray.operate.api.spec import STAGES
 from kit19_ray.operate.api.status import Status
-from kit19_ray.operate.controller.actions import DeleteRun
+from kit19_ray.operate.controller.actions import Apply, DeleteRun
 from kit19_ray.operate.controller.plan import invalid
 from tests.operate.world import BAD, FAILED, GOOD, ROOT, RUNNING, World, at_gate, condition, make_spec
 
@@ -39,9 +41,9 @@ def test_a_plan_without_news_does_nothing_and_says_the_same() -> None:
 def test_the_status_says_when_to_look_again() -> None:
     world = World()
     world.step()
-    assert world.look().after == 3600
+    assert world.look().requeue_after == 3600
     world.change(world.stage_job("data"), RUNNING)
-    assert world.step().after == 10
+    assert world.step().requeue_after == 10
 
 
 def test_an_edit_runs_only_the_stages_whose_hash_changed() -> None:
@@ -113,13 +115,13 @@ def test_without_a_gate_unreadable_scores_hold_nothing_up() -> None:
 def test_a_run_that_does_not_serve_succeeds_and_goes_when_its_time_is_over() -> None:
     world = at_gate(serve={"enabled": False}, ttlSecondsAfterFinished=100)
     assert world.status.phase == "Succeeded" and condition(world, "Ready")[:2] == ("True", "Succeeded")
-    assert world.look().after == 100
+    assert world.look().requeue_after == 100
     world.wait(100)
     assert world.step().actions == [DeleteRun()]
 
 
 def test_skipped_stages_make_no_child() -> None:
-    config = {"root": "s3://b/r", "serve": {"model": "s3://b/model"}}
+    config = {"root": "s3://bucket/r", "serve": {"model": "s3://bucket/model"}}
     world = World(spec=make_spec(config=config, skip=list(STAGES)))
     world.step()
     assert world.created == [world.status.stages.serve.child] and world.status.phase == "Deploying"
@@ -147,3 +149,23 @@ def test_a_spec_that_cannot_be_read_touches_nothing() -> None:
     found = made.status.condition("Failed")
     assert (found.reason, found.message, found.observed_generation) == ("InvalidSpec", "demo: 1 mistake", 2)
     assert made.status.stages == world.status.stages
+
+
+def test_a_run_of_the_version_before_goes_on_and_is_closed() -> None:
+    """Its job has other pods, no policy and an older status; it is left alone, and its pods get a policy."""
+    world = World(scores=GOOD)
+    world.run_stage("data")
+    world.step()
+    world.change(world.stage_job("train"), RUNNING)
+    world.step()
+    job = world.stage_job("train")
+    world.children[job.kind, job.name] = replace(job, build="of-before", placed=False)
+    world.children = {key: child for key, child in world.children.items() if key[0] != "NetworkPolicy"}
+    tree = world.status.dump()
+    tree.pop("warning", None)
+    tree["conditions"] = [one for one in tree["conditions"] if one["type"] != "StorageReadable"]
+    world.status = Status.model_validate(tree)
+    made = world.step()
+    assert [(type(a), a.manifest["kind"]) for a in made.actions if isinstance(a, Apply)] == [(Apply, "NetworkPolicy")]
+    assert world.stage_job("train").name == job.name and world.status.stages.train.state == "Running"
+    assert world.step().actions == []

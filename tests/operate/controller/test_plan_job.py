@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kit19_ray.operate.api.status import Status
-from kit19_ray.operate.controller.actions import Delete
+from kit19_ray.operate.controller.actions import Apply, Delete
 from kit19_ray.operate.controller.observation import Observed
 from kit19_ray.operate.controller.plan import plan
 from tests.operate.world import (
@@ -125,7 +127,7 @@ def test_an_edit_in_mid_run_replaces_the_job_and_never_has_two() -> None:
     world.step()
     old = world.stage_job("train")
     world.edit(config=ROOT | {"train": {"epochs": 1}})
-    assert world.step().actions == [Delete("RayJob", old.name), Delete("ConfigMap", old.name)]
+    assert world.step().actions == [Delete("RayJob", old.name)]
     assert world.step().actions == [] and "waiting for" in (world.status.message or "")
     world.finish_deletes()
     world.step()
@@ -179,3 +181,110 @@ def test_a_job_that_vanishes_is_made_again_under_its_name() -> None:
     world.children.clear()
     world.step()
     assert world.stage_job("data").name == name
+
+
+def submitting(world: World) -> None:
+    """KubeRay's word once it means to send the job; Ray has no job yet."""
+    world.change(world.stage_job("data"), ("Running", ""))
+
+
+def test_a_job_that_was_never_submitted_does_not_run_and_is_caught_by_the_start_deadline() -> None:
+    """B1."""
+    world = World(spec=make_spec(deadlines={"start": 60}, retries={"rebuilds": 0}))
+    world.step()
+    submitting(world)
+    world.step()
+    known = world.status.stages.data
+    assert (known.state, known.reason, known.running_at) == ("Starting", "Submitting", None)
+    world.wait(61)
+    assert condition_after(world) == ("True", "StartDeadline")
+
+
+@pytest.mark.parametrize("reason", ["SubmissionFailed", "JobDeploymentStatusTransitionGracePeriodExceeded"])
+def test_a_failure_that_is_not_the_job_s_own_does_not_count_while_steps_are_made(reason: str) -> None:
+    """B2."""
+    world = World(spec=make_spec(retries={"rebuilds": 1, "backoffSeconds": 1}), scores=GOOD)
+    world.run_stage("data")
+    for step in (100, 200, 300, 400):
+        world.step()
+        world.step()
+        world.metrics = {"step": step}
+        world.change(world.stage_job("train"), RUNNING)
+        world.step()
+        world.change(world.stage_job("train"), ("Failed", "RUNNING"), "lost", reason)
+        world.step()
+        assert (world.status.stages.train.state, world.status.stages.train.failures) == ("BackingOff", 0)
+        assert "not counted" in (world.status.message or "")
+        world.wait(1)
+    for failures in (1, 2):  # no further than before: now it counts
+        world.step()
+        world.step()
+        world.change(world.stage_job("train"), ("Failed", "RUNNING"), "lost", reason)
+        world.step()
+        assert world.status.stages.train.failures == failures
+        world.wait(2)
+    assert world.status.phase == "Failed"
+
+
+def test_a_gang_that_waits_for_nodes_is_queued_and_its_time_does_not_count() -> None:
+    """B5."""
+    world = World(spec=make_spec(deadlines={"start": 60}, queue={"scheduler": "volcano"}))
+    world.step()
+    world.change(world.stage_job("data"), INITIALIZING)
+    world.step()
+    world.wait(50_000)
+    world.step()
+    assert (world.status.stages.data.state, world.status.phase) == ("Queued", "Pending")
+    job = world.stage_job("data")
+    world.children[job.kind, job.name] = replace(job, placed=True)
+    world.step()
+    assert world.status.stages.data.state == "Starting"
+    world.wait(61)
+    world.step()
+    assert world.status.stages.data.reason == "StartDeadline"
+
+
+def test_a_preemption_stops_the_clock_of_a_stage() -> None:
+    """D4."""
+    world = World(spec=make_spec(deadlines={"data": 7200}, queue={"kueue": "team"}))
+    world.step()
+    for state, seconds in ((RUNNING, 3600), (SUSPENDED, 6180), (RUNNING, 3000)):
+        world.change(world.stage_job("data"), state)
+        world.step()
+        world.wait(seconds)
+        assert world.step().status.stages.data.failures == 0, state
+    world.wait(600)
+    world.step()
+    assert world.status.stages.data.reason == "StageDeadline"
+
+
+def test_what_the_api_server_does_not_take_is_said_asked_for_again_and_given_up_in_the_end() -> None:
+    """B1b: a quota, an admission, a kind that is not there."""
+    world = World(spec=make_spec(deadlines={"start": 60}))
+    first = world.step(lost_after=0)
+    created = first.status.stages.data.started_at
+    world.rejected = {"data": "the API server does not take the RayJob: exceeded quota"}
+    for _ in range(5):
+        made = world.step(lost_after=0)
+        assert [a.manifest["kind"] for a in made.actions if isinstance(a, Apply)] == ["NetworkPolicy", "RayJob"]
+        assert condition(world, "DataBuilt")[1:] == (
+            "Rejected",
+            "the API server does not take the RayJob: exceeded quota",
+        )
+        assert world.status.stages.data.started_at == created
+        world.wait(10)
+    world.wait(15)
+    world.step(lost_after=0)
+    assert world.status.phase == "Failed" and "exceeded quota" in (world.status.message or "")
+
+
+def test_a_job_that_is_made_again_has_its_whole_time_to_start() -> None:
+    world = World(spec=make_spec(deadlines={"start": 60}))
+    world.step()
+    world.change(world.stage_job("data"), RUNNING)
+    world.step()
+    world.wait(1000)
+    world.children.clear()
+    world.step()
+    world.step()
+    assert world.status.stages.data.state == "Starting"

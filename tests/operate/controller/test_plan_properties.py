@@ -34,7 +34,7 @@ happenings = st.one_of(
                 {"images": {"train": "kit19:2"}},
                 {"suspend": True},
                 {"serve": {"enabled": False}},
-                {"skip": ["data"], "config": ROOT | {"train": {"data": "s3://b/data"}}},
+                {"skip": ["data"], "config": ROOT | {"train": {"data": "s3://bucket/data"}}},
                 {"serve": {"ingress": {"host": "kit19.example"}}},
                 {},
             ]
@@ -104,7 +104,7 @@ def test_whatever_happens_a_run_ends_with_one_child_a_stage_and_never_past_its_g
             world.change(job, COMPLETE if outcome == SUSPENDED else outcome)
         made = world.step()
         check(world)
-        world.wait(max(made.after or 0, 100_000))
+        world.wait(max(made.requeue_after or 0, 100_000))
         quiet = quiet + 1 if not made.actions and world.status.phase in TERMINAL else 0
         if quiet > 2:
             return

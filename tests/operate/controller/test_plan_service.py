@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kit19_ray.operate.api.spec import STAGES
-from tests.operate.world import BAD, ROOT, at_gate, condition
+from tests.operate.world import BAD, ROOT, World, at_gate, condition
 
 
 def test_suspend_takes_the_server_away_too() -> None:
@@ -69,6 +69,56 @@ def test_a_server_that_stops_answering_is_not_ready_any_more() -> None:
     world.step()
     service = world.service()
     assert service is not None
-    world.children[service.kind, service.name] = replace(service, ready=False)
+    world.children[service.kind, service.name] = replace(service, ready=False, answers=False)
     world.step()
     assert world.status.phase == "Deploying" and condition(world, "Ready")[0] == "False"
+
+
+def fail(world: World, **more: bool) -> None:
+    service = world.service()
+    assert service is not None
+    world.children[service.kind, service.name] = replace(
+        service, broken=True, ready=False, message="DEPLOY_FAILED: no such model", **more
+    )
+
+
+def test_an_application_that_failed_is_told_at_once_and_may_come_back() -> None:
+    """D1."""
+    world = at_gate()
+    world.step()
+    fail(world)
+    world.step()
+    assert world.status.phase == "Failed" and condition(world, "Failed")[1] == "DeployFailed"
+    assert "DEPLOY_FAILED: no such model" in (world.status.message or "") and world.status.endpoint is None
+    world.ready()
+    assert world.step().status.phase == "Serving"
+
+
+def test_a_new_model_that_fails_leaves_the_old_one_serving_and_is_never_deleted_with_it() -> None:
+    """D2."""
+    world = at_gate(ttlSecondsAfterFinished=0)
+    world.step()
+    world.ready()
+    world.step()
+    fail(world, answers=True)
+    world.step()
+    assert world.status.phase == "Failed" and "the model before this one is served on" in (world.status.message or "")
+    assert world.status.endpoint and not world.gone
+    world.wait(1000)
+    world.step()
+    assert not world.gone and world.service() is not None
+
+
+def test_a_server_the_api_server_does_not_take_is_said() -> None:
+    """B1b."""
+    world = at_gate(deadlines={"serve": 60})
+    world.children = {key: child for key, child in world.children.items() if key[0] != "RayService"}
+    world.rejected = {"serve": "the API server does not take the RayService: denied by policy"}
+    world.step(lost_after=0)
+    assert condition(world, "Serving")[1:] == (
+        "Rejected",
+        "the API server does not take the RayService: denied by policy",
+    )
+    world.wait(61)
+    world.step(lost_after=0)
+    assert world.status.phase == "Failed" and "denied by policy" in (world.status.message or "")

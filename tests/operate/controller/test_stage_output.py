@@ -13,9 +13,9 @@ from kit19_ray.io import s3, storage
 from kit19_ray.operate.api.spec import KitRunSpec, Stage, parse
 from kit19_ray.operate.controller import stage_output
 from kit19_ray.operate.manifests import naming
-from kit19_ray.operate.manifests.naming import Run
+from kit19_ray.operate.manifests.naming import RunRef
 
-RUN = Run("demo", "default", "1")
+RUN = RunRef("demo", "default", "1")
 
 
 @pytest.fixture

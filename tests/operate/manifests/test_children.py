@@ -14,10 +14,10 @@ from kit19_ray.config import loading
 from kit19_ray.config.schema import Config
 from kit19_ray.operate.api.spec import STAGES, KitRunSpec, parse
 from kit19_ray.operate.manifests import children, naming, ray_cluster
-from kit19_ray.operate.manifests.naming import Run
+from kit19_ray.operate.manifests.naming import RunRef
 from tests.operate.control_plane import ControlPlane
 
-RUN = Run("demo", "default", "6f1c9b1e-0000-4000-8000-000000000001")
+RUN = RunRef("demo", "default", "6f1c9b1e-0000-4000-8000-000000000001")
 
 
 def spec(**more: Any) -> KitRunSpec:
@@ -58,10 +58,9 @@ FULL: dict[str, Any] = {
 def every_child(wanted: KitRunSpec) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for stage in STAGES:
-        found += [children.config_map(RUN, wanted, stage, 0, {}), children.ray_job(RUN, wanted, stage, 0)]
+        found.append(children.ray_job(RUN, wanted, stage, 0, {}))
     found.append(children.ray_service(RUN, wanted, {}))
-    ingress = children.ingress(RUN, wanted)
-    return found + ([ingress] if ingress else [])
+    return found + [one for one in (children.ingress(RUN, wanted), children.network_policy(RUN, wanted)) if one]
 
 
 def pod_templates(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -73,8 +72,6 @@ def pod_templates(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 cluster["headGroupSpec"]["template"],
                 *(g["template"] for g in cluster.get("workerGroupSpecs", [])),
             ]
-        if one["kind"] == "RayJob":
-            found.append(one["spec"]["submitterPodTemplate"])
     return found
 
 
@@ -89,7 +86,7 @@ def test_the_api_server_takes_every_child(control_plane: ControlPlane, more: dic
 
 def test_every_pod_is_hardened() -> None:
     found = pod_templates(every_child(spec(**FULL)))
-    assert len(found) == 9  # a head and a submitter each, two groups of workers, the server's head and workers
+    assert len(found) == 6  # a head each, train's workers, the server's head and workers
     for template in found:
         pod = template["spec"]
         assert pod["automountServiceAccountToken"] is False and pod["securityContext"]["runAsNonRoot"] is True
@@ -98,7 +95,8 @@ def test_every_pod_is_hardened() -> None:
             context = container["securityContext"]
             assert context["allowPrivilegeEscalation"] is False and context["capabilities"] == {"drop": ["ALL"]}
             assert container["resources"]["limits"] == container["resources"]["requests"]
-            assert {"secretRef": {"name": "aws"}} in container["envFrom"]
+            if container["name"] != ray_cluster.LOG_CONTAINER:
+                assert {"secretRef": {"name": "aws"}} in container["envFrom"]
 
 
 def test_nothing_is_installed_when_a_job_starts() -> None:
@@ -107,30 +105,34 @@ def test_nothing_is_installed_when_a_job_starts() -> None:
 
 
 def test_the_entrypoint_retries_on_the_same_cluster_before_the_operator_builds_another() -> None:
-    job = children.ray_job(RUN, spec(retries={"sameCluster": 3}), "train", 0)["spec"]
+    job = children.ray_job(RUN, spec(retries={"sameCluster": 3}), "train", 0, {})["spec"]
     assert job["entrypoint"] == "python -m kit19_ray.cli.retry 3 train --config /etc/kit19/config.yaml"
     assert job["backoffLimit"] == 0 and job["shutdownAfterJobFinishes"] is True
-    once = children.ray_job(RUN, spec(retries={"sameCluster": 0}), "train", 0)["spec"]
-    assert once["entrypoint"] == "python -m kit19_ray train --config /etc/kit19/config.yaml"
+    once = children.ray_job(RUN, spec(retries={"sameCluster": 0}), "train", 0, {})["spec"]
+    assert once["entrypoint"] == "python -m kit19_ray.cli.retry 0 train --config /etc/kit19/config.yaml"
 
 
-def test_the_config_map_holds_a_file_the_command_line_reads() -> None:
+def test_the_head_s_annotation_holds_a_file_the_command_line_reads() -> None:
     wanted = spec(config={"root": "s3://bucket/runs", "train": {"epochs": 1.5}, "data": {"tasks": ["nsmc"]}})
-    text = children.config_map(RUN, wanted, "evaluate", 0, {"data": "s3://b/data-1", "train": "s3://b/train-1"})["data"]
-    loaded = loading.validate(Config, yaml.safe_load(text[ray_cluster.CONFIG_FILE]), "config.yaml")
-    assert loaded.train.data == "s3://b/data-1" and loaded.evaluate.model == "s3://b/train-1"
+    job = children.ray_job(RUN, wanted, "evaluate", 0, {"data": "s3://bucket/data-1", "train": "s3://bucket/train-1"})
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
+    text = head["metadata"]["annotations"][ray_cluster.CONFIG_ANNOTATION]
+    (volume,) = [one for one in head["spec"]["volumes"] if one["name"] == "kit19-config"]
+    assert volume["downwardAPI"]["items"][0]["fieldRef"]["fieldPath"] == "metadata.annotations['kit19.dev/config']"
+    loaded = loading.validate(Config, yaml.safe_load(text), "config.yaml")
+    assert loaded.train.data == "s3://bucket/data-1" and loaded.evaluate.model == "s3://bucket/train-1"
     assert loaded.train.epochs == 1.5 and loaded.data.tasks == ["nsmc"]
     unknown = children.stage_config(wanted, "evaluate", {})
     assert unknown == wanted.config  # the stage works out what the operator does not know
 
 
 def test_a_stage_alone_runs_on_the_head_and_gpus_are_packed_into_pods() -> None:
-    alone = children.ray_job(RUN, spec(), "train", 0)["spec"]["rayClusterSpec"]
+    alone = children.ray_job(RUN, spec(), "train", 0, {})["spec"]["rayClusterSpec"]
     assert "workerGroupSpecs" not in alone and "num-cpus" not in alone["headGroupSpec"]["rayStartParams"]
     many = spec(
-        config={"root": "s3://b/r", "train": {"workers": 16, "micro_batch_size": 4}}, stages={"train": {"gpus": 8}}
+        config={"root": "s3://bucket/r", "train": {"workers": 16, "micro_batch_size": 4}}, stages={"train": {"gpus": 8}}
     )
-    cluster = children.ray_job(RUN, many, "train", 0)["spec"]["rayClusterSpec"]
+    cluster = children.ray_job(RUN, many, "train", 0, {})["spec"]["rayClusterSpec"]
     group = cluster["workerGroupSpecs"][0]
     assert group["replicas"] == group["minReplicas"] == group["maxReplicas"] == 2
     assert group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "8"
@@ -139,8 +141,8 @@ def test_a_stage_alone_runs_on_the_head_and_gpus_are_packed_into_pods() -> None:
 
 def test_pods_keep_kuberay_s_own_name_label_by_which_its_services_select() -> None:
     spec_ = spec(**FULL)
-    jobs = [children.ray_job(RUN, spec_, stage, 0)["spec"]["rayClusterSpec"] for stage in STAGES]
-    service = children.ray_service(RUN, spec_, {"train": "s3://b/train"})["spec"]["rayClusterConfig"]
+    jobs = [children.ray_job(RUN, spec_, stage, 0, {})["spec"]["rayClusterSpec"] for stage in STAGES]
+    service = children.ray_service(RUN, spec_, {"train": "s3://bucket/train"})["spec"]["rayClusterConfig"]
     for cluster in [*jobs, service]:
         for group in [cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])]:
             labels = group["template"]["metadata"]["labels"]
@@ -148,20 +150,20 @@ def test_pods_keep_kuberay_s_own_name_label_by_which_its_services_select() -> No
 
 
 def test_queue_labels_are_those_kuberay_and_kueue_read() -> None:
-    labels = children.ray_job(RUN, spec(**FULL), "train", 0)["metadata"]["labels"]
+    labels = children.ray_job(RUN, spec(**FULL), "train", 0, {})["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/queue-name"] == "team"
-    assert labels["ray.io/scheduler-name"] == "volcano" and labels["volcano.sh/queue-name"] == "q"
+    assert labels["volcano.sh/queue-name"] == "q"
     assert labels["ray.io/priority-class-name"] == "high"
     yunikorn = spec(queue={"scheduler": "yunikorn", "schedulerQueue": "root.q"})
-    labels = children.ray_job(RUN, yunikorn, "data", 0)["metadata"]["labels"]
+    labels = children.ray_job(RUN, yunikorn, "data", 0, {})["metadata"]["labels"]
     assert labels["ray.io/gang-scheduling-enabled"] == "true" and labels["yunikorn.apache.org/queue"] == "root.q"
     assert not any("kueue" in key or "volcano" in key for key in labels)
 
 
 def test_the_service_gets_the_model_of_the_train_stage() -> None:
-    known = yaml.safe_load(children.ray_service(RUN, spec(), {"train": "s3://b/train-1"})["spec"]["serveConfigV2"])
+    known = yaml.safe_load(children.ray_service(RUN, spec(), {"train": "s3://bucket/train-1"})["spec"]["serveConfigV2"])
     arguments = known["applications"][0]["args"]
-    assert arguments == {"serve": {"host": "0.0.0.0", "model": "s3://b/train-1"}}
+    assert arguments == {"serve": {"host": "0.0.0.0", "model": "s3://bucket/train-1", "use_gpu": False}}
     assert known["applications"][0]["import_path"] == "kit19_ray.serve.deployment:build"
 
 
@@ -173,7 +175,7 @@ def test_names_are_dns_1035_short_and_one_to_one(first: str, second: str, attemp
     wanted = spec()
     made = {}
     for name in {first, second}:
-        run = Run(name, "default")
+        run = RunRef(name, "default")
         names = [naming.service_name(run), *(naming.job_name(run, wanted, stage, attempt) for stage in STAGES)]
         for one in names:
             assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", one) and len(one) <= 40

@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kit19_ray.errors import SourceError
@@ -49,6 +49,11 @@ HEADERS = {
 DOCUMENTS = {"json": {"keep": ["text", "label"], "drop_empty": ["text"]}, "squad": {}}
 """Readers of whole documents, which only evaluation sets use, with options."""
 
+# What begins so is unpacked, recoded or refused before it is read, so its lines are not those of its bytes.
+OTHER_FORMATS = (
+    b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff", b"PK\x03\x04", b"PAR1", b"BZh",
+    b"\xfd7zXZ\x00", b"\xd0\xcf\x11\xe0", b"%PDF", b"\x00\x05\x16\x07",
+)  # fmt: skip
 PIECES = [
     b"\t", b",", b'"', b'""', b"\n", b"\r", b"\r\n", b"\xff", b"\xed\xa0\x80", b"\x00", b"\xef\xbb\xbf",
     "\u2028".encode(), "\u001c".encode(), "\u0085".encode(), "가".encode(), b"0", b"1", b"2.5", b"nan", b"True",
@@ -82,7 +87,9 @@ def found_in(name: str, data: bytes, companion: bytes = b"") -> list[Raw | Rejec
 
 
 def count_lines(data: bytes) -> int:
-    """Pieces between line feeds; a last one without any bytes is none."""
+    """Pieces between line feeds; a last one without any bytes is none. A file without any has a Mac's old line ends."""
+    if b"\n" not in data and not (data.count(b"\r") == 1 and data.endswith(b"\r")):
+        data = data.replace(b"\r", b"\n")
     pieces = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
     return len(pieces) - (pieces[-1] == b"")
 
@@ -101,6 +108,7 @@ def test_every_reader_is_here() -> None:
 @settings(max_examples=60)
 @given(data=garbage, other=garbage)
 def test_every_line_is_a_record_or_a_reject(name: str, data: bytes, other: bytes) -> None:
+    assume(header_of(name) or not data.startswith(OTHER_FORMATS))
     header, beside = header_of(name), b"topic\tsentence\n" + other
     found = found_in(name, header + data, beside)
     first, lines = 1 + bool(header), count_lines(header + data)

@@ -19,6 +19,13 @@ from kit19_ray.sources.readers.text import has_surrogate, normalise
         ("칸\t칸", "칸\t칸"),
         ("가\u2028나", "가\n나"),
         ("\u1100\u200b\u1161", "가"),  # what stood between them is gone before they compose
+        ("가\r나\x0b다\x0c라\x85마", "가 나 다 라 마"),
+        ("\u3164\uffa0\u115f", ""),
+        ("\u200b\u200d\u2060\ufeff\u00ad", ""),
+        ("가\u00ad나\u202e다\u2066라\u200f", "가나다라"),
+        ("가\u200d나", "가나"),
+        ("❤\ufe0f\u200d🔥", "❤\ufe0f\u200d🔥"),
+        ("가\ufe0f", "가"),
         ("👨\u200d👩", "👨\u200d👩"),  # a joiner is part of the picture
         ("", ""),
     ],

@@ -16,7 +16,7 @@ spec:
   automountServiceAccountToken: false
   serviceAccountName: {{ include "kit19-run.serviceAccount" .root }}
   securityContext:
-    {{- include "kit19-run.pod-security" . | nindent 4 }}
+    {{- include "kit19-run.pod-security" .root | nindent 4 }}
   {{- with .root.Values.images.pullSecrets }}
   imagePullSecrets:
     {{- range . }}

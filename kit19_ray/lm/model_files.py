@@ -1,0 +1,103 @@
+"""A model's files before a library opens them: Git LFS pointers, half files, and files newer than the library.
+
+Reads a few kilobytes of each weight file, so `kit19 plan` can look at a model of any size, here or on S3.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from kit19_ray.errors import UserError
+from kit19_ray.io import storage
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_LFS = b"version https://git-lfs"
+_JSON = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+_MAX_HEADER = 100 << 20  # bytes, as safetensors has it
+_SAID = 200  # characters of a library's message
+
+
+def check(uri: str) -> None:
+    """Looks at the files of a folder in Hugging Face's layout.
+
+    Raises:
+        UserError: one is a Git LFS pointer, half a file or no JSON.
+        StorageError: the folder cannot be read.
+    """
+    for info in storage.list_files(uri):
+        path = storage.join(uri, info.path)
+        if info.path in _JSON:
+            _check_json(path)
+        elif info.path.endswith(".safetensors"):
+            _check_weights(path, info.size)
+
+
+def _pointer(path: str) -> UserError:
+    return UserError(
+        f"{path} is a Git LFS pointer, not the file", hint="run `git lfs pull` in the repository it was cloned from"
+    )
+
+
+def _check_json(path: str) -> None:
+    data = storage.read_bytes(path)
+    if data.startswith(_LFS):
+        raise _pointer(path)
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} is not JSON: {str(error)[:_SAID]}", hint="it was cut short or altered: fetch it again"
+        ) from None
+
+
+def _check_weights(path: str, size: int) -> None:
+    """A safetensors file is 8 bytes of length, a JSON header, and the tensors to the last byte the header names."""
+    with closing(storage.open_input(path)) as file:
+        start = file.read(len(_LFS))
+        if start == _LFS:
+            raise _pointer(path)
+        length = int.from_bytes(start[:8], "little")
+        whole = 0
+        if len(start) >= 8 and length <= min(_MAX_HEADER, size):
+            file.seek(8)
+            whole = _named_end(file.read(length))
+    if whole == 0 or 8 + length + whole != size:
+        what = f"{size:,} bytes of {8 + length + whole:,}" if whole else "it has no safetensors header"
+        raise UserError(f"{path} is not a whole safetensors file: {what}", hint="fetch it again")
+
+
+def _named_end(header: bytes) -> int:
+    """The byte after the last tensor, 0 where the header is none."""
+    try:
+        tensors: dict[str, Any] = json.loads(header)
+        return max((int(t["data_offsets"][1]) for name, t in tensors.items() if name != "__metadata__"), default=0)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return 0
+
+
+def tokenizer_of(text: str, name: str) -> Tokenizer:
+    """A `tokenizer.json` for text of our own: all of it, nothing added, and special tokens in it are letters.
+
+    A published file may carry truncation or padding settings, which would cut answers and teach padding; and a text
+    that says `<|endoftext|>` must not end there.
+
+    Raises:
+        UserError: the file is not one that the library reads.
+    """
+    from tokenizers import Tokenizer, __version__
+
+    try:
+        found = Tokenizer.from_str(text)
+    except Exception as error:  # noqa: BLE001 - the library raises no narrower class
+        raise UserError(
+            f"{name}: tokenizers {__version__} cannot read it: {str(error)[:_SAID]}",
+            hint="it was cut short, or a newer release of tokenizers wrote it",
+        ) from None
+    found.no_truncation()
+    found.no_padding()
+    found.encode_special_tokens = True
+    return found

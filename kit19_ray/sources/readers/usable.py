@@ -1,0 +1,54 @@
+"""A file of which not one row is usable is an error that says why, not a file with few rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from kit19_ray.errors import SourceError
+from kit19_ray.sources.readers.base import Raw, Reject
+from kit19_ray.sources.readers.byte_stream import likely_encoding
+
+_SHOWN = 120  # characters of the row that is shown
+
+
+def some_usable(rows: Iterator[Raw | Reject], name: str) -> Iterator[Raw | Reject]:
+    """The rows of a whole file.
+
+    Args:
+        name: the file's, for messages.
+
+    Raises:
+        SourceError: after the last row, when none was a record: the commonest reason, and one row.
+    """
+    reasons: Counter[str] = Counter()
+    first: dict[str, Reject] = {}
+    usable = False
+    for row in rows:
+        if isinstance(row, Raw):
+            usable = True
+        elif not usable:
+            reasons[row.reason] += 1
+            first.setdefault(row.reason, row)
+        yield row
+    if usable:
+        return
+    if not reasons:
+        raise SourceError(f"{name}: it has no row", hint="the file is empty, or holds its header alone")
+    (reason, number), *_ = reasons.most_common(1)
+    total = sum(reasons.values())
+    row = first[reason]
+    raise SourceError(
+        f"{name}: not one of its {total:,} rows is usable: {number:,} of them {reason}, such as line {row.line}: "
+        f"{row.row[:_SHOWN]!r}",
+        hint=_hint(row),
+    )
+
+
+def _hint(row: Reject) -> str:
+    if row.reason == "invalid_utf8":
+        known = likely_encoding(row.data) if row.data else None
+        if known:
+            return f"its bytes are text in {known}: set data.encoding={{<source>: {known}}}"
+        return "the file is in another encoding than UTF-8: name it in data.encoding"
+    return "`kit19 tasks show <task>` has the format that is expected"

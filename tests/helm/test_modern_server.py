@@ -1,0 +1,138 @@
+"""Everything that is rendered, against a modern API server with KubeRay's unmodified CRDs: strictly, CEL and all."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kit19_ray.operate.api import crd
+from kit19_ray.operate.api.spec import STAGES, parse
+from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.manifests import children
+from kit19_ray.operate.manifests.naming import RunRef
+from tests.helm.rendering import CI_VALUES, Helm, Loader
+from tests.helm.test_run_chart import CASES
+from tests.operate import harness
+from tests.operate.control_plane import REPO, ControlPlane, wait_until_established
+
+pytestmark = pytest.mark.kube
+Json = dict[str, Any]
+SAMPLES = sorted((REPO / "k8s/samples").glob("kitrun.*.yaml"))
+SERVED = ("ray.io/", "kit19.dev/")
+RUN = RunRef("demo", "default", "6f1c9b1e-0000-4000-8000-000000000001")
+
+
+@pytest.fixture(scope="module")
+def server(crd_server: ControlPlane) -> Cluster:
+    return harness.admin(crd_server)
+
+
+def strictly(plane: ControlPlane, objects: list[Json]) -> None:
+    """Every custom resource of `objects` is taken as it is, without a warning or a dropped field."""
+    custom = [copy.deepcopy(one) for one in objects if str(one["apiVersion"]).startswith(SERVED)]
+    assert custom
+    for one in custom:
+        one["metadata"]["namespace"] = "default"
+    words = ("create", "--dry-run=server", "--validate=strict", "-f", "-")
+    # JSON: a hash such as 12e45 is text in PyYAML's eyes and a number in Kubernetes'.
+    made = "\n---\n".join(json.dumps(one) for one in custom)
+    done = plane.kubectl(*words, stdin=made, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def every_child(tree: Json) -> list[Json]:
+    wanted = parse(tree, "demo")
+    uris = {"data": "s3://bucket/data", "train": "s3://bucket/train"}
+    found = [children.ray_job(RUN, wanted, stage, 0, uris) for stage in STAGES]
+    return [*found, children.ray_service(RUN, wanted, uris)]
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_samples_and_what_the_operator_makes_of_them(crd_server: ControlPlane, path: Path) -> None:
+    (run,) = [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one]
+    strictly(crd_server, [run, *every_child(run["spec"])])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_pod_that_can_be_asked_for(crd_server: ControlPlane, case: str) -> None:
+    pods, security = CASES[case]["pods"], CASES[case].get("security", "restricted")
+    tree: Json = {"config": {"root": "s3://bucket/r"}, "images": {"train": "kit19:1"}, "security": security}
+    tree["stages"] = dict.fromkeys((*STAGES, "serve"), pods)
+    tree["serve"] = {"autoscaling": {"minReplicas": 0, "maxReplicas": 5}}
+    run = {"apiVersion": crd.API_VERSION, "kind": "KitRun", "metadata": {"name": "demo"}, "spec": tree}
+    strictly(crd_server, [run, *every_child(tree)])
+
+
+@pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_what_the_charts_render(crd_server: ControlPlane, helm: Helm, values: Path) -> None:
+    chart = values.parts[-3]
+    if chart != "kit19-run":
+        pytest.skip("the operator's chart renders no custom resource")
+    done = helm("template", "rel", f"helm/{chart}", "--namespace", "place", "--values", str(values))
+    strictly(crd_server, [one for one in yaml.load_all(done.stdout, Loader) if one])
+
+
+def test_two_managers_may_apply_the_same_definition(crd_server: ControlPlane) -> None:
+    """The server drops a priority of 0 and empty properties; a file that spells them out fights with itself."""
+    for manager in ("argocd", "helm"):
+        words = ("apply", "--server-side", "--field-manager", manager, "-f", str(REPO / "k8s/crd.yaml"))
+        done = crd_server.kubectl(*words, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_field_nobody_knows_is_refused_and_not_dropped(server: Cluster) -> None:
+    """C2: both ways in which a RayJob is made."""
+    job = every_child({"config": {"root": "s3://bucket/r"}, "images": {"train": "kit19:1"}})[0]
+    job["spec"]["rayClusterSpec"]["authOption"] = {"mode": "token"}
+    for make in (server.create, server.apply):
+        with pytest.raises(ApiError) as caught:
+            make(job)
+        assert caught.value.unknown_field == ".spec.rayClusterSpec.authOption" or "authOption" in str(
+            caught.value.unknown_field
+        )
+
+
+def test_an_older_kuberay_without_tokens_is_named_and_never_left_open(crd_server: ControlPlane) -> None:
+    """C2, B1b: server-side apply answers 500 for a field the CRD lacks."""
+    from kit19_ray.operate.controller.reconciler import _refusal
+
+    found = json.loads(crd_server.kubectl("get", "crd", "rayjobs.ray.io", "-o", "json").stdout)
+    older = copy.deepcopy(found)
+    older["spec"]["names"] = {"kind": "OldJob", "listKind": "OldJobList", "plural": "oldjobs", "singular": "oldjob"}
+    older["metadata"] = {"name": "oldjobs.old.io", "annotations": {"api-approved.kubernetes.io": "unapproved, test"}}
+    older["spec"]["group"] = "old.io"
+    older.pop("status")
+    for version in older["spec"]["versions"]:
+        cluster = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["rayClusterSpec"]
+        cluster["properties"].pop("authOptions", None)
+    crd_server.kubectl("create", "-f", "-", stdin=json.dumps(older))
+    wait_until_established(crd_server, ["oldjobs.old.io"])
+    job = every_child({"config": {"root": "s3://bucket/r"}, "images": {"train": "kit19:1"}})[0]
+    job |= {"apiVersion": "old.io/v1", "kind": "OldJob"}
+    path = f"/apis/old.io/v1/namespaces/default/oldjobs/{job['metadata']['name']}"
+    query = {"fieldManager": "x", "force": "true"}
+    cluster = harness.admin(crd_server)
+    with pytest.raises(ApiError) as caught:
+        cluster.request("PATCH", path, job, "application/apply-patch+yaml", query)
+    assert caught.value.status == 500 and "authOptions" in str(caught.value.unknown_field)
+    assert "KubeRay is too old; upgrade it (auth: token needs KubeRay 1.5.1)" in _refusal("RayJob", caught.value)
+
+
+def test_a_kitrun_keeps_what_it_says_and_a_mistyped_key_is_refused(crd_server: ControlPlane, server: Cluster) -> None:
+    run = harness.kitrun("typo", "default", stages={"train": {"podTemplate": {"spec": {"hostIPC": True}}}})
+    run["spec"]["stages"]["train"]["gpuss"] = 1
+    words = ("create", "--validate=strict", "-f", "-")
+    done = crd_server.kubectl(*words, stdin=yaml.safe_dump(run), check=False)
+    assert done.returncode != 0 and "gpuss" in done.stderr
+    del run["spec"]["stages"]["train"]["gpuss"]
+    crd_server.kubectl(*words, stdin=yaml.safe_dump(run))
+    kept = server.run("default", "typo") or {}
+    assert kept["spec"]["stages"]["train"]["podTemplate"] == {"spec": {"hostIPC": True}}
+    assert kept["spec"]["auth"] == "token" and kept["spec"]["networkPolicy"]["enabled"] is True
+    parse(kept["spec"], "typo")
+    crd_server.kubectl("delete", "kitrun", "typo", "-n", "default", "--wait=false")
