@@ -20,7 +20,7 @@ from kit19_ray.artifacts import checkpoint
 from kit19_ray.artifacts.checkpoint import CorruptCheckpoint, Folder, Index
 from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.errors import StorageError, TrainError, UserError
-from kit19_ray.lm import pretrained
+from kit19_ray.lm import cuda, pretrained
 from kit19_ray.train import batches, checkpoint_reader, model_card, samples, schedule, trackers
 from kit19_ray.train.agreement import DRAINING, FAILED, SAVE, STOP, AgreedError, Agreement
 from kit19_ray.train.checkpoint_writer import CheckpointWriter
@@ -56,6 +56,8 @@ def train_loop_per_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     spec: TrainSpec = settings["spec"]
     prepare_process(spec)
+    if spec.use_gpu and (problem := cuda.problem()):
+        raise TrainError(problem)  # this node's alone, maybe: the others would wait for a rank that merely returns
     device = ray.train.torch.get_device() if spec.use_gpu else torch.device("cpu")
     if spec.use_gpu:
         torch.cuda.set_device(device)
