@@ -44,6 +44,13 @@ def metadata(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, A
     }
 
 
+def front_matter(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:
+    """The block as the hub's own library writes it, without the lines of dashes round it."""
+    from huggingface_hub import DatasetCardData
+
+    return DatasetCardData(**metadata(built, tasks)).to_yaml()
+
+
 def _data_files(config: str, stem: str, examples: Mapping[str, int]) -> dict[str, Any]:
     files = [{"split": split, "path": f"examples/{split}-{stem}.parquet"} for split in SPLITS if examples[split]]
     return {"config_name": config, "data_files": files}
