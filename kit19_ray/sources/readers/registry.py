@@ -16,7 +16,8 @@ from kit19_ray.sources.readers.json_array import read_json_array, read_squad
 from kit19_ray.sources.readers.jsonl import JsonlOptions, read_jsonl
 from kit19_ray.sources.readers.korsts import read_korsts
 from kit19_ray.sources.readers.nsmc import read_nsmc
-from kit19_ray.sources.readers.sentence_pairs import read_parakqc, read_stylekqc
+from kit19_ray.sources.readers.petitions import read_petitions
+from kit19_ray.sources.readers.sentence_pairs import PairOptions, read_parakqc, read_stylekqc
 from kit19_ray.sources.readers.usable import some_usable
 from kit19_ray.sources.readers.wiki import read_kowiki
 
@@ -29,6 +30,7 @@ READERS: dict[str, Reader] = {
     "unsmile": read_unsmile,
     "hatescore": read_hatescore,
     "korsts": read_korsts,
+    "petitions": read_petitions,
     "parakqc": read_parakqc,
     "stylekqc": read_stylekqc,
     "kowiki": read_kowiki,
@@ -40,6 +42,9 @@ OPTIONS: dict[str, type[BaseModel]] = {
     "jsonl": JsonlOptions,
     "json": JsonlOptions,
     "nsmc": DelimitedOptions,
+    "petitions": JsonlOptions,
+    "parakqc": PairOptions,
+    "stylekqc": PairOptions,
 }
 """Name -> model of its options; `NoOptions` for the others."""
 
