@@ -269,10 +269,10 @@ class ServeConfig(Section):
     use_gpu: bool | None = None
     """Give each replica a GPU. None: `kit19 serve` looks whether the cluster has any; in a Ray Serve config file it is
     the same as false, because the application is built before the GPU nodes of a new cluster are there."""
-    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    engine: Literal["auto", "transformers", "vllm"] = "transformers"
     """What decodes. `transformers`: continuous batching of our own over any Hugging Face model, with exact
-    log-probabilities. `vllm`: vLLM, which is faster on GPUs; an installation of its own. `auto` is vllm where `use_gpu`
-    is set and vLLM is installed, else transformers."""
+    log-probabilities. `vllm`: vLLM, an installation of its own; not yet run on a GPU. `auto` is vllm where `use_gpu` is
+    set and vLLM is installed, else transformers."""
     gpus_per_replica: int = Field(1, ge=1)
     """GPUs of each replica when `use_gpu`. More than one is for a model that does not fit one: its layers are spread
     over them (transformers) or each layer is split (vllm)."""
