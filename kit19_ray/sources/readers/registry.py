@@ -12,6 +12,7 @@ from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Raw, 
 from kit19_ray.sources.readers.byte_stream import utf8
 from kit19_ray.sources.readers.delimited import DelimitedOptions, read_delimited
 from kit19_ray.sources.readers.hate_speech import read_hatescore, read_unsmile
+from kit19_ray.sources.readers.instructions import InstructionOptions, is_binary, read_instructions
 from kit19_ray.sources.readers.json_array import read_json_array, read_squad
 from kit19_ray.sources.readers.jsonl import JsonlOptions, read_jsonl
 from kit19_ray.sources.readers.korsts import read_korsts
@@ -34,6 +35,7 @@ READERS: dict[str, Reader] = {
     "parakqc": read_parakqc,
     "stylekqc": read_stylekqc,
     "kowiki": read_kowiki,
+    "instructions": read_instructions,
 }
 """Name -> reader."""
 
@@ -42,6 +44,7 @@ OPTIONS: dict[str, type[BaseModel]] = {
     "jsonl": JsonlOptions,
     "json": JsonlOptions,
     "nsmc": DelimitedOptions,
+    "instructions": InstructionOptions,
     "petitions": JsonlOptions,
     "parakqc": PairOptions,
     "stylekqc": PairOptions,
@@ -84,6 +87,10 @@ def read(
         beside = next((f for f in file.companions if f.uri == uri), file)
         return utf8(open_uri(uri, opener), beside.path, beside.size, file.encoding)
 
+    if reader == "instructions" and is_binary(file.path):
+        with closing(open_uri(file.uri, opener)) as stream:
+            yield from some_usable(READERS[reader](checked, file, stream, opener), file.path, lambda: True)
+        return
     with closing(open_uri(file.uri, opener)) as stream:
         counted = _Counted(stream)
         text = utf8(cast(BinaryIO, counted), file.path, file.size, file.encoding)
