@@ -147,7 +147,7 @@ def run_kit19(folder: Path, cpus: int) -> dict[str, float]:
             for old in tasks.glob("*/tokens-*"):
                 shutil.rmtree(old)
             start = time.perf_counter()
-            step.tokens(examples, info, f"{uri}/tokenizer/tokenizer.json")
+            step.tokens(examples, info, f"{uri}/tokenizer")
             times.append((time.perf_counter() - start, limit()))
     return {
         "seconds": seconds,

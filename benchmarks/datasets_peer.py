@@ -6,6 +6,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Peer:
         texts = [[letters(text) for name, text in r.fields.items() if name != answer] for r in made]
         return {
             "leaks": [found is not None for found in self.index.match(texts)],
-            "key": [str(content_key(self.task, r)) for r in made],
+            "key": [str(content_key(self.task, r.fields)) for r in made],
             "answer": [r.fields[answer] for r in made],
             "priority": [hash64(config.seed, "sample", r.id) >> 1 for r in made],
             "validation": [
@@ -147,14 +148,18 @@ def run(config: Any, folder: Path, cpus: int) -> tuple[float, int]:
     sizes = [len(split) for _, split in drawn]
     numbers = {peer.task.name: i for i, (peer, _) in enumerate(drawn)}
     candidates = minhash.Candidates(
+        key=np.zeros(sum(sizes), np.uint64),
         signatures=np.concatenate([np.asarray(split["signature"], np.uint32) for _, split in drawn]),
         rank=np.argsort(np.argsort([(i % 2 == 1) * 2**40 + n for i, size in enumerate(sizes) for n in range(size)])),
         task=np.repeat([numbers[peer.task.name] for peer, _ in drawn], sizes),
         source=np.repeat([numbers[peer.task.name] for peer, _ in drawn], sizes),
         answer=np.array([hash64(answer) >> 1 for _, split in drawn for answer in split["answer"]], np.int64),
     )
-    bands = [candidates.in_band(i, config.data.gates.near_duplicates) for i in range(minhash.BANDS)]
-    gone = minhash.merged(bands, candidates.rank)
+    gone = set()
+    for band in range(minhash.BANDS):
+        columns = candidates.signatures[:, band * minhash.ROWS : (band + 1) * minhash.ROWS]
+        met = replace(candidates, key=minhash.band_keys(columns))
+        gone |= met.near(config.data.gates.near_duplicates).keys()
     parts, offset = [], 0
     for i, (peer, split) in enumerate(drawn):
         stay = [n for n in range(len(split)) if offset + n not in gone][: wanted[i % 2 == 0]]

@@ -10,7 +10,7 @@ from kit19_ray.artifacts import scores as scores_file
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import ServeError
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.lm.prompts import load_prompt
 from kit19_ray.utils import console, ray_session
 
 
@@ -117,10 +117,11 @@ def _timed(times: dict[str, float], name: str, stage: Any) -> Any:
 
 
 def _ask(config: Config, trained: str, built: str, question: str) -> str:
+    from kit19_ray.lm.pretrained import load_tokenizer
     from kit19_ray.serve import stage
     from kit19_ray.serve.client import ask
 
-    wrapper = prompt_format(manifest.require(built, "data")["prompt"])
+    wrapper = load_prompt(manifest.require(built, "data")["prompt"], load_tokenizer(storage.join(built, "tokenizer")))
     server = stage.start(config, trained)
     try:
         return ask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,16 @@ ray_session.environment()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("kit19", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("kit19")
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Names that are the same in every process: packed bytes hold the time, addresses a free port."""
+    del config
+    if isinstance(val, bytes) and len(val) > 20:
+        return argname
+    if isinstance(val, str) and "127.0.0.1:" in val:
+        return re.sub(r"(127\.0\.0\.1):\d+", r"\1:PORT", val)
+    return None
 
 
 @pytest.fixture(scope="session")

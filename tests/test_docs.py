@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,20 @@ def test_the_tutorials_task_builds_examples(tmp_path: Path, monkeypatch: pytest.
     made = examples.rows(task, examples.plan(task, records, config.data.quota, 19, True), "train", 19)
     assert {row["kind"] for row in made} == {"closed", "open"}
     assert all("만족" in row["output"] or "불만" in row["output"] for row in made)
+
+
+def test_contributings_commands_paths_and_answers_are_there() -> None:
+    content = text(ROOT / "CONTRIBUTING.md")
+    makefile = text(ROOT / "Makefile")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    asked = set(re.findall(r"(?:\$ |`)make ([a-z-]+)", content))
+    assert {"install", "test", "test-fast", "lint", "generated", "docs", "coverage"} <= asked <= targets
+    for target in asked:  # what each would run; `make -n` fails on a target or a variable that is not there
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    paths = re.findall(r"(?:`|TESTS=)((?:kit19_ray|tests|docs|configs|scripts)/[\w./-]*)", content)
+    assert len(paths) > 10
+    for path in paths:
+        assert (ROOT / path).exists(), path
+    answers = re.findall(r"^\| .*\? \| `(kit19_ray/\S+)` \|$", content, re.MULTILINE)
+    assert len(answers) == len(set(answers)) == 10

@@ -19,6 +19,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 IGNORE = -100  # the label of a token that is not learned
+TEXT = "text"  # the kind of an example that is no question: its output is learned from the first token on
 
 EXAMPLE_SCHEMA = pa.schema(
     [
@@ -30,10 +31,11 @@ EXAMPLE_SCHEMA = pa.schema(
         ("licence", pa.string()),
         ("split", pa.string()),  # train or validation
         ("template", pa.string()),
-        ("kind", pa.string()),  # closed or open
+        ("kind", pa.string()),  # closed, open, or text: the output is learned whole, there is no prompt
         ("instruction", pa.string()),
         ("input", pa.string()),
         ("output", pa.string()),
+        ("messages", pa.string()),  # JSON of the turns of a longer conversation, else null; `output` is the last answer
         ("label", pa.int32()),  # index of the gold candidate; -1 for a generated answer
         ("candidates", pa.list_(pa.string())),  # the output as each label would have it
         ("answer", pa.string()),  # the answer alone, without its phrasing; null where the task does not say

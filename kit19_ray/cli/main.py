@@ -26,10 +26,14 @@ _EXIT_PIPE = 141  # what a shell says of a program that SIGPIPE ended: 128 + 13
 
 def main() -> NoReturn:
     """Runs the command line and exits with its code."""
-    console.accept_any_text()
+    console.accept_any_stream()
     try:
         code = app(standalone_mode=False)  # typer turns Ctrl-C into this code
         sys.stdout.flush()  # a full disk or a closed pipe is found here, not when the interpreter ends
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer's answer to it is code 1
+            _explain(end.__context__)
+        raise
     except Exception as error:  # noqa: BLE001 - the one place that turns errors into messages and exit codes
         _explain(error)
     if code == EXIT_INTERRUPTED:

@@ -100,6 +100,18 @@ def train(config: ConfigOption = None, overrides: Overrides = None) -> None:
     write(pipeline.train(loaded))
 
 
+@app.command()
+def checkpoint(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The train prefix of a run under way, a path or URI.")],
+    stop: Annotated[bool, typer.Option("--stop", help="Save, then end; the same `kit19 train` goes on there.")] = False,
+) -> None:
+    """Ask a training under way to save now, or to save and stop."""
+    from kit19_ray.artifacts import run_request
+
+    run_request.ask(run, "stop" if stop else "save")
+    print(run)
+
+
 @app.command(epilog=reference.epilog("evaluate"))
 def evaluate(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Score a model on KoBEST and on the held-out rows."""

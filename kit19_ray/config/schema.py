@@ -15,7 +15,8 @@ from kit19_ray.config.train import LoraConfig, ModelConfig, TrainConfig
 from kit19_ray.errors import nearest
 
 __all__ = [
-    "RUNTIME", "Config", "DataConfig", "EvaluateConfig", "GateRule", "GatesConfig", "LoraConfig", "ModelConfig",
+    "RUNTIME", "Config", "DataConfig", "DatasetConfig", "EvaluateConfig", "GateRule", "GatesConfig", "LoraConfig",
+    "ModelConfig",
     "Section", "ServeConfig", "TokenizerConfig", "TrainConfig",
 ]  # fmt: skip
 
@@ -63,6 +64,29 @@ class GatesConfig(Section):
     text has 50 letters or more. Of any text all but one run of at most 5 letters is enough as well."""
 
 
+class DatasetConfig(Section):
+    """Instruction data of one's own, without a task file."""
+
+    path: str = Field(min_length=1, json_schema_extra=RUNTIME)
+    """File, folder or s3:// prefix: .jsonl, .json, .csv, .tsv, .parquet or .txt, and .gz or .zst behind. The files'
+    content counts in the identity, not the place."""
+    format: Literal["alpaca", "sharegpt", "messages", "text"]
+    """What a row is. alpaca: instruction, input, output. sharegpt: conversations of from and value. messages: turns of
+    role and content, as OpenAI has them. text: learned as it is, continued pre-training."""
+    name: str | None = Field(None, pattern="^[a-z][a-z0-9_]*$")
+    """The task's name, by which quotas, weights and scores know it. None makes one of the path's last part."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Our field (instruction, input, output; messages; text) -> the file's column. What is not named is looked for
+    under its usual names, and an error says which columns there are."""
+    category: str = Field("own", min_length=1, max_length=64)
+    """Any name; quotas and weights may be given by it."""
+    weight: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Its entry in `data.weights`. None leaves it to `data.quotas` and `data.weights`."""
+    licence: str = Field("not stated", min_length=1, max_length=64)
+    """As the data card names it. Commercial use and derivatives count as allowed for Apache-2.0, MIT, BSD-3-Clause,
+    CC0, CC-BY, CC-BY-SA, ODC-BY and `own`; CC-BY-NC allows derivatives."""
+
+
 class DataConfig(Section):
     """Sources -> records -> examples -> tokens -> packed shards."""
 
@@ -73,6 +97,8 @@ class DataConfig(Section):
     """Tasks to build. None means every task file."""
     tasks_dir: str | None = Field(None, json_schema_extra=RUNTIME)
     """A folder of further task files, found beside the package's own."""
+    datasets: list[DatasetConfig] = Field(default_factory=list)
+    """Instruction data of one's own beside the tasks, or instead of them (`tasks: []`)."""
     on_missing: Literal["fail", "skip"] = Field("fail", json_schema_extra=RUNTIME)
     """What to do when a task's training files are absent: fail, or leave the task out and say so in the manifest."""
     encoding: dict[str, str] = Field(default_factory=dict)
@@ -107,7 +133,8 @@ class DataConfig(Section):
     repeat: bool = True
     """Use a record again under another template when a task has fewer records than its quota."""
     prompt: str = "kullm"
-    """Prompt wrapper around instruction and input; one of `kit19_ray.lm.prompts.PROMPTS`."""
+    """What stands around instruction and input: a wrapper (kullm, koalpaca, plain), or chat, the chat template of the
+    tokenizer that `tokenizer.name` names. The export's tokenizer gets the template of whichever it is."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     seq_len: int = Field(1024, ge=32)
     """Tokens per packed row. A longer example has its input cut so that the answer still fits."""
@@ -123,9 +150,12 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _one_mixture(self) -> DataConfig:
+        named = [entry for entry in self.datasets if entry.weight is not None]
+        if named and self.quotas:
+            raise ValueError("`datasets.weight` and `quotas` exclude each other")
         if self.weights and self.quotas:
             raise ValueError("`weights` and `quotas` exclude each other")
-        if self.total is not None and not self.weights:
+        if self.total is not None and not (self.weights or named):
             raise ValueError(f"total={self.total} is shared out by `weights`, which are not set")
         for name, weight in self.weights.items():
             if not 0 <= weight < float("inf"):
@@ -269,6 +299,10 @@ class ServeConfig(Section):
     use_gpu: bool | None = None
     """Give each replica a GPU. None: `kit19 serve` looks whether the cluster has any; in a Ray Serve config file it is
     the same as false, because the application is built before the GPU nodes of a new cluster are there."""
+    engine: Literal["auto", "transformers", "vllm"] = "transformers"
+    """What decodes. `transformers`: continuous batching of our own over any Hugging Face model, with exact
+    log-probabilities. `vllm`: vLLM, an installation of its own; not yet run on a GPU. `auto` is vllm where `use_gpu` is
+    set and vLLM is installed, else transformers."""
     gpus_per_replica: int = Field(1, ge=1)
     """GPUs of each replica when `use_gpu`. More than one is for a model that does not fit one: its layers are spread
     over them (transformers) or each layer is split (vllm)."""

@@ -23,5 +23,8 @@ class Section(BaseModel):
             if isinstance(extra, dict) and extra.get("identity") is False:
                 continue
             value = getattr(self, name)
-            out[name] = value.identity() if isinstance(value, Section) else value
+            if isinstance(value, list):
+                out[name] = [v.identity() if isinstance(v, Section) else v for v in value]
+            else:
+                out[name] = value.identity() if isinstance(value, Section) else value
         return out

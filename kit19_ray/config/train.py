@@ -176,6 +176,8 @@ class TrainConfig(Section):
             raise ValueError(f"offload=all moves parameters, which zero_stage={self.zero_stage} does not shard: set 3")
         if self.lora.rank and self.model.name is None:
             raise ValueError("lora.rank adapts a published model: set model.name")
+        if self.lora.rank and self.lora.kind == "dora" and self.zero_stage == 3:
+            raise ValueError("lora.kind=dora reads whole weights, which zero_stage=3 shards: set 1 or 2")
         if self.compile and self.zero_stage == 3:
             raise ValueError("compile does not go with zero_stage=3")
         _check_deepspeed(self.deepspeed)

@@ -1,21 +1,19 @@
 """The data stage: sources -> records -> examples -> tokens -> packed shards.
 
-What is decided, in pure modules:
+`pipeline` is the chain, top to bottom; `stage` finds what a config builds and commits it. What the steps are made of:
 
-    inputs       tasks with their quotas (`mixture`, `licences`), their files and the evaluation sets', hashed
-    records      reader rows -> records with stable ids; what is dropped is counted by reason
-    gates        copies of a text, with one answer or with two
-    contamination   rows that hold an evaluation item, found by n-grams (`ngrams`)
-    sampling     bottom-k by hash: one pass, bounded memory, the same rows for any number of workers
-    duplicates   near duplicates by MinHash, band by band
-    examples     record x template -> instruction, input, output
-    tokenizer    a published tokenizer, or a byte-level BPE trained on the examples
-    tokens       example -> input_ids and labels
-    packing      token rows -> rows of fixed length
+    inputs          tasks with their quotas (`mixture`, `filters.licence_policy`), their files, hashed and in parts
+    source_parts    a file in parts that many tasks read side by side
+    records         reader rows -> records with stable ids, as rows of a table with a column `dropped`
+    read_sources    the stream on Ray Data: file parts -> rows -> `checks` -> buckets (`shuffle`)
+    record_pool     buckets -> records: copies leave (`filters.exact_duplicates`), the bottom k stay (`sampling`)
+    filters         evaluation items, copies, near duplicates, licences
+    rendering       records -> `examples`, in ranges of a hash
+    tokenizer       a published tokenizer, or a byte-level BPE trained on the examples
+    tokenize        examples -> tokens (`encoding`)
+    export          a task's share of a mixture: examples, `rejects`, the paper's CSV
+    shards          tokens -> packed rows (`packing`) -> shards
+    ray_tasks       how steps run on Ray: names, memory, tries; `progress` of the stream
 
-What is written, from object storage to object storage: `pool` (one task's records), `prepare` (its examples and
-tokens), `build` (the mixture's files and shards); `steps` maps these on Ray Data, `stage` is the whole.
-
-What tells of a build: `statistics`, `plots`, `ledger` and `hub` make the `card`; `listing` and `describe` show tasks,
-`preview` rows before a build, `diff` two builds.
+What tells of a build: `card`; `inspect` shows tasks, rows before a build, and what two builds differ in.
 """

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kit19_ray.artifacts.schemas import TEXT
 from kit19_ray.data.packing import TokenRow
-from kit19_ray.lm.prompts import PromptFields, PromptFormat, fit_prompt
+from kit19_ray.lm.prompts import Message, Prompt, PromptFields, fit_prompt
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -20,19 +22,58 @@ class Encoder:
     """Turns example rows into token rows of at most `seq_len` tokens."""
 
     tokenizer: Tokenizer
-    prompt: PromptFormat
+    prompt: Prompt
     eos_id: int
     seq_len: int
 
     def encode(self, rows: Sequence[dict[str, Any]]) -> list[tuple[TokenRow | None, bool]]:
-        """For each example its tokens, or None when prompt and answer cannot fit; and whether its input was cut.
+        """For each example its tokens, or None when prompt and answer cannot fit; and whether some of it was cut.
 
         Tokens are `encode(prompt) + encode(output) + [eos]`; the output and the eos are learned, the prompt is not.
+        Of a conversation every answer is learned, and its last exchanges are left out as long as it does not fit. A
+        plain text is learned whole, and may be longer than `seq_len`: it is for who packs it to cut it.
         """
+        usual = iter(self._usual([r for r in rows if not r.get("messages") and r.get("kind") != TEXT]))
+        return [
+            self._text(r["output"])
+            if r.get("kind") == TEXT
+            else self._conversation(json.loads(r["messages"]))
+            if r.get("messages")
+            else next(usual)
+            for r in rows
+        ]
+
+    def _usual(self, rows: Sequence[dict[str, Any]]) -> list[tuple[TokenRow | None, bool]]:
         prompts = self._batch([self.prompt.render(r["instruction"], r["input"]) for r in rows])
         texts = list(dict.fromkeys(r["output"] for r in rows))  # a label's sentence stands in many rows
-        answers = dict(zip(texts, ([*found.ids, self.eos_id] for found in self._batch(texts)), strict=True))
+        answers = dict(zip(texts, self._answers(texts), strict=True))
         return [self._row(r, p, answers[r["output"]]) for r, p in zip(rows, prompts, strict=True)]
+
+    def _answers(self, texts: list[str]) -> list[list[int]]:
+        """Tokens of answers with what ends them."""
+        end = self.prompt.end
+        if end is None:
+            return [[*found.ids, self.eos_id] for found in self._batch(texts)]
+        return [list(found.ids) for found in self._batch([text + end for text in texts])]
+
+    def _text(self, text: str) -> tuple[TokenRow | None, bool]:
+        ids = [*self._ids(text), self.eos_id]
+        return TokenRow(np.array(ids, np.int32), 1), False  # nothing stands before the first token to tell it by
+
+    def _conversation(self, messages: Sequence[Message]) -> tuple[TokenRow | None, bool]:
+        segments = self.prompt.segments(messages)
+        runs: list[list[int]] = []
+        for text, learned in segments:
+            ends = learned and self.prompt.end is None  # a template has its own end in the text
+            runs.append([*self._ids(text), *([self.eos_id] if ends else [])])
+        whole = len(runs)
+        while runs and sum(map(len, runs)) > self.seq_len:
+            runs = runs[:-2]
+        if not runs or not runs[0]:
+            return None, True
+        lengths = [len(run) for run in runs]
+        ids = np.array([token for run in runs for token in run], np.int32)
+        return TokenRow(ids, lengths[0], tuple(lengths[1:]) if len(lengths) > 2 else ()), len(runs) < whole
 
     def _batch(self, texts: list[str]) -> list[Encoding]:
         return list(self.tokenizer.encode_batch_fast(texts, add_special_tokens=False))

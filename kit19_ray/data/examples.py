@@ -6,10 +6,12 @@ follow from hashes of the record's id, so an example never depends on its neighb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kit19_ray.artifacts.schemas import TEXT
 from kit19_ray.data.records import Record
 from kit19_ray.tasks import render as rendering
 from kit19_ray.tasks.task import Task, Template
@@ -47,10 +49,25 @@ def plan(
     return planned
 
 
+def template(task: Task, record: Record, turn: int, seed: int, split: str) -> Template | None:
+    """The template of a record's use number `turn`, None when it has met all that fit it."""
+    order = _templates(task, record, seed, split)
+    return order[turn] if turn < len(order) else None
+
+
+def num_fitting(task: Task, record: Record, split: str) -> int:
+    """How many templates fit a record: as often may it be used."""
+    return len(_fitting(task, record, split))
+
+
+def _fitting(task: Task, record: Record, split: str) -> list[Template]:
+    asked = [t for t in task.spec.templates if not (t.held_out and split == "train")]
+    return [t for t in asked if t.applies(record.fields)]
+
+
 def _templates(task: Task, record: Record, seed: int, split: str) -> list[Template]:
     """The templates that fit the record, opening at one its hash picks."""
-    asked = [t for t in task.spec.templates if not (t.held_out and split == "train")]
-    fitting = [t for t in asked if t.applies(record.fields)]
+    fitting = _fitting(task, record, split)
     first = hash64(seed, "template", record.id) % max(1, len(fitting))
     return fitting[first:] + fitting[:first]
 
@@ -59,6 +76,7 @@ def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any
     """The example's row, in the columns of `schemas.EXAMPLE_SCHEMA`."""
     record, template = planned.record, planned.template
     id_ = f"{record.id}-{planned.repeat}"
+    texts = asdict(rendering.render(task, template, record.fields, record.id, seed))
     return {
         "id": id_,
         "task": task.name,
@@ -70,8 +88,24 @@ def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any
         "template": template.name,
         "kind": template.kind,
         "order": hash64(seed, "order", id_) >> 1,
-        **asdict(rendering.render(task, template, record.fields, record.id, seed)),
+        "messages": None,
+        **texts,
+        **_own(record.fields),
     }
+
+
+def _own(fields: Mapping[str, str]) -> dict[str, Any]:
+    """What a row of a user's own data is shown as, where no template says it (`own_datasets`)."""
+    if set(fields) == {TEXT}:
+        return {"kind": TEXT, "instruction": "", "input": "", "output": fields[TEXT]}
+    if set(fields) != {"messages"}:
+        return {}
+    messages = json.loads(fields["messages"])
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    first, last = messages[1 if system else 0]["content"], messages[-1]["content"]
+    asked = {"instruction": system, "input": first} if system else {"instruction": first, "input": ""}
+    # A single exchange without a system turn is an instruction like any other.
+    return {**asked, "output": last, "messages": fields["messages"] if system or len(messages) > 2 else None}
 
 
 def rows(task: Task, planned: Sequence[Planned], split: str, seed: int) -> list[dict[str, Any]]:

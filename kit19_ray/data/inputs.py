@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kit19_ray.config.schema import Config
-from kit19_ray.data import mixture
+from kit19_ray.data import mixture, own_datasets, source_parts
 from kit19_ray.data.filters import licence_policy
+from kit19_ray.data.source_parts import FilePart
 from kit19_ray.errors import DataError, SourceError, nearest
 from kit19_ray.sources import evaluation_sets
 from kit19_ray.sources.evaluation_sets import Located
-from kit19_ray.sources.files import locate, sources_uri, verify_sha256
+from kit19_ray.sources.files import check_published, locate, sources_uri, verify_sha256
 from kit19_ray.sources.readers.base import LocatedFile
 from kit19_ray.tasks.task import Task, load_tasks, withhold
 
@@ -25,6 +26,7 @@ class Inputs:
         tasks: those with files, by name.
         files: each task's files, in a fixed order.
         sha256: hash of each file by URI, the files read in step with others included.
+        parts: each task's files in parts, in the order of the files.
         skipped: tasks left out, with the reason.
         quotas: training examples wanted per task.
         splits: source splits drawn from per task.
@@ -35,6 +37,7 @@ class Inputs:
     tasks: dict[str, Task]
     files: dict[str, list[LocatedFile]]
     sha256: dict[str, str]
+    parts: dict[str, list[FilePart]]
     skipped: dict[str, str]
     quotas: dict[str, int]
     splits: dict[str, list[str]]
@@ -63,10 +66,14 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
     """
     data = config.data
     tasks = withhold(load_tasks(data.tasks, data.tasks_dir), data.held_out_templates)
+    own = own_datasets.tasks(data.datasets, tasks)
+    entries = {own_datasets.name_of(entry): entry for entry in data.datasets}
+    tasks = dict(sorted((tasks | own).items()))
     for name in data.splits:
         if name not in tasks:
             raise DataError(f"data.splits: {name!r} is no task of this build{nearest(name, tasks)}")
-    quotas = mixture.quotas(data, {name: task.spec.category for name, task in tasks.items()})
+    weights = {name: entry.weight for name, entry in entries.items() if entry.weight is not None}
+    quotas = mixture.quotas(data, {name: task.spec.category for name, task in tasks.items()}, weights)
     skipped = licence_policy.excluded(tasks, data.licence_policy, data.tasks)
     skipped |= {name: "data.weights gives it no example" for name, quota in quotas.items() if not quota}
     base = sources_uri(config)
@@ -75,6 +82,9 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
         if name in skipped:
             continue
         try:
+            if name in entries:
+                files[name] = own_datasets.locate(entries[name])
+                continue
             files[name] = _locate(config, name, task, base)
         except SourceError as missing:
             if data.on_missing == "fail":
@@ -85,7 +95,7 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
             f"none of the {len(tasks)} tasks can be built from {base}",
             hint="\n".join(f"{name}: {reason}" for name, reason in skipped.items()),
         )
-    sha256 = _hash_all(files, _checked(config)) if hashed else {}
+    sha256, parts = _measure(tasks, files, _checked(config)) if hashed else ({}, {})
     sets: list[Located] = []
     absent: list[str] = []
     if hashed and data.gates.decontaminate and data.ablation == "none":
@@ -94,6 +104,7 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
         tasks={name: tasks[name] for name in files},
         files=files,
         sha256=sha256,
+        parts=parts,
         skipped=skipped,
         quotas={name: quotas[name] for name in files},
         splits={name: list(dict.fromkeys(file.split for file in located)) for name, located in files.items()},
@@ -127,8 +138,22 @@ def _checked(config: Config) -> bool:
     return config.data.verify and config.data.sources != "samples"
 
 
-def _hash_all(files: dict[str, list[LocatedFile]], check: bool) -> dict[str, str]:
-    found = {f.uri: f for located in files.values() for file in located for f in (file, *file.companions)}
+def _measure(
+    tasks: dict[str, Task], files: dict[str, list[LocatedFile]], check: bool
+) -> tuple[dict[str, str], dict[str, list[FilePart]]]:
+    """The hash of every file by URI, and each task's files in parts; a file of two tasks is read once."""
+    beside = {f.uri: f for located in files.values() for file in located for f in file.companions}
+    read = {(tasks[name].source_id, f.uri): (tasks[name].source, f) for name, found in files.items() for f in found}
     with ThreadPoolExecutor(8) as pool:
-        hashes = pool.map(lambda f: verify_sha256(f, check=check), found.values())
-        return dict(zip(found, hashes, strict=True))
+        hashes = dict(zip(beside, pool.map(lambda f: verify_sha256(f, check=check), beside.values()), strict=True))
+        measured = dict(zip(read, pool.map(lambda pair: source_parts.measure(*pair), read.values()), strict=True))
+    parts: dict[str, list[FilePart]] = {name: [] for name in files}
+    for name, found in files.items():
+        for file in found:
+            sha256, size, cut = measured[tasks[name].source_id, file.uri]
+            if check:
+                check_published(file, sha256, size)
+            hashes[file.uri] = sha256
+            companions = tuple((f.uri, hashes[f.uri]) for f in file.companions)
+            parts[name] += [replace(part, companions=companions) for part in cut]
+    return hashes, parts

@@ -18,21 +18,22 @@ Value = TypeVar("Value", int, float)
 _WILD = frozenset("*?[")
 
 
-def quotas(data: DataConfig, categories: Mapping[str, str]) -> dict[str, int]:
+def quotas(data: DataConfig, categories: Mapping[str, str], own: Mapping[str, float] | None = None) -> dict[str, int]:
     """Training examples wanted per task; 0 leaves a task out.
 
     Args:
         categories: task -> category, of every task of the build.
+        own: weights that entries of `data.datasets` state themselves.
 
     Raises:
         DataError: a key fits no task, two patterns of different value fit one, or all weights are 0.
     """
-    if not data.weights:
+    if not data.weights and not own:
         chosen = resolve("data.quotas", data.quotas, categories)
         return {name: chosen.get(name, data.quota) for name in categories}
     weights = resolve("data.weights", data.weights, categories)
     total = data.total if data.total is not None else data.quota * len(categories)
-    return shares({name: weights.get(name, 1.0) for name in categories}, total)
+    return shares({name: weights.get(name, 1.0) for name in categories} | dict(own or {}), total)
 
 
 def resolve(key: str, values: Mapping[str, Value], categories: Mapping[str, str]) -> dict[str, Value]:

@@ -24,10 +24,37 @@ Int32 = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One tokenized example: int32 `[length]`, of which the first `num_prompt` are the prompt and are not learned."""
+    """One tokenized example: int32 `[length]`, of which the first `num_prompt` are the prompt and are not learned.
+
+    `later` are the lengths of the runs behind the prompt, learned and not in turn; empty where all of it is learned.
+    """
 
     input_ids: Int32
     num_prompt: int
+    later: tuple[int, ...] = ()
+
+    def labels(self) -> Int32:
+        """The token where it is learned, `IGNORE` elsewhere: int32 `[length]`."""
+        found = self.input_ids.copy()
+        found[: self.num_prompt] = IGNORE
+        start = self.num_prompt
+        for place, length in enumerate(self.later):
+            if place % 2:
+                found[start : start + length] = IGNORE
+            start += length
+        return found
+
+    @property
+    def num_learned(self) -> int:
+        """How many tokens are learned."""
+        return sum(self.later[::2]) if self.later else len(self.input_ids) - self.num_prompt
+
+
+def pieces(row: TokenRow, seq_len: int) -> list[TokenRow]:
+    """A row that is longer than `seq_len`, which only a plain text may be, in runs of that; each opens unlearned."""
+    if len(row.input_ids) <= seq_len:
+        return [row]
+    return [TokenRow(row.input_ids[at : at + seq_len], 1) for at in range(0, len(row.input_ids), seq_len)]
 
 
 def assign(lengths: Sequence[int], seq_len: int) -> list[list[int]]:
@@ -71,8 +98,7 @@ def pack(rows: Sequence[TokenRow], seq_len: int, pad_id: int) -> tuple[Int32, In
         for item in items:
             end = start + len(rows[item].input_ids)
             input_ids[place, start:end] = rows[item].input_ids
-            learned = rows[item].num_prompt
-            labels[place, start + learned : end] = rows[item].input_ids[learned:]
+            labels[place, start:end] = rows[item].labels()
             positions[place, start:end] = np.arange(end - start)
             start = end
         positions[place, start:] = np.arange(seq_len - start)

@@ -1,12 +1,35 @@
-"""Reader rows -> records: the task's fields, a stable id, and a reason for every row that does not become one."""
+"""Reader rows -> records: the task's fields, a stable id, and a reason for every row that does not become one.
+
+From here on a row is a row of an Arrow table. `dropped` is empty while it keeps going, and says why it left where it
+did: filters only ever fill this column, so rows in = rows out at every step, and one writer (`rejects`) has them all.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from kit19_ray.sources.readers.base import Raw
+import pyarrow as pa
+
+from kit19_ray.sources.readers.base import Raw, Reject
 from kit19_ray.tasks.task import Task
 from kit19_ray.utils.hashing import hex_id
+
+BATCH_ROWS, BATCH_BYTES = 4096, 8 << 20  # of a table: whichever is reached first ends it
+ROWS = pa.schema(
+    [
+        ("task", pa.string()),
+        ("part", pa.int32()),  # number of the file part within the task; with `nth` the order of the files
+        ("table", pa.int32()),  # number of the table within the part
+        ("nth", pa.int64()),  # row of the part
+        ("place", pa.string()),  # file:line
+        ("id", pa.string()),  # null where the row is no record
+        ("group", pa.string()),
+        ("fields", pa.string()),  # JSON: the record's fields, or as much of the row as is at hand
+        ("dropped", pa.string()),  # null: keeps going
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -46,3 +69,33 @@ def to_record(task: Task, file: str, raw: Raw) -> Record | str:
         place=f"{file}:{raw.line}",
         fields=fields,
     )
+
+
+def tables(task: Task, part: int, file: str, rows: Iterable[Raw | Reject]) -> Iterator[pa.Table]:
+    """The rows of a file part as tables of `ROWS`; a table is bounded by the bytes of its text, not by its rows alone.
+
+    Args:
+        part: number of the part within the task.
+        file: the file's path below the source's folder.
+    """
+    columns: dict[str, list[str | int | None]] = {name: [] for name in ROWS.names}
+    held = number = 0
+    for nth, row in enumerate(rows):
+        made = to_record(task, file, row) if isinstance(row, Raw) else row.reason
+        if isinstance(made, Record):
+            id_, group, dropped = made.id, made.group, None
+            fields = json.dumps(made.fields, ensure_ascii=False)
+        else:
+            id_, group, dropped = None, None, made
+            fields = json.dumps(row.fields if isinstance(row, Raw) else row.row, ensure_ascii=False)
+        values = (task.name, part, number, nth, f"{file}:{row.line}", id_, group, fields, dropped)
+        for column, value in zip(columns.values(), values, strict=True):
+            column.append(value)
+        held += 3 * len(fields)  # of UTF-8 at most, for Korean
+        if held >= BATCH_BYTES or len(columns["nth"]) >= BATCH_ROWS:
+            yield pa.table(columns, ROWS)
+            held, number = 0, number + 1
+            for column in columns.values():
+                column.clear()
+    if columns["nth"]:
+        yield pa.table(columns, ROWS)

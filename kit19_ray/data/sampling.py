@@ -1,7 +1,7 @@
-"""Bottom-k sampling: keep the k records whose hash is smallest.
+"""Bottom-k sampling: the k records whose hash is smallest.
 
-One pass, memory for k records, and the result depends on the set of records alone: not on their order, the files they
-stand in or how many workers read them.
+The result depends on the set of records alone: not on their order, the files they stand in or how many workers read
+them. A sample of any size is cut into runs of the hash, which tasks then take up side by side.
 """
 
 from __future__ import annotations
@@ -9,13 +9,50 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from kit19_ray.data.records import Record
 from kit19_ray.utils.hashing import fraction, hash64
+
+UInt64 = npt.NDArray[np.uint64]
+_SPARE = {"train": 1000, "validation": 100}  # records kept beyond twice what is wanted, for near duplicates to leave
+
+
+def wanted(split: str, examples: int) -> int:
+    """Records drawn of a split of which `examples` are wanted, so that near duplicates can leave."""
+    return 2 * examples + _SPARE[split] if examples else 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Records with `low` <= priority <= `high`, of which the first `take` by (priority, id) belong to the sample."""
+
+    low: int
+    high: int
+    take: int
+
+
+def runs(priorities: UInt64, k: int, size: int) -> list[Run]:
+    """The bottom k, as runs of about `size` records each; together they hold exactly the sample.
+
+    Args:
+        priorities: of all records, in any order.
+    """
+    chosen = np.sort(priorities)[:k]
+    found: list[Run] = []
+    start = 0
+    while start < len(chosen):
+        # Equal priorities stay in one run, so that a run is a range.
+        end = int(np.searchsorted(chosen, chosen[min(start + size, len(chosen)) - 1], "right"))
+        found.append(Run(int(chosen[start]), int(chosen[end - 1]), end - start))
+        start = end
+    return found
 
 
 @dataclass
 class BottomK:
-    """The k records with the smallest (priority, id), one per id.
+    """The k records with the smallest (priority, id), one per id, as they come: for a part of a source.
 
     Equal records have equal ids and so equal priorities; of those, the one whose place sorts first is kept.
     """
@@ -28,7 +65,7 @@ class BottomK:
         """Offers a record; `priority` is a function of its id."""
         held = self._kept.get(record.id)
         if held is not None:
-            if _place_key(record) < _place_key(held):
+            if place_key(record.place) < place_key(held.place):
                 self._kept[record.id] = record
         elif len(self._heap) < self.k:
             heapq.heappush(self._heap, (-priority, record.id))
@@ -43,8 +80,9 @@ class BottomK:
         return [self._kept[id_] for _, id_ in sorted((-p, i) for p, i in self._heap)]
 
 
-def _place_key(record: Record) -> tuple[str, int]:
-    file, _, line = record.place.rpartition(":")
+def place_key(place: str) -> tuple[str, int]:
+    """What places (`file:line`) are sorted by."""
+    file, _, line = place.rpartition(":")
     return file, int(line)
 
 

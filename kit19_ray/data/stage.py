@@ -1,13 +1,6 @@
-"""The data stage on Ray Data: from original files to a prefix of examples, tokenizer, packed shards, manifest and card.
+"""The data stage: from original files to a prefix of examples, tokenizer, packed shards, manifest and card.
 
-    pool      a Ray task a task   its files, in one streaming pass, to records that passed the gates
-    near      a Ray task a band   records of all tasks that are nearly equal
-    examples  a Ray task a task   records under templates
-    tokens    a Ray task a task   the same, tokenized
-    shards    a Ray task a shard  a range of a hash over every task's tokens, packed
-
-There is no shuffle: the hash mixes the tasks, and a range of it can be read without the rest. So a shard's bytes are
-the same for any number of CPUs, and a Ray task that is tried again writes them again.
+`pipeline` has what is done to the rows; this finds what a config builds, announces it, and commits it.
 """
 
 from __future__ import annotations
@@ -21,7 +14,7 @@ from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.inputs import Inputs, collect
 from kit19_ray.data.pipeline import VERSION, Build
 from kit19_ray.io import lease, storage
-from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.lm.prompts import check_prompt
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say
 
@@ -54,7 +47,7 @@ def run(config: Config) -> str:
     Raises:
         SourceError, TaskError, DataError, StorageError: what the user can mend.
     """
-    prompt_format(config.data.prompt)
+    check_prompt(config.data.prompt)
     inputs = collect(config)
     out = _uri(config, inputs)
     if manifest.finished(out, "data") is None:

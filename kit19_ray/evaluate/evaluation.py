@@ -22,7 +22,7 @@ from kit19_ray.evaluate.judging import Judge
 from kit19_ray.evaluate.ray_lm import RayLM
 from kit19_ray.evaluate.response_log import ResponseLog
 from kit19_ray.evaluate.unit_store import UnitScores, UnitStore
-from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.lm.prompts import load_prompt
 from kit19_ray.utils.console import say
 
 
@@ -86,7 +86,7 @@ class Evaluation:
         reader = held_out.Reader(
             encode=lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [],
             decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)),
-            prompt=prompt_format(built["prompt"]),
+            prompt=load_prompt(built["prompt"], tokenizer),
             eos_id=int(tokenizer.eos_token_id),
             # A server's tokens are not known here; it says itself what is too long.
             room=self._lm.max_length if endpoint else min(self._lm.max_length, built["seq_len"]),

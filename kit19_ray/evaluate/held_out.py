@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import TypedDict, cast
 
 from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts.schemas import TEXT
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.evaluate import answers
 from kit19_ray.evaluate.actors import Backend
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import PromptFields, PromptFormat, fit_prompt
+from kit19_ray.lm.prompts import Prompt, PromptFields, fit_prompt
 
 _SPARE = 16  # tokens a free answer may be longer than the task's longest reference
 _COLUMNS = ["id", "task", "template", "kind", "instruction", "input", "output", "label", "candidates", "order"]
@@ -60,7 +61,7 @@ class Reader:
 
     encode: Callable[[list[str]], list[list[int]]]
     decode: Callable[[list[int]], str]
-    prompt: PromptFormat
+    prompt: Prompt
     eos_id: int
     room: int
     """Tokens of prompt and answer together."""
@@ -73,9 +74,11 @@ class Reader:
         """
         texts = [self.prompt.render(row["instruction"], row["input"]) for row in rows]
         whole = self.encode(texts)
-        endings = iter(self.encode([text for row in rows for text in row["candidates"]]))
+        # A chat template has its own end of an answer; else it is the tokenizer's end-of-text token.
+        end, closing = self.prompt.end or "", [] if self.prompt.end else [self.eos_id]
+        endings = iter(self.encode([text + end for row in rows for text in row["candidates"]]))
         for row, text, ids in zip(rows, texts, whole, strict=True):
-            candidates = [[*next(endings), self.eos_id] for _ in row["candidates"]]
+            candidates = [[*next(endings), *closing] for _ in row["candidates"]]
             room = self.room - (max(map(len, candidates)) if candidates else answer_tokens)
             fields: PromptFields = {"instruction": row["instruction"], "input": row["input"]}
             fitted = fit_prompt(lambda text: self.encode([text])[0], self.prompt, fields, room, ids)
@@ -121,7 +124,8 @@ def read(data_uri: str, task: str) -> list[Row]:
         with storage.open_input(uri) as file:
             there = set(pq.ParquetFile(file).schema_arrow.names)
             found = pq.read_table(file, columns=[*_COLUMNS, *(name for name in _ANSWER if name in there)]).to_pylist()
-        rows += [cast(Row, {"answer": None, "answer_type": None, **row}) for row in found]
+        # A plain text asks nothing.
+        rows += [cast(Row, {"answer": None, "answer_type": None, **row}) for row in found if row["kind"] != TEXT]
     return sorted(rows, key=lambda row: (row["order"], row["id"]))
 
 

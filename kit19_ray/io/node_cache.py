@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ _GB = 10**9
 # Locks of the copies this process uses, until it ends: a model's files may be opened long after it was loaded.
 _used: dict[str, int] = {}
 _threads = threading.Lock()
+_RETRY_SECONDS = 0.1
 
 
 def folder() -> Path:
@@ -104,12 +106,31 @@ def _copy(key: str, fetch: Callable[[Path], None]) -> Path:
                 os.utime(name)
                 return target
             os.close(_used.pop(key))  # it was no good and was removed: our own lock must not keep us waiting
-        return _fetched(key, target, name, fetch)
+        # Who uses a copy holds its lock shared for as long as it lives, so nobody may wait here for it alone: a copy
+        # that is there is shared at once, and the lock is tried for alone only to fetch what is not.
+        while not (_shared(key, target, name) or _fetched(key, target, name, fetch)):
+            time.sleep(_RETRY_SECONDS)
+        return target
 
 
-def _fetched(key: str, target: Path, name: Path, fetch: Callable[[Path], None]) -> Path:
-    with _locked(name) as lock:
-        assert lock is not None
+def _shared(key: str, target: Path, name: Path) -> bool:
+    """Takes up a copy that is there; waits for who is fetching it."""
+    name.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    if not target.exists():
+        os.close(handle)
+        return False
+    os.utime(name)
+    _used[key] = handle
+    return True
+
+
+def _fetched(key: str, target: Path, name: Path, fetch: Callable[[Path], None]) -> bool:
+    """Fetches a copy; False where another process holds the lock, which has fetched it or does so now."""
+    with _locked(name, wait=False) as lock:
+        if lock is None:
+            return False
         if not target.exists():
             for left in target.parent.glob(f".{key}.*.partial"):  # by a process that was killed: the lock is ours
                 files.remove(left)
@@ -124,7 +145,7 @@ def _fetched(key: str, target: Path, name: Path, fetch: Callable[[Path], None]) 
         os.utime(name)  # the least recently used go first
         fcntl.flock(lock, fcntl.LOCK_SH)
         _used[key] = lock
-    return target
+    return True
 
 
 def _make_room(keep: str) -> None:

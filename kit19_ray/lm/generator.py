@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kit19_ray.lm import prefix_tree, pretrained
+from kit19_ray.errors import UserError
+from kit19_ray.lm import cuda, prefix_tree, pretrained
 from kit19_ray.lm.continuous_batching import BatchLimits, ContinuousBatch
 from kit19_ray.lm.decoding import Completion, DecodingSequence
 from kit19_ray.lm.loaded_model import LoadedModel, compute_dtype
@@ -66,8 +67,10 @@ class Generator(LoadedModel):
             spread: the layers over all devices this process sees, for a model that does not fit one GPU.
 
         Raises:
-            UserError: there is no such model or tokenizer.
+            UserError: there is no such model or tokenizer, or no GPU that torch can use.
         """
+        if use_gpu and (problem := cuda.problem()):
+            raise UserError(problem)
         if threads is not None:
             torch.set_num_threads(threads)
         tokenizer = pretrained.load_tokenizer(name)

@@ -1,16 +1,29 @@
-"""Prompt wrappers: what stands around instruction and input in training, evaluation and serving alike.
+"""Prompts: what stands around instruction and input in training, evaluation and serving alike.
 
-Tokens of an example are `encode(prompt) + encode(output) + [eos]`, the two parts encoded apart and without special
-tokens, so that a served prompt has exactly the tokens the model was trained on.
+A prompt is a named wrapper, or `chat`: the model's own chat template. Tokens of an example are those of its segments,
+what is asked and what is answered in turn, encoded apart and without the tokenizer's additions, so that a served prompt
+has exactly the tokens the model was trained on:
+
+    wrapper   | prompt of turn 1 | answer 1 [eos] | prompt of turn 2 | answer 2 [eos] |
+    chat      | <|user|> ... <|assistant|> | answer 1 <|end|> | <|user|> ... <|assistant|> | answer 2 <|end|> |
+
+A wrapper has no beginning-of-text token, whatever the tokenizer would add; a chat template has what it spells out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
 
 from kit19_ray.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CHAT = "chat"
+_PROBE = "x"  # an answer that no template changes
 
 
 class PromptFields(TypedDict):
@@ -18,6 +31,38 @@ class PromptFields(TypedDict):
 
     instruction: str
     input: str
+
+
+class Message(TypedDict):
+    """A turn of a conversation: role system, user or assistant."""
+
+    role: str
+    content: str
+
+
+class Segment(NamedTuple):
+    """A run of text that is learned, or is not."""
+
+    text: str
+    learned: bool
+
+
+class Prompt(Protocol):
+    """What a prompt has, whichever it is."""
+
+    def render(self, instruction: str, input: str = "") -> str:
+        """The text up to where the answer starts."""
+
+    def segments(self, messages: Sequence[Message]) -> list[Segment]:
+        """A conversation that ends with the assistant's turn, cut where what is learned begins and ends."""
+
+    @property
+    def end(self) -> str | None:
+        """What is learned behind an answer; None: the tokenizer's end-of-text token."""
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Texts that would open a new turn, so that generation ends before them."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +78,23 @@ class PromptFormat:
         head, _, rest = template.partition("{instruction}")
         middle, mark, tail = rest.partition("{input}")
         return head + instruction + middle + (input + tail if mark else "")
+
+    def segments(self, messages: Sequence[Message]) -> list[Segment]:
+        """Each exchange as a training example of its own; a system turn is the instruction of all, as in serving."""
+        system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+        found = []
+        for message in messages[1:] if system else messages:
+            content = message["content"]
+            if message["role"] == "assistant":
+                found.append(Segment(content, True))
+            else:
+                found.append(Segment(self.render(system, content) if system else self.render(content), False))
+        return found
+
+    @property
+    def end(self) -> None:
+        """Answers end with the tokenizer's end-of-text token."""
+        return
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -63,6 +125,126 @@ PROMPTS: dict[str, PromptFormat] = {
 }
 
 
+class ChatPrompt:
+    """A tokenizer's own chat template as a prompt; the user's turn is the instruction, an empty line, and the input.
+
+    Raises:
+        ConfigError: there is no template, or it is not one a conversation can be learned from: what it makes of the
+            first turns must be the beginning of what it makes of all.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, key: str = "data.prompt") -> None:
+        self._tokenizer = tokenizer
+        if not tokenizer.chat_template:
+            raise ConfigError(
+                f"{key}=chat: the tokenizer {str(tokenizer.name_or_path)[:200]!r} has no chat template",
+                hint=f"name an instruct model's tokenizer, or one of the wrappers: {', '.join(PROMPTS)}",
+            )
+        turns: list[Message] = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
+        asked, whole = self._text(turns[:1], True), self._text(turns, False)
+        if not whole.startswith(asked + _PROBE):
+            raise ConfigError(
+                f"{key}=chat: the chat template writes a question another way once it is answered, so no prompt "
+                "would be what was learned",
+                hint=f"use one of the wrappers: {', '.join(PROMPTS)}",
+            )
+        # Spaces behind the last special token belong to the next turn: a model that has ended writes no more.
+        self._end = whole[len(asked + _PROBE) :].rstrip()
+
+    def render(self, instruction: str, input: str = "") -> str:
+        """The text up to where the answer starts."""
+        return self._text([{"role": "user", "content": f"{instruction}\n\n{input}" if input else instruction}], True)
+
+    def segments(self, messages: Sequence[Message]) -> list[Segment]:
+        """The rendered conversation; learned is each answer with what ends it.
+
+        Raises:
+            ConfigError: the template does not take these turns, or changes earlier ones.
+        """
+        found: list[Segment] = []
+        whole, done = self._text(messages, False), 0
+        for place, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            asked = self._text(messages[:place], True)
+            answer = message["content"] + self._end
+            if not (whole.startswith(asked) and whole.startswith(answer, len(asked))):
+                raise ConfigError("data.prompt=chat: the chat template changes the turns of a longer conversation, "
+                                  "such as leaving out what was thought")  # fmt: skip
+            found += [Segment(whole[done : len(asked)], False), Segment(answer, True)]
+            done = len(asked) + len(answer)
+        return found
+
+    @property
+    def end(self) -> str | None:
+        """What the template writes behind an answer; None where it writes nothing."""
+        return self._end or None
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The end of a turn, where that is not the tokenizer's end-of-text token."""
+        return () if self._end in ("", self._tokenizer.eos_token) else (self._end,)
+
+    def _text(self, messages: Sequence[Message], asks: bool) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            turns: Any = list(messages)
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asks))
+        except TemplateError as error:  # a template refuses turns by raising one
+            raise ConfigError(f"data.prompt=chat: the chat template says: {str(error)[:200]}") from None
+
+
+def check_prompt(name: str, key: str = "data.prompt") -> None:
+    """Raises ConfigError: there is no prompt called `name`."""
+    if name != CHAT:
+        prompt_format(name, key)
+
+
+def load_prompt(name: str, tokenizer: PreTrainedTokenizerBase, key: str = "data.prompt") -> Prompt:
+    """The prompt called `name`, of a model with this tokenizer.
+
+    Raises:
+        ConfigError: there is none, or the tokenizer has no usable chat template.
+    """
+    return ChatPrompt(tokenizer, key) if name == CHAT else prompt_format(name, key)
+
+
+def chat_template(name: str) -> str | None:
+    """A wrapper as a tokenizer's chat template, for servers that know nothing else; None: the tokenizer's own stays.
+
+    It renders what `PromptFormat.segments` makes of a conversation, an end-of-text token behind each answer.
+    """
+    if name == CHAT:
+        return None
+    prompt = prompt_format(name)
+
+    def pieces(template: str, **values: str) -> str:
+        return "".join(
+            "{{ " + values[part[1:-1]] + " }}"
+            if part in ("{instruction}", "{input}")
+            else "{{ " + _literal(part) + " }}"
+            for part in re.split(r"(\{instruction\}|\{input\})", template)
+            if part
+        )
+
+    with_system = pieces(prompt.with_input, instruction="system", input="message['content']")
+    alone = pieces(prompt.without_input, instruction="message['content']")
+    return (
+        "{%- set system = messages[0]['content'] if messages[0]['role'] == 'system' else '' -%}"
+        "{%- for message in messages -%}"
+        "{%- if message['role'] == 'user' -%}"
+        "{%- if system -%}" + with_system + "{%- else -%}" + alone + "{%- endif -%}"
+        "{%- elif message['role'] == 'assistant' -%}{{ message['content'] }}{{ eos_token }}"
+        "{%- endif -%}{%- endfor -%}"
+    )
+
+
+def _literal(text: str) -> str:
+    """A Jinja string of the text."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
+
+
 def prompt_format(name: str, key: str = "data.prompt") -> PromptFormat:
     """The wrapper called `name`.
 
@@ -73,7 +255,8 @@ def prompt_format(name: str, key: str = "data.prompt") -> PromptFormat:
         ConfigError: there is none.
     """
     if name not in PROMPTS:
-        raise ConfigError(f"{key}: {name!r} is not one of {', '.join(PROMPTS)}{nearest(name, PROMPTS)}")
+        known = [*PROMPTS, CHAT]
+        raise ConfigError(f"{key}: {name!r} is not one of {', '.join(known)}{nearest(name, known)}")
     return PROMPTS[name]
 
 
@@ -84,7 +267,7 @@ def render_prompt(name: str, instruction: str, input: str = "") -> str:
 
 def fit_prompt(
     encode: Callable[[str], Sequence[int]],
-    prompt: PromptFormat,
+    prompt: Prompt,
     row: PromptFields,
     room: int,
     ids: Sequence[int] | None = None,

@@ -10,7 +10,7 @@ from kit19_ray.config.schema import Config
 from kit19_ray.data import mixture, stage
 from kit19_ray.data.filters import licence_policy
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.lm.prompts import check_prompt
 from kit19_ray.preflight.base_model import check_named
 from kit19_ray.preflight.findings import Findings
 from kit19_ray.sources.files import locate, sources_uri
@@ -30,7 +30,7 @@ def data(config: Config, hashing: bool) -> tuple[Findings, dict[str, Any] | None
     if config.train.data:
         found.uri, found.state = storage.normalise(config.train.data), "not needed"
         return found, found.check(lambda: manifest.require(str(found.uri), "data"))
-    found.check(lambda: prompt_format(config.data.prompt))
+    found.check(lambda: check_prompt(config.data.prompt))
     every = found.check(lambda: load_tasks(config.data.tasks, config.data.tasks_dir)) or {}
     categories = {name: task.spec.category for name, task in every.items()}
     quotas = found.check(lambda: mixture.quotas(config.data, categories)) or {}

@@ -83,6 +83,7 @@ def build(service: Service) -> FastAPI:
         )
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _fault)
     app.openapi = openapi.document  # type: ignore[method-assign]
 
     @app.get("/healthz")
@@ -200,3 +201,9 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(
         ApiError(error.status_code, message).body(), status_code=error.status_code, headers=error.headers
     )
+
+
+async def _fault(request: Request, error: Exception) -> JSONResponse:
+    """A fault of ours in any other route: Starlette logs it with its traceback, and nothing of it is shown."""
+    told = events.fault()
+    return JSONResponse(told.body(), status_code=told.status)

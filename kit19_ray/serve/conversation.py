@@ -18,7 +18,7 @@ from typing import Any
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import PromptFormat, prompt_format
+from kit19_ray.lm.prompts import CHAT, PromptFormat, prompt_format
 from kit19_ray.serve.chat import Message
 from kit19_ray.serve.protocol import ApiError
 
@@ -36,7 +36,9 @@ def wrapper(model: str, named: str | None) -> PromptFormat | None:
     if named is not None:
         return prompt_format(named, "serve.prompt")
     made = manifest.read(storage.normalise(model))
-    return prompt_format(made["prompt"]) if made is not None and made.get("stage") == "train" else None
+    if made is None or made.get("stage") != "train" or made["prompt"] == CHAT:
+        return None
+    return prompt_format(made["prompt"])
 
 
 class Conversation:

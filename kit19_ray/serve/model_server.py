@@ -201,7 +201,11 @@ def _teller(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[tuple[int, An
 def _engine(model: str, name: str, limits: ServeConfig, threads: int, metrics: Metrics) -> tuple[Engine, Any]:
     """The engine, and what knows the model's tokens, vocabulary and context."""
     from kit19_ray.lm.generator import Generator
+    from kit19_ray.serve import vllm_engine
 
+    if vllm_engine.is_chosen(limits):
+        codec = vllm_engine.VllmCodec(model)
+        return vllm_engine.VllmEngine(model, codec, limits, metrics, name), codec
     spread = bool(limits.use_gpu) and limits.gpus_per_replica > 1
     loaded = Generator.load(model, bool(limits.use_gpu), threads, spread=spread)
     return TransformersEngine(loaded, batch_limits(limits, loaded), metrics, name), loaded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from functools import cache
 from importlib.resources import files
@@ -12,9 +13,18 @@ from starlette.responses import Response
 
 
 @cache
+def examples() -> list[dict[str, str]]:
+    """An instruction and an input of each of KIT-19's tasks, in sentences of our own."""
+    found: list[dict[str, str]] = json.loads((files("kit19_ray.serve") / "examples.json").read_text(encoding="utf-8"))
+    return found
+
+
+@cache
 def html() -> str:
     """The page."""
-    return (files("kit19_ray.serve") / "playground.html").read_text(encoding="utf-8")
+    page = (files("kit19_ray.serve") / "playground.html").read_text(encoding="utf-8")
+    # Within a script, so that a `</script>` in an example could not end it.
+    return page.replace("__EXAMPLES__", json.dumps(examples(), ensure_ascii=False).replace("</", "<\\/"))
 
 
 @cache

@@ -95,6 +95,9 @@ class SourceFile(BaseModel):
     """What the file is in, as Python names it (cp949, utf-16); None means UTF-8, or what its byte order mark says."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Reader options for this file alone."""
+    wrong_rows: dict[str, list[int]] = Field(default_factory=dict)
+    """Reason -> lines on which rows start that are wrong in the published file; they are rejects. Without effect on a
+    file of another size than `bytes`."""
     companion: str | None = None
     """Path of a file that is read in step with this one."""
     companion_sha256: Sha256 | None = None
@@ -150,8 +153,18 @@ class Source(BaseModel):
     files: list[SourceFile] = Field(min_length=1)
 
     def read(self, file: LocatedFile, opener: Opener | None = None) -> Iterator[Raw | Reject]:
-        """Streams one of its files, see `registry.read`."""
-        return registry.read(self.reader, self.options, file, opener)
+        """Streams one of its files, see `registry.read`; a row of `wrong_rows` is a reject."""
+        known = next((f for f in self.files if f.path == file.path), None)
+        rows = registry.read(self.reader, self.options, file, opener)
+        if known is None or not known.wrong_rows or file.size != known.bytes:
+            return rows
+        wrong = {line: reason for reason, lines in known.wrong_rows.items() for line in lines}
+        return (
+            Reject.of(row.line, wrong[row.line], " | ".join(row.fields.values()))
+            if isinstance(row, Raw) and row.line in wrong
+            else row
+            for row in rows
+        )
 
     @field_validator("reader")
     @classmethod

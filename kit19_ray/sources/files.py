@@ -150,7 +150,18 @@ def verify_sha256(file: LocatedFile, opener: Opener | None = None, check: bool =
     """
     with closing(open_uri(file.uri, opener)) as stream:
         actual, size = sha256_stream(stream)
-    if check and file.sha256_expected not in (None, actual):
+    if check:
+        check_published(file, actual, size)
+    return actual
+
+
+def check_published(file: LocatedFile, actual: str, size: int) -> None:
+    """Compares a file's SHA-256 and bytes with the published file's, where these are known.
+
+    Raises:
+        SourceError: it is another file than the published one, or a truncated one.
+    """
+    if file.sha256_expected not in (None, actual):
         what = f"SHA-256 is {actual}, the published file's is {file.sha256_expected}"
         if file.bytes_expected is not None and size != file.bytes_expected:
             what = f"{size} bytes, the published file has {file.bytes_expected}; {what}"
@@ -158,4 +169,3 @@ def verify_sha256(file: LocatedFile, opener: Opener | None = None, check: bool =
             f"{file.uri}: {what}",
             hint="fetch the file again, or set data.verify=false to use it as it is",
         )
-    return actual

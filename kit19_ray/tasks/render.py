@@ -55,6 +55,8 @@ def render(task: Task, template: Template, fields: Mapping[str, str], record_id:
         name: templates.truncate_sentences(text, spec.limits[name]) if name in spec.limits else text
         for name, text in fields.items()
     }
+    for name, said in spec.spoken.items():
+        cut[f"{name}_said"] = ", ".join(said.get(word, word) for word in cut[name].split(", "))
     words = task.words(template, cut)
     order = shown_order(task, template, record_id, seed)
     asked: dict[str, Any] = {**cut, "choices": [words[i] for i in order]}

@@ -22,19 +22,35 @@ from kit19_ray.tasks import templates
 
 DEFINITIONS = Path(__file__).parent / "definitions"
 
-Category = Literal[
-    "hate_speech",
-    "boolean_qa",
-    "natural_language_inference",
-    "text_generation",
-    "closed_book_qa",
-    "semantic_textual_similarity",
-    "sentiment_analysis",
-    "intent_argument_extraction",
-    "math",
-    "summarization",
-]
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class Condition(BaseModel):
+    """What a field must look like; regular expressions that are searched for in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    matches: str | None = None
+    """Found in the field."""
+    lacks: str | None = None
+    """Not found in it."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Condition:
+        if self.matches is None and self.lacks is None:
+            raise ValueError("a condition needs `matches` or `lacks`")
+        for pattern in (self.matches, self.lacks):
+            try:
+                re.compile(pattern or "")
+            except re.error as problem:
+                raise ValueError(f"{pattern!r} is no regular expression: {problem}") from None
+        return self
+
+    def holds(self, text: str) -> bool:
+        """Whether `text` is as it says."""
+        if self.matches is not None and not re.search(self.matches, text):
+            return False
+        return self.lacks is None or not re.search(self.lacks, text)
 
 
 class Template(BaseModel):
@@ -55,8 +71,8 @@ class Template(BaseModel):
     the place of `choice` among the `choices` shown, from 1."""
     choices: dict[str, str] | None = None
     """Other words for the task's labels, for this template alone."""
-    requires: dict[str, list[str]] = Field(default_factory=dict)
-    """Applies only to records whose field has one of these values."""
+    requires: dict[str, list[str] | Condition] = Field(default_factory=dict)
+    """Applies only to records whose field has one of these values, or is as a condition says."""
     held_out: bool = False
     """Only validation rows are asked with it; `data.held_out_templates` sets this."""
     generation: bool = False
@@ -80,7 +96,10 @@ class Template(BaseModel):
 
     def applies(self, fields: dict[str, str]) -> bool:
         """Whether the template can be used for a record with these fields."""
-        return not self.requires or all(fields.get(name) in values for name, values in self.requires.items())
+        return all(
+            wanted.holds(fields.get(name, "")) if isinstance(wanted, Condition) else fields.get(name) in wanted
+            for name, wanted in self.requires.items()
+        )
 
 
 class TaskSpec(BaseModel):
@@ -88,7 +107,8 @@ class TaskSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    category: Category
+    category: str = Field(min_length=1, max_length=64)
+    """Any name; KIT-19's are the paper's ten."""
     description: str
     source: str | Source
     """Id in catalog.yaml, or a source described in place."""
@@ -106,6 +126,8 @@ class TaskSpec(BaseModel):
     """Multiple choice: label "1" picks the first of these fields, and so on."""
     limits: dict[str, int] = Field(default_factory=dict)
     """Characters kept of a long field."""
+    spoken: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Field with names between commas -> how a name is said in a sentence; templates have it as `<field>_said`."""
     templates: list[Template] = Field(min_length=1)
     metrics: list[Literal["accuracy", "macro_f1", "exact_match", "chrf"]] = Field(min_length=1)
 
@@ -119,7 +141,13 @@ class TaskSpec(BaseModel):
             raise ValueError("`answer` needs `choices` or `choice_fields`, and they need `answer`")
         if self.choices is not None and self.choice_fields is not None:
             raise ValueError("`choices` and `choice_fields` exclude each other")
-        named = [*self.optional, *self.limits, *(self.choice_fields or []), *([self.answer] if self.answer else [])]
+        named = [
+            *self.optional,
+            *self.limits,
+            *self.spoken,
+            *(self.choice_fields or []),
+            *([self.answer] if self.answer else []),
+        ]
         for name in named:
             if name not in self.fields:
                 raise ValueError(f"field {name!r} is not in `fields`{nearest(name, self.fields)}")
@@ -129,10 +157,11 @@ class TaskSpec(BaseModel):
 
     def _check(self, template: Template) -> None:
         where = f"template {template.name!r}"
-        asked = set(self.fields) | ({"choices"} if self.answer else set())
+        held = set(self.fields) | {f"{name}_said" for name in self.spoken}
+        asked = held | ({"choices"} if self.answer else set())
         if self.answer and not template.generation:
             asked.discard(self.answer)
-        answered = set(self.fields) | ({"choices", "choice", "label", "number"} if self.answer else set())
+        answered = held | ({"choices", "choice", "label", "number"} if self.answer else set())
         parts = [(template.instruction, asked, "instruction"), (template.input, asked, "input")]
         parts += [(o, answered, "outputs") for o in template.outputs]
         parts += [(template.answer, answered, "answer")] if template.answer is not None else []

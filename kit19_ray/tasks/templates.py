@@ -3,8 +3,10 @@
 Filters beside Jinja's own:
     {{ word | particle('은/는') }}   the word and the particle that agrees with it
     {{ title | quoted }}             '제목', in single quotes; `particle` may follow it
-    {{ choices | either }}           긍정 또는 부정
+    {{ choices | either }}           긍정 또는 부정; of more than two: 가, 나, 다 중 하나
     {{ choices | numbered }}         1. 긍정 <newline> 2. 부정
+    {{ answer | plain_number }}      78.5 for 78.50
+    {{ title | without_stop }}       without the full stop that ends it
 and Jinja's own for a plain list: {{ choices | join(', ') }}.
 """
 
@@ -32,15 +34,24 @@ def quoted(word: object) -> str:
 
 
 def either(words: Sequence[str]) -> str:
-    """The words as alternatives: "가 또는 나", "가, 나 또는 다"."""
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} 또는 {words[-1]}"
+    """The words as alternatives: "가 또는 나", "가, 나, 다 중 하나"."""
+    return " 또는 ".join(words) if len(words) < 3 else f"{', '.join(words)} 중 하나"
 
 
 def numbered(words: Sequence[str]) -> str:
     """The words as lines "1. 가", "2. 나"."""
     return "\n".join(f"{i}. {word}" for i, word in enumerate(words, 1))
+
+
+def plain_number(number: object) -> str:
+    """A decimal without the zeros that close it: "78.50" is 78.5, "3.00" is 3; anything else as it is."""
+    text = str(number)
+    return text.rstrip("0").rstrip(".") if re.fullmatch(r"-?[0-9,]{1,40}\.[0-9]{1,40}", text) else text
+
+
+def without_stop(text: object) -> str:
+    """`text` without the full stop that ends it, so that a comma may follow."""
+    return str(text).rstrip(". ")
 
 
 def _replace(text: object, old: str, new: str) -> str:
@@ -95,7 +106,14 @@ _ENVIRONMENT.globals.clear()  # no range, lipsum or namespace: a template only s
 for _name in _GROWING:
     _ENVIRONMENT.filters.pop(_name, None)
 _ENVIRONMENT.filters.update(replace=_replace, join=_join)
-_ENVIRONMENT.filters.update(particle=particle, quoted=quoted, either=either, numbered=numbered)
+_ENVIRONMENT.filters.update(
+    particle=particle,
+    quoted=quoted,
+    either=either,
+    numbered=numbered,
+    plain_number=plain_number,
+    without_stop=without_stop,
+)
 
 
 @lru_cache(maxsize=4096)

@@ -20,8 +20,24 @@ from kit19_ray.train.state_pieces import Piece, finish_restore, local_pieces
 _PREFIX = "model."  # of the model's parameters in PackedLM
 
 
+def load_model(spec: TrainSpec) -> Any:
+    """The model to train, see `model.build`; under ZeRO-3 all ranks must call it."""
+    import deepspeed
+    import torch.distributed as dist
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # An operator for inference that DeepSpeed would otherwise compile with gcc, for a minute, on the first run.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_init_required=False)  # takes up the group that Ray Train made
+    dtype = models.precision(spec)
+    return models.build(spec, deepspeed_config(spec, dtype, dist.get_world_size()), dtype)
+
+
 class Engine:
     """One worker's part of the sharded model.
+
+    Args:
+        model: what `load_model` gave.
 
     Attributes:
         rank, world_size: of this worker.
@@ -32,19 +48,14 @@ class Engine:
         flat: whether batches are laid end to end, for attention by borders.
     """
 
-    def __init__(self, spec: TrainSpec, device: torch.device) -> None:
+    def __init__(self, spec: TrainSpec, device: torch.device, model: Any) -> None:
         import deepspeed
         import torch.distributed as dist
 
-        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-        # An operator for inference that DeepSpeed would otherwise compile with gcc, for a minute, on the first run.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(dist_init_required=False)  # takes up the group that Ray Train made
         self.rank, self.world_size, self.device = dist.get_rank(), dist.get_world_size(), device
         self.dtype = models.precision(spec)
         self._spec = spec
         config = deepspeed_config(spec, self.dtype, self.world_size)
-        model = models.build(spec, config, self.dtype)
         self.flat = self._by_borders(model)
         self.adapted = models.add_adapters(model, spec.config.lora, spec.seed) if spec.config.lora.rank else None
         self.module = PackedLM(model)

@@ -7,47 +7,15 @@ prefix; rank 0 looks for it. Each rank looks whether Ray has said that a node of
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import threading
-import time
 from collections.abc import Iterator
-from typing import Literal, TypedDict
 
+from kit19_ray.artifacts.run_request import clear, leave, pending
 from kit19_ray.errors import StorageError
-from kit19_ray.io import storage
 from kit19_ray.train.agreement import DRAINING, SAVE, STOP
 
-REQUEST = "request.json"
 _POLL_SECONDS = {"file": 0.5, "s3": 5.0}
-
-
-class Request(TypedDict):
-    """request.json: what is asked of the run, and when, in Unix time."""
-
-    ask: Literal["save", "stop"]
-    time: float
-
-
-def leave(out: str, ask: Literal["save", "stop"]) -> Request:
-    """Asks the run in `out` to save, or to save and stop."""
-    request: Request = {"ask": ask, "time": time.time()}
-    storage.write_text(storage.join(out, REQUEST), json.dumps(request))
-    return request
-
-
-def pending(out: str) -> Request | None:
-    """The request that nobody has answered yet."""
-    path = storage.join(out, REQUEST)
-    if not storage.exists(path):
-        return None
-    found: Request = json.loads(storage.read_text(path))
-    return found
-
-
-def clear(out: str) -> None:
-    """Takes a request away: it is answered, or was meant for an earlier start."""
-    storage.delete(storage.join(out, REQUEST))
 
 
 @contextlib.contextmanager

@@ -17,14 +17,16 @@ from kit19_ray.train.metrics_writer import Tracker
 _UPLOAD_SECONDS = 60.0
 
 
-def require(names: list[str]) -> None:
-    """Refuses a tracker whose package is not installed, before any worker starts.
+def require(names: list[str], adapters: bool = False) -> None:
+    """Refuses a tracker, or adapters, whose package is not installed, before any worker starts.
 
     Raises:
         TrainError: it is not.
     """
     from importlib.util import find_spec
 
+    if adapters and find_spec("peft") is None:
+        raise TrainError("train.lora.rank: peft is not installed", hint="pip install 'kit19-ray[lora]'")
     for name in names:
         if find_spec({"tensorboard": "tensorboardX"}.get(name, name)) is None:
             raise TrainError(

@@ -20,10 +20,11 @@ from kit19_ray.artifacts import checkpoint
 from kit19_ray.artifacts.checkpoint import CorruptCheckpoint, Folder, Index
 from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.errors import StorageError, TrainError, UserError
+from kit19_ray.lm import cuda, pretrained
 from kit19_ray.train import batches, checkpoint_reader, model_card, samples, schedule, trackers
 from kit19_ray.train.agreement import DRAINING, FAILED, SAVE, STOP, AgreedError, Agreement
 from kit19_ray.train.checkpoint_writer import CheckpointWriter
-from kit19_ray.train.engine import Engine
+from kit19_ray.train.engine import Engine, load_model
 from kit19_ray.train.export import export
 from kit19_ray.train.guard import Guard
 from kit19_ray.train.inputs import Batch, prepare_batch
@@ -55,6 +56,8 @@ def train_loop_per_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     spec: TrainSpec = settings["spec"]
     prepare_process(spec)
+    if spec.use_gpu and (problem := cuda.problem()):
+        raise TrainError(problem)  # this node's alone, maybe: the others would wait for a rank that merely returns
     device = ray.train.torch.get_device() if spec.use_gpu else torch.device("cpu")
     if spec.use_gpu:
         torch.cuda.set_device(device)
@@ -169,8 +172,13 @@ class Trainer:
         with self._phase("opening the data"):
             self._training = PackedSplit.open(spec.data, "train")
             self._validation = PackedSplit.open(spec.data, "validation")
+        with self._phase("finding the model"):  # on this node; before any rank waits for another
+            if spec.config.model.name is not None:
+                pretrained.resolve(spec.config.model.name)
         with self._phase("loading the model"):
-            self._engine = Engine(spec, self._device)
+            model = load_model(spec)
+        with self._phase("sharding the model"):
+            self._engine = Engine(spec, self._device, model)
             if spec.config.use_gpu is None and not spec.use_gpu and self._engine.parameters > _LARGEST_ON_CPU:
                 raise TrainError(
                     f"the cluster has no GPU, and the model has {self._engine.parameters / 1e9:.1f} billion parameters",

@@ -26,8 +26,10 @@ _LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 _output: TextIO | None = None  # the real standard output, once it is reserved
 
 
-def accept_any_text() -> None:
-    """A terminal that knows ASCII or CP949 alone shows escapes for what it lacks, instead of failing."""
+def accept_any_stream() -> None:
+    """A terminal of ASCII or CP949 shows escapes for what it lacks, a closed stream swallows all: no fault of ours."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -40,7 +42,7 @@ def reserve_stdout() -> None:
     Of this process (`print`, Ray's copies of its workers' lines) and of those it starts (file descriptor 1).
     """
     global _output
-    if _output is not None or sys.stdout is None or sys.stderr is None:
+    if _output is not None:
         return
     sys.stdout.flush()
     try:
@@ -65,16 +67,13 @@ def write(text: str, end: str = "\n") -> None:
 
 def say(text: str) -> None:
     """One message on stderr."""
-    if sys.stderr is not None:  # it may be closed; print would take stdout then
-        print(text, file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)
 
 
 def stdout() -> Console:
     """For styled text on stdout: taken literally, never wrapped, and never cut where no terminal reads."""
-    from rich.console import Console
-
     width = None if output().isatty() else _PIPE_WIDTH
-    return Console(file=output(), soft_wrap=True, highlight=False, markup=False, width=width)
+    return _console(file=output(), soft_wrap=True, highlight=False, markup=False, width=width)
 
 
 def stderr(least_width: int = 0) -> Console:
@@ -83,11 +82,19 @@ def stderr(least_width: int = 0) -> Console:
     Args:
         least_width: columns to take even of a narrower terminal, so that the cells of a table stay whole.
     """
-    from rich.console import Console
-
-    made = Console(stderr=True, highlight=False, markup=False)
+    made = _console(stderr=True, highlight=False, markup=False)
     made.width = max(made.width, least_width)
     return made
+
+
+def _console(**options: Any) -> Console:
+    from rich.console import Console
+
+    class Ours(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # called while the error is handled; rich's own ends the program with code 1
+
+    return Ours(**options)
 
 
 def write_json(found: Any) -> None:
@@ -159,7 +166,7 @@ def progress(label: str, total: int) -> Iterator[Callable[..., None]]:
 
     The block is given a function to call, from any thread, with how many more are done (1 when not given).
     """
-    if sys.stderr is not None and sys.stderr.isatty():
+    if sys.stderr.isatty():
         with bars(eta=True) as bar:
             task = bar.add_task(label, total=total)
             yield lambda count=1: bar.advance(task, count)

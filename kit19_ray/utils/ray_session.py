@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ _QUIET = {
     "RAY_DEDUP_LOGS": "1",
     "RAY_DATA_LOG_LEVEL": "CRITICAL",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": "3",  # Ray's own default tries a task that runs out of memory again for ever
     "TOKENIZERS_PARALLELISM": "false",
     "DS_ACCELERATOR_LOG_LEVEL": "ERROR",
 }
@@ -161,6 +163,7 @@ def connected(cpus: int | None = None, verbose: bool = False) -> Iterator[None]:
 def _start(address: str, cpus: int | None, verbose: bool) -> None:
     import ray
 
+    before = _children()
     for last in (False, True):
         try:
             ray.init(
@@ -175,8 +178,25 @@ def _start(address: str, cpus: int | None, verbose: bool) -> None:
             if not last and address == "local" and _SLOW in str(error):
                 say("ray: it did not come up in its own 30 s; once more")
                 ray.shutdown()
+                _end(_children() - before)  # Ray forgets what it had started
                 continue
             raise _explained(error, address) from error
+
+
+def _children() -> set[int]:
+    """The processes that this one started and that are not gone."""
+    found: set[int] = set()
+    for listed in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            found.update(map(int, listed.read_text().split()))
+    return found
+
+
+def _end(processes: set[int]) -> None:
+    for process in processes:
+        with suppress(OSError):
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
 
 
 def _explained(error: Exception, address: str) -> UserError:

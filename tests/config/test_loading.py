@@ -132,3 +132,14 @@ def test_long_values_are_quoted_in_part() -> None:
         with pytest.raises(ConfigError) as caught:
             loading.load(None, [ROOT, word])
         assert max(map(len, str(caught.value).splitlines())) < 1000
+
+
+@pytest.mark.real_data
+def test_the_cases_from_the_field(shared_sources: Path) -> None:
+    cases = shared_sources.parent / "cases" / "config"
+    if not cases.is_dir():
+        pytest.skip(f"there are no cases at {cases}")
+    with pytest.raises(ConfigError, match=r"cp949.yaml:1: byte 3 \(0xc7\) is not UTF-8; it seems to be CP949"):
+        loading.load(str(cases / "cp949.yaml"))
+    train = loading.load(str(cases / "merge.yaml")).train
+    assert (train.learning_rate, train.batch_size) == (1e-3, 8)

@@ -157,7 +157,7 @@ def test_a_policy_leaves_tasks_out_and_says_so(
 
 @pytest.mark.slow
 def test_a_killed_build_leaves_nothing_behind(samples: Path, tmp_path: Path) -> None:
-    """kill -9 at three moments, then to the end: the bytes of a build that nobody touched, and no other file."""
+    """kill -9 at four moments, then to the end: the bytes of a build that nobody touched, and no other file."""
     words = [f"data.sources={samples}", *SMALL, "data.tasks=[nsmc,apeach,kornli,sae4k]", "data.cpus=2"]
 
     def start(root: Path) -> subprocess.Popen[bytes]:
@@ -170,7 +170,7 @@ def test_a_killed_build_leaves_nothing_behind(samples: Path, tmp_path: Path) -> 
         return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    for wanted in (r"tasks/.*/pool-", r"tasks/.*/tokens-", r"data-.*/train/"):
+    for wanted in (r"tasks/.*/rows/", r"tasks/.*/records-.*parquet", r"tasks/.*/tokens-", r"data-.*/train/"):
         with start(cut) as process:
             until = time.monotonic() + 120
             while time.monotonic() < until and process.poll() is None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import itertools
 import random
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.data.records import Record
-from kit19_ray.data.sampling import BottomK, Sample
+from kit19_ray.data.sampling import BottomK, Sample, runs, wanted
 from kit19_ray.utils.hashing import hash64
 
 
@@ -62,3 +64,19 @@ def test_another_seed_gives_another_sample() -> None:
     for r in records:
         other.add(r)
     assert [r.id for r in sample(records).records("train")] != [r.id for r in other.records("train")]
+
+
+@given(st.lists(st.integers(0, 30), max_size=60), st.integers(0, 40), st.integers(1, 9))
+def test_runs_are_the_bottom_k_in_ranges(priorities: list[int], k: int, size: int) -> None:
+    found = runs(np.array(priorities, np.uint64), k, size)
+    assert sum(run.take for run in found) == min(k, len(priorities))
+    taken = []
+    for run in found:
+        inside = sorted(p for p in priorities if run.low <= p <= run.high)
+        taken += inside[: run.take]
+    assert taken == sorted(priorities)[:k]
+    assert all(one.high < other.low for one, other in itertools.pairwise(found))
+
+
+def test_nothing_is_drawn_of_a_split_that_is_not_wanted() -> None:
+    assert wanted("validation", 0) == 0 and wanted("train", 10) == 1020

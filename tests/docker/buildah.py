@@ -74,10 +74,6 @@ class Builder:
         self._buildah(*words, "--volume", f"{pip}:/etc/pip.conf:ro", "-t", tag, "-f", f"docker/Dockerfile.{name}", ".")
         return tag
 
-    def size_mb(self, tag: str) -> int:
-        """Size of an image."""
-        return int(self._buildah("inspect", "--type", "image", "--format", "{{.Size}}", tag) or 0) // 1_000_000
-
     def run_in(self, tag: str, *words: str, volumes: tuple[str, ...] = (), seconds: int = 900) -> str:
         """Output of a command in a fresh container of an image, as its user and with its variables."""
         container = self._buildah("from", "--pull-never", tag)

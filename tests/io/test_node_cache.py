@@ -138,3 +138,24 @@ def test_an_object_knows_its_hash(s3_root: str) -> None:
     found = s3_objects.head("kit19/runs/x")
     assert found is not None and found.sha256 == _sha256(b"rows")
     assert json.dumps(found.size) == "4"
+
+
+def test_processes_of_a_node_share_a_copy_and_none_waits_for_another_to_end(tmp_path: Path) -> None:
+    """Each holds the copy's lock for as long as it lives: two that use it at once must both get it."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom kit19_ray.io import node_cache\n"
+        "def fetch(path):\n    path.mkdir(); (path / 'x').write_text('x')\n"
+        "print(node_cache._copy('k', fetch), flush=True)\nsys.stdin.read()\n"
+    )
+    environ = {**os.environ, "KIT19_CACHE": str(tmp_path)}
+    held = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
+        for _ in range(3)
+    ]
+    try:
+        assert all(process.stdout is not None for process in held)
+        found = {process.stdout.readline() for process in held if process.stdout is not None}
+        assert found == {f"{tmp_path}/copies/k\n".encode()}
+    finally:
+        for process in held:
+            process.communicate(timeout=60)

@@ -1,9 +1,21 @@
 from __future__ import annotations
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 
+from kit19_ray.data.tokenizer import train_bpe
 from kit19_ray.errors import ConfigError
-from kit19_ray.lm.prompts import PROMPTS, fit_prompt, prompt_format, render_prompt
+from kit19_ray.lm.prompts import (
+    PROMPTS,
+    ChatPrompt,
+    Message,
+    chat_template,
+    check_prompt,
+    fit_prompt,
+    load_prompt,
+    prompt_format,
+    render_prompt,
+)
 
 
 @pytest.mark.parametrize("name", sorted(PROMPTS))
@@ -55,3 +67,84 @@ def test_tokens_at_hand_are_not_made_again() -> None:
         raise AssertionError(text)
 
     assert fit_prompt(never, PROMPTS["plain"], {"instruction": "Q", "input": ""}, 8, [7, 8]) == [7, 8]
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TALK: list[Message] = [
+    {"role": "system", "content": "짧게 {instruction} 답하세요."},
+    {"role": "user", "content": "그는 'C:\\new'라고 했다.\n맞나요?"},
+    {"role": "assistant", "content": "네."},
+    {"role": "user", "content": "다시 {{ system }} 물어봅니다"},
+    {"role": "assistant", "content": "둘"},
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    made = train_bpe([m["content"] for m in TALK] * 4, 400, 128)
+    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    return made
+
+
+@pytest.mark.parametrize("name", sorted(PROMPTS))
+@pytest.mark.parametrize(
+    "messages", [TALK, TALK[1:], TALK[1:3], TALK[:3]], ids=["all", "no-system", "one", "one+system"]
+)
+def test_a_wrappers_chat_template_renders_what_is_trained_on(
+    name: str, messages: list[Message], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    tokenizer.chat_template = chat_template(name)
+    prompt = prompt_format(name)
+    segments = prompt.segments(messages)
+    trained = "".join(s.text + str(tokenizer.eos_token) * s.learned for s in segments)
+    assert tokenizer.apply_chat_template(list(messages), tokenize=False) == trained
+    asked = tokenizer.apply_chat_template(list(messages[:-1]), tokenize=False, add_generation_prompt=True)
+    assert trained == asked + messages[-1]["content"] + str(tokenizer.eos_token)
+
+
+def test_a_chat_templates_answers_are_learned_and_nothing_else(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = CHATML
+    prompt = ChatPrompt(tokenizer)
+    segments = prompt.segments(TALK)
+    whole = tokenizer.apply_chat_template(list(TALK), tokenize=False)
+    assert "".join(s.text for s in segments) == str(whole).rstrip("\n")
+    assert [s.text for s in segments if s.learned] == ["네.<|im_end|>", "둘<|im_end|>"]
+    assert segments[-2].text.endswith("<|im_start|>assistant\n")
+    assert prompt.end == "<|im_end|>" and prompt.stop == ("<|im_end|>",)
+    asked = "<|im_start|>user\nQ\n\nI<|im_end|>\n<|im_start|>assistant\n"
+    assert prompt.render("Q", "I") == asked
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (None, "has no chat template"),
+        (
+            "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}A:{% endif %}",
+            "another way",
+        ),
+        ("{{ raise_exception('no system turn here') }}", "no system turn here"),
+    ],
+)
+def test_a_template_that_cannot_be_learned_from_is_refused(
+    template: str | None, said: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    tokenizer.chat_template = template
+    with pytest.raises(ConfigError, match=said):
+        load_prompt("chat", tokenizer)
+
+
+def test_a_template_that_forgets_earlier_turns_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = "{% for m in messages[-2:] %}" + CHATML.removeprefix("{% for m in messages %}")
+    with pytest.raises(ConfigError, match="changes the turns of a longer conversation"):
+        ChatPrompt(tokenizer).segments(TALK[1:])
+
+
+def test_names_of_prompts_are_checked() -> None:
+    check_prompt("chat")
+    with pytest.raises(ConfigError, match="did you mean 'chat'"):
+        check_prompt("chatt")
+    assert chat_template("chat") is None

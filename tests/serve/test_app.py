@@ -51,9 +51,11 @@ class FakeService:
         return result
 
 
-def send(service: FakeService, method: str, path: str, **options: Any) -> httpx.Response:
+def send(
+    service: FakeService, method: str, path: str, raise_app_exceptions: bool = True, **options: Any
+) -> httpx.Response:
     async def go() -> httpx.Response:
-        transport = httpx.ASGITransport(app.build(service))
+        transport = httpx.ASGITransport(app.build(service), raise_app_exceptions)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.request(method, path, **options)
 
@@ -144,6 +146,15 @@ def test_a_fault_of_ours_is_a_500_that_shows_nothing_of_it() -> None:
     assert response.status_code == 500
     assert "secret" not in response.text and "Traceback" not in response.text
     assert error(response)["type"] == "server_error"
+
+
+def test_a_fault_in_any_other_route_has_the_shape_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(self: FakeService) -> bool:
+        raise RuntimeError("secret path")
+
+    monkeypatch.setattr(FakeService, "ready", fail)
+    response = send(FakeService(), "GET", "/readyz", raise_app_exceptions=False)
+    assert response.status_code == 500 and error(response)["type"] == "server_error" and "secret" not in response.text
 
 
 def test_a_full_queue_is_a_429() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from kit19_ray.lm.generator import Generator
 from kit19_ray.lm.prompts import prompt_format
-from kit19_ray.serve import stage
+from kit19_ray.serve import page, stage
 
 pytestmark = pytest.mark.ray
 
@@ -145,8 +145,8 @@ def counted(http: httpx.Client, name: str) -> float:
 def test_the_docs_curl_gets_an_answer(http: httpx.Client) -> None:
     if not shutil.which("curl"):
         pytest.skip("there is no curl")
-    page = (Path(__file__).parents[2] / "docs/reference/stages.md").read_text(encoding="utf-8")
-    command = re.search(r"^\$ (curl -N .*?)^```", page, re.MULTILINE | re.DOTALL)
+    text = (Path(__file__).parents[2] / "docs/reference/stages.md").read_text(encoding="utf-8")
+    command = re.search(r"^\$ (curl -N .*?)^```", text, re.MULTILINE | re.DOTALL)
     assert command
     words = shlex.split(
         command[1].replace("http://127.0.0.1:8000", str(http.base_url).rstrip("/")).replace("\\\n", " ")
@@ -161,6 +161,12 @@ def test_the_page_loads_nothing_from_elsewhere(http: httpx.Client) -> None:
     policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "script-src 'sha256-" in policy
     assert "http://" not in response.text and "https://" not in response.text
+
+
+def test_there_is_an_example_of_each_task() -> None:
+    tasks = {path.stem for path in (Path(page.__file__).parents[1] / "tasks" / "definitions").glob("*.yaml")}
+    assert {example["task"] for example in page.examples()} == tasks and len(tasks) == 20
+    assert all(example["instruction"] and example["input"] for example in page.examples())
 
 
 class Browser:
@@ -232,6 +238,9 @@ def test_the_playground_streams_an_answer_and_shows_the_prompt(
     assert browser.run("return document.querySelector('#answer').textContent") == expected
     prompt = browser.run("return document.querySelector('#prompt').textContent")
     assert prompt == WRAPPER.render("감정을 분류하세요.", "정말 재미있다")
+    browser.run("document.querySelector('#second').value = 'kit19'; document.querySelector('#form').requestSubmit()")
+    browser.until("document.querySelector('#other-figures').textContent.includes('tokens/s')")
+    assert browser.run("return document.querySelector('#other-answer').textContent") == expected
     browser.picture(tmp_path / "playground.png")
     assert (tmp_path / "playground.png").stat().st_size > 10_000
 
@@ -245,7 +254,11 @@ def test_the_playground_shows_what_the_server_refuses(server: stage.Server, brow
     browser.run("document.querySelector('#form').requestSubmit()")
     browser.until("!document.querySelector('#error').hidden")
     assert "the most is 64" in browser.run("return document.querySelector('#error').textContent")
-    unnamed = "return [...document.querySelectorAll('input, textarea')].filter((e) => !e.labels.length).length"
+    browser.run(
+        "const box = document.querySelector('#example'); box.value = '12'; box.dispatchEvent(new Event('change'))"
+    )
+    assert browser.run("return document.querySelector('#instruction').value") == page.examples()[12]["instruction"]
+    unnamed = "return [...document.querySelectorAll('input, textarea, select')].filter((e) => !e.labels.length).length"
     assert browser.run(unnamed) == 0
     browser.ask("/window/rect", width=500, height=850)
     assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth"), "it fits a telephone"

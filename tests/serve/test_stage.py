@@ -199,6 +199,23 @@ def test_lm_eval_scores_through_the_endpoint_as_directly(
     assert len({round(value, 3) for value, _ in served}) == len(pairs), "the items can be told apart"
 
 
+def test_an_evaluation_scores_through_the_endpoint_as_directly(server: stage.Server, generator: Generator) -> None:
+    from kit19_ray.evaluate.endpoint import KEYS, CharacterTokenizer, Endpoint
+
+    context, choices = "문장: 이 영화는 정말 재미있다. 긍부정:", [" 부정", " 긍정", " 아니오"]
+    letters = CharacterTokenizer(False)
+    endpoint = Endpoint(f"{server.url}/v1", "evaluate.endpoint", KEYS, None, False, 2)
+    try:
+        assert endpoint.can_score and endpoint.model == "kit19"
+        served = endpoint.loglikelihoods([(letters.encode(context), letters.encode(c)) for c in choices], "choices")
+    finally:
+        endpoint.close()
+    before = generator.encode(context)
+    direct = generator.loglikelihoods([(before, generator.encode(context + c)[len(before) :]) for c in choices])
+    assert [greedy for _, greedy in served] == [greedy for _, greedy in direct]
+    assert [value for value, _ in served] == pytest.approx([value for value, _ in direct], abs=1e-4)
+
+
 def test_a_taken_port_is_the_users_to_change(server: stage.Server, tiny_model: Path) -> None:
     port = int(server.url.rsplit(":", 1)[1])
     with pytest.raises(ServeError, match=rf"serve.port: cannot listen on 127.0.0.1:{port}"):

@@ -90,7 +90,19 @@ def test_no_sample_is_a_record_of_a_dataset(shared_sources: Path) -> None:
     assert texts(SAMPLES) & texts(shared_sources) == set()
 
 
-SHORT = {"label", "category", "targets", "topic", "style1", "style2", "origin", "word", "num_agree", "answer"}
+SHORT = {
+    "label",
+    "category",
+    "targets",
+    "topic",
+    "style1",
+    "style2",
+    "origin",
+    "word",
+    "num_agree",
+    "answer",
+    "subject",
+}
 
 
 def _lacking(base: Path, name: str, split: str) -> bool:

@@ -99,6 +99,58 @@ def test_examples(word: str, subject: str, direction: str) -> None:
     assert particle(word, "으로/로") == direction
 
 
+# Words by the sound they end in, an underscore for a space in one.
+CONSONANT = """
+책 물건 사람 집 밥 학교생활의_끝 감정 긍정 부정 혐오_발언 일반_발언 모순 중립 없음 정답 원인 거짓 참
+동일한_의미임 문제없음 부산항 강원도민 대한민국_국민 청원 법원 병원 예산 교육 환경 안전 행정 국방
+통일안 언론 육아/교육 교통/건축 인종/국적 3 6 0 10 13 16 100 1,000 30 60 300 2.50 3.6 1.3 20 90 110
+1600 2000 10,000 10000000000000000 5kg 10kg 100g 3.5kg 250mg 20t 1_kg 7_g 40㎏ kg 90min 3/4 6/7
+10/13 3/5 M N FM RPM CNN LAN VPN ATM iPhone Game Chrome Club Web God York New_York Book Facebook
+Slack Stack Shop Map App Laptop Net Chat Bot Reddit Music King Ring Song Amazon Python Zoom Team
+Samsung Big Bag Job Lab C# F# Line Notion '책' "사람" (책) 책! 책?! [집] 『책』 책... '사람'! 책(冊)
+사람_(인간) '수학_(학문)' "집(家)" 물건(物件)! '밥_(음식)'. ㅋㅋ ㄱ ㅂ ㅎㅎㅎ ㄴ 값 닭 삶 흙 앉 많
+부엌 꽃 낮 옆 밖 낫 젖 솥 숲 500₩
+"""
+VOWEL = """
+사과 나무 바다 영화 노래 학교 친구 의사 간호사 한국어 표제어 위치 정치 경제 뉴스 리뷰 통과
+여성이나_남자 결과 전제 가설의_종류 숫자 지구 2 4 5 9 12 14 15 19 22 1.2 3.4 0.5 2,024 99 45 3.9 7.5
+1000000000000 35 52 10km 3cm 2m 5mm 100m 2_km km cm 3ml 1L 500mL 20W 220V 60Hz 16GB 512MB 1TB 5ha
+3m² 4cm³ 8㎞ 30℃ 40% 5° 3kWh 100kcal 2/3_말고_4/5 2/3 5/6 9/10 A B C D E F G H I J K O P Q S T U V W
+X Y Z KBS MBC AI PC USB DNA SNS Twitter Computer Server YouTube Microsoft Windows Instagram_사용자
+Android iPad Blog Tag Bit Set GitHub Hub Network Park Link Java Tesla Nvidia Meta Space Office Store
+Code Cloud Word Linux Unix Kubernetes Ray Red Kid Bug Youtube Netflix '사과' "나무" (바다) 사과!
+바다?! [노래] 『바다』 사과... 포도(葡萄) 포도_(과일) '스칼라_(수학)' "바다_(노래)" '자바_(언어)'!
+나라(國) ㅠㅠ ㅜ ㅏ C++ 漢字 !!! 50% 가 나 다 라 마 개미 나비 소 해 배
+"""
+RIEUL = """
+서울 물 말 글 별 달 발 팔 길 일 출발 연말 거울 겨울 오늘 내일 하늘 마을 기술 미술 예술 경찰 검찰
+관찰 통일 반려동물 단순_악플 알 쌀 돌 꿀 술 1 7 8 11 17 18 21 28 1.7 2.8 101 1/2 1/3 7/8 8/9 1/10
+1/100 L R CAR HTML URL XML SQL DSL Google Apple Email Model Intel Mail Oracle Table Excel Dell
+'서울' "물" (서울) 서울! 서울(首都) 서울_(도시) '겨울_(노래)' 10dB 3mol 5J ㄹ
+"""
+WORDS = [
+    (word.replace("_", " "), sound)
+    for sound, table in (("consonant", CONSONANT), ("vowel", VOWEL), ("rieul", RIEUL))
+    for word in table.split()
+]
+
+
+def test_the_right_particle_after_400_words() -> None:
+    assert len({word for word, _ in WORDS}) > 400
+    assert [(word, ending(word)) for word, _ in WORDS] == WORDS
+
+
+def test_a_long_word_is_looked_at_from_its_end_only() -> None:
+    """Each of these took seconds, and the time grew with the square of the length."""
+    for word, subject in (
+        ("0," * 500_000 + "책", "은"),
+        ("책" + "!" * 500_000, "은"),
+        ("(" * 500_000 + "나무", "는"),
+        ("나무(" + " " * 500_000 + "책)", "은"),  # no aside is that long
+    ):
+        assert particle(word, "은/는").endswith(subject)
+
+
 @given(word=st.text(min_size=1).filter(str.strip), pair=st.sampled_from(sorted(PAIRS)))
 def test_any_word_gets_one_of_the_two_forms(word: str, pair: str) -> None:
     assert particle(word, pair).removeprefix(word) in pair.split("/")

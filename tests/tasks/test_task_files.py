@@ -20,13 +20,13 @@ from kit19_ray.tasks.josa import PAIRS
 from kit19_ray.tasks.task import DEFINITIONS, Task, Template, load_task, load_tasks, withhold
 from kit19_ray.tasks.templates import render, undeclared
 
-from .conftest import left_behind
+from .conftest import ASKS_BARE, left_behind
 
 PAIR = {"sentence1": "할머니가 마당에서 고추를 말린다.", "sentence2": "바람이 불어 창문이 덜컹거렸다."}
 RECORDS: dict[str, dict[str, str]] = {
     "apeach": {"text": "오늘은 비가 와서 우산을 챙겼다.", "label": "none"},
     "unsmile": {"text": "오늘은 비가 와서 우산을 챙겼다.", "label": "hate", "targets": "여성/가족, 기타 혐오"},
-    "hatescore": {"text": "오늘은 비가 와서 우산을 챙겼다.", "label": "hate", "targets": "지역"},
+    "hatescore": {"text": "오늘은 비가 와서 우산을 챙겼다.", "label": "hate", "targets": "지역", "origin": "댓글"},
     "kobest_boolq": {
         "paragraph": "수달은 족제빗과에 딸린 동물로 물가에 산다. 물고기를 잡아먹는다.",
         "question": "수달은 물가에 사는가?",
@@ -60,7 +60,7 @@ RECORDS: dict[str, dict[str, str]] = {
         "opening": "수달은 족제빗과의 포유류이다. 하천과 호숫가에 산다.",
         "continuation": "헤엄을 잘 치고 물고기를 주로 먹는다.",
     },
-    "kowiki_qa": {"title": "수달", "first_paragraph": "물가에 사는 족제빗과의 포유류이다."},
+    "kowiki_qa": {"title": "수달", "first_paragraph": "물가에 사는 족제빗과의 포유류이다.", "subject": "term"},
     "pawsx": {**PAIR, "label": "different"},
     "parakqc": {**PAIR, "label": "different"},
     "stylekqc": {**PAIR, "label": "different"},
@@ -68,7 +68,7 @@ RECORDS: dict[str, dict[str, str]] = {
     "nsmc": {"text": "두 시간이 금방 지나갔다", "label": "positive"},
     "sae4k": {"sentence": "내일 몇 시에 만날까", "argument": "약속 시간", "label": "wh"},
     "petitions": {
-        "category": "교통",
+        "category": "교통/건축/국토",
         "title": "마을버스를 늘려 주세요",
         "content": "저희 동네는 버스가 한 시간에 한 대뿐이라 출근길이 힘듭니다. 배차 간격을 줄여 주십시오.",
     },
@@ -83,6 +83,9 @@ RECORDS: dict[str, dict[str, str]] = {
     },
 }
 
+# What a template that does not fit the record above is shown instead.
+OTHERS = {"kobest_boolq": {"question": "수달은 물가에 산다."}}
+
 # After a filled-in word, a particle that agrees with it comes from the filter, never from the template's own text.
 _FORMS = sorted({form for pair in PAIRS for form in pair.split("/")} | {"는"}, key=len, reverse=True)
 _HARD_PARTICLE = re.compile(r"}}['\"”’]*(" + "|".join(_FORMS) + r")(?=[\s.,!?'\"]|$)")
@@ -96,8 +99,11 @@ def problems(path: Path, record: dict[str, str]) -> list[str]:
     found += _counts(task)
     seen: dict[tuple[str, str], str] = {}
     for template in task.spec.templates:
-        found += [f"{template.name}: {problem}" for problem in _template(task, template, record)]
-        values = _values(task, template, record)
+        shown = record if template.applies(record) else record | OTHERS.get(path.stem, {})
+        if not template.applies(shown):
+            found.append(f"{template.name}: fits no record here")
+        found += [f"{template.name}: {problem}" for problem in _template(task, template, shown)]
+        values = _values(task, template, shown)
         prompt = (render(template.instruction, values), render(template.input, values))
         if prompt in seen:
             found.append(f"{template.name}: renders as {seen[prompt]} does")
@@ -121,13 +127,16 @@ def _counts(task: Task) -> Iterator[str]:
         yield f"{len(templates)} templates"
     for kind in ("closed", "open"):
         count = sum(t.kind == kind for t in templates)
-        if task.spec.answer and count < 4:
+        if task.spec.answer and count < (2 if all(t.generation for t in templates if t.kind == "open") else 4):
             yield f"{count} {kind} templates"
 
 
 def _values(task: Task, template: Template, record: dict[str, str]) -> dict[str, Any]:
     """What a prompt may use: never the answer, so that a prompt which does cannot render."""
-    shown = {k: v for k, v in record.items() if k in task.spec.fields and k != task.spec.answer}
+    kept = task.spec.answer if not template.generation else None
+    shown = {k: v for k, v in record.items() if k in task.spec.fields and k != kept}
+    for name, said in task.spec.spoken.items():
+        shown[f"{name}_said"] = ", ".join(said.get(word, word) for word in record[name].split(", "))
     return shown | ({"choices": task.words(template, record)} if task.spec.answer else {})
 
 
@@ -136,17 +145,19 @@ def _template(task: Task, template: Template, record: dict[str, str]) -> Iterato
     words = task.words(template, record) if task.spec.answer else []
     prompt = f"{render(template.instruction, values)}\n{render(template.input, values)}"
     asked = undeclared(template.instruction) | undeclared(template.input)
-    if len(set(template.outputs)) < 3:
+    least = 1 if ASKS_BARE.search(template.instruction) else 2
+    if len(set(template.outputs)) < least:
         yield f"{len(set(template.outputs))} outputs"
     for text in (template.instruction, template.input, *template.outputs):
         if hard := _HARD_PARTICLE.search(text):
             yield f"particle {hard[1]!r} after a filled-in word without the filter: {text}"
-        for name in undeclared(text) & set(task.spec.optional):
+        for name in undeclared(text) & {n for o in task.spec.optional for n in (o, f"{o}_said")}:
             if not template.requires:
                 yield f"uses {name!r}, which may be empty, for every record"
     if template.generation or not task.spec.answer:
         yield from _generation(task, template, record, prompt, asked)
-        rendered = [[render(o, {**values, **record, "label": "", "choice": ""}) for o in template.outputs]]
+        blank = {"label": "", "choice": "", "number": 0}
+        rendered = [[render(o, {**values, **record, **blank}) for o in template.outputs]]
     else:
         yield from _choice_lists(template, words, prompt, asked)
         rendered = [
@@ -178,7 +189,7 @@ def _choice_lists(template: Template, words: list[str], prompt: str, asked: froz
     else:
         if "choices" in asked:
             yield "open, but uses `choices`"
-        if told := [w for w in words if w in prompt]:
+        if told := [w for w in words if w in prompt.replace("5점 만점", "")]:
             yield f"open, but its prompt holds {told}"
 
 
@@ -189,7 +200,8 @@ def _generation(
         answers = undeclared(output) - asked - {"label", "choice", "choices"}
         if not answers:
             yield f"output {output!r} holds nothing that the prompt does not"
-        if template.kind == "open" and (told := [n for n in sorted(answers) if record[n] in prompt]):
+        told = [n for n in sorted(answers) if not n.endswith("_said") and record[n] in prompt]
+        if template.kind == "open" and told:
             yield f"its prompt holds the answer {told}"
 
 
@@ -232,7 +244,8 @@ def _first(tree: dict[str, Any], **changes: Any) -> None:
     [
         (lambda t: t["templates"].pop(), "9 templates"),
         (lambda t: [x.update(kind="open") for x in t["templates"]], "0 closed templates"),
-        (lambda t: _first(t, outputs=["{{ choice }}", "{{ choice }}."]), "2 outputs"),
+        (lambda t: _first(t, outputs=["{{ choice }}."]), "1 outputs"),
+        (lambda t: _first(t, requires={"text": {"matches": "자전거"}}), "fits no record"),
         (lambda t: _first(t, outputs=["{{ choice }}", "{{ choice }} ", "하나"]), "two labels have the same answer"),
         (lambda t: _first(t, instruction="이 평은 긍정인가?"), "does not list ['부정']"),
         (lambda t: _first(t, kind="open"), "open, but its prompt holds"),
@@ -269,6 +282,9 @@ def test_each_check_finds_its_mistake(tmp_path: Path, change: Any, said: str) ->
         (lambda t: _first(t, knid="open"), "did you mean 'kind'"),
         (lambda t: _first(t, answer="{{ text }}"), "`answer` is for free answers"),
         (lambda t: _first(t, generation=True, answer="{{ txet }}"), "answer uses 'txet'"),
+        (lambda t: _first(t, requires={"text": {"matches": "(가"}}), "is no regular expression"),
+        (lambda t: _first(t, requires={"text": {}}), "a condition needs `matches` or `lacks`"),
+        (lambda t: t.update(spoken={"txet": {}}), "did you mean 'text'"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, change: Any, said: str) -> None:

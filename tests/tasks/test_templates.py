@@ -24,7 +24,8 @@ def test_filters(template: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "text"), [([], ""), (["가"], "가"), (["가", "나"], "가 또는 나"), (["가", "나", "다"], "가, 나 또는 다")]
+    ("words", "text"),
+    [([], ""), (["가"], "가"), (["가", "나"], "가 또는 나"), (["가", "나", "다"], "가, 나, 다 중 하나")],
 )
 def test_alternatives(words: list[str], text: str) -> None:
     assert either(words) == text

@@ -89,6 +89,16 @@ def test_a_slow_start_is_tried_once_more(monkeypatch: pytest.MonkeyPatch, capsys
     assert init.calls == 2 and "once more" in capsys.readouterr().err
 
 
+def test_what_a_slow_start_had_begun_is_ended() -> None:
+    before = ray_session._children()
+    left = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert ray_session._children() - before == {left.pid}
+    ray_session._end(ray_session._children() - before)
+    assert left.poll() is not None and left.pid not in ray_session._children()
+    assert left.stdin is not None
+    left.stdin.close()
+
+
 @pytest.mark.parametrize(
     ("failures", "address", "said"),
     [

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kit19_ray.tasks.task import Category, Task
+from kit19_ray.tasks.task import Task
 
 SPLITS = ("train", "validation")
-TASK_CATEGORIES: dict[Category, str] = {
+TASK_CATEGORIES: dict[str, str] = {
     "hate_speech": "text-classification",
     "boolean_qa": "question-answering",
     "natural_language_inference": "text-classification",
@@ -38,10 +38,19 @@ def metadata(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, A
         "license_details": "each row's column `licence`; the ledger below says what each forbids",
         "multilinguality": ["monolingual"],
         "size_categories": [_SIZES[min(max(size, 0), len(_SIZES) - 1)]],
-        "task_categories": sorted({TASK_CATEGORIES[task.spec.category] for task in tasks.values()}),
+        "task_categories": sorted(
+            {TASK_CATEGORIES.get(task.spec.category, "text-generation") for task in tasks.values()}
+        ),
         "tags": ["instruction-tuning", "korean", "kit-19", *(["not-for-all-audiences"] if hate else [])],
         "configs": [_data_files("default", "*", total) | {"default": True}, *(c for c in per_task if c["data_files"])],
     }
+
+
+def front_matter(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:
+    """The block as the hub's own library writes it, without the lines of dashes round it."""
+    from huggingface_hub import DatasetCardData
+
+    return DatasetCardData(**metadata(built, tasks)).to_yaml()
 
 
 def _data_files(config: str, stem: str, examples: Mapping[str, int]) -> dict[str, Any]:

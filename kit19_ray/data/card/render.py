@@ -71,7 +71,6 @@ def render(built: Mapping[str, Any], tasks: Mapping[str, Task], counted: Statist
         drawn: file names of the plots that were written.
     """
     tasks = {name: tasks[name] for name in built["tasks"]}
-    metadata = yaml.safe_dump(hub_metadata.metadata(built, tasks), allow_unicode=True, sort_keys=False, width=10_000)
     sections = {
         "Tasks": [*_table(_TASK_COLUMNS, [_task_row(*item) for item in built["tasks"].items()]), *_shortfalls(built)],
         "In figures": _figures(counted, drawn),
@@ -86,7 +85,7 @@ def render(built: Mapping[str, Any], tasks: Mapping[str, Task], counted: Statist
         "Limits of use": _limits(built, tasks),
         "Citation": _citation(built, tasks),
     }
-    parts = ["---", metadata + "---", "", "# KIT-19, rebuilt", "", *_opening(built)]
+    parts = ["---", hub_metadata.front_matter(built, tasks), "---", "", "# KIT-19, rebuilt", "", *_opening(built)]
     for title, lines in sections.items():
         parts += ["", f"## {title}", "", *lines]
     return "\n".join([*parts, ""])

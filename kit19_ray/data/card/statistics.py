@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kit19_ray.data.build import example_path
+from kit19_ray.data.export import example_path
 from kit19_ray.io import storage
 from kit19_ray.tasks.task import Task
 

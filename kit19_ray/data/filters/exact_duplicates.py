@@ -1,4 +1,4 @@
-"""What one task's records are held against, in one pass: those seen before, with the same answer or another.
+"""Copies of a text within a task: with the same answer, or with another.
 
 text A, label x   first         stays ............... unless a copy with label y comes: then all copies leave
 text A, label x   again         exact_duplicate
@@ -8,9 +8,9 @@ text A, label y   contradictory
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from kit19_ray.data.records import Record
 from kit19_ray.tasks.task import Task
 from kit19_ray.utils.hashing import hash64
 
@@ -22,26 +22,35 @@ def plain(text: str) -> str:
     return "".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def content_key(task: Task, record: Record) -> int:
-    """A 64-bit hash of what the record asks: the fields a prompt shows, or every field where the answer is a text."""
+def content_key(task: Task, fields: Mapping[str, str]) -> int:
+    """A 64-bit hash of what a record asks: the fields a prompt shows, or every field where the answer is a text."""
     names = task.asked_fields if task.spec.answer else task.spec.fields
-    return hash64(*(plain(record.fields[name]) for name in names))
+    return hash64(*(plain(fields[name]) for name in names))
 
 
 @dataclass
-class Seen:
-    """The keys of a task's records, some 70 bytes each, and where the contradicted ones first stood."""
+class DuplicateTracker:
+    """The first row of each key, and which of them were contradicted; a bucket of a task's keys at a time."""
 
-    _first: dict[int, tuple[str, str]] = field(default_factory=dict)  # key -> (answer, place) of the first copy
-    contradicted: dict[int, str] = field(default_factory=dict)
-    """Key -> place of the first copy of a text that has two answers."""
+    _first: dict[int, tuple[str, int]] = field(default_factory=dict)  # key -> (answer, row) of the first copy
+    _contradicted: set[int] = field(default_factory=set)
 
-    def reason(self, key: int, answer: str, place: str) -> str | None:
-        """Why a record leaves, or None for the first of its key."""
-        first = self._first.setdefault(key, (answer, place))
-        if first[1] == place:
+    def reasons(self, rows: Iterable[tuple[int, str]]) -> list[str | None]:
+        """Why each row leaves, None for those that stay.
+
+        Args:
+            rows: key and answer of every row of the bucket, in the order of the files.
+        """
+        found = [self._reason(key, answer, row) for row, (key, answer) in enumerate(rows)]
+        for key in self._contradicted:
+            found[self._first[key][1]] = CONTRADICTORY
+        return found
+
+    def _reason(self, key: int, answer: str, row: int) -> str | None:
+        first = self._first.setdefault(key, (answer, row))
+        if first[1] == row:
             return None
-        if first[0] == answer and key not in self.contradicted:
+        if first[0] == answer and key not in self._contradicted:
             return EXACT
-        self.contradicted.setdefault(key, first[1])
+        self._contradicted.add(key)
         return CONTRADICTORY

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from kit19_ray.data.filters.ngrams import Int64, hashes, letters
+from kit19_ray.data.filters.ngrams import Int64, UInt64, hashes, letters
 
 if TYPE_CHECKING:
     from datasketch import MinHash
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 UInt32 = npt.NDArray[np.uint32]
 
 BANDS, ROWS = 12, 5
+MOST = 1024  # records of a bucket that one is compared with
 _LETTERS = 4000  # of a text that are looked at: the rest of a long one seldom decides
 _SEED = 19
 
@@ -51,29 +53,54 @@ def signature(texts: Sequence[str]) -> UInt32:
     return made
 
 
+def pack(signatures: Sequence[UInt32]) -> list[pa.Array]:
+    """Signatures as a column of 20 bytes a band, so that a band is read without the others."""
+    stacked = np.ascontiguousarray(np.stack(signatures) if signatures else np.zeros((0, BANDS * ROWS)), "<u4")
+    width = ROWS * 4
+    return [
+        pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(width),
+            len(stacked),
+            [None, pa.py_buffer(np.ascontiguousarray(stacked[:, band * ROWS : (band + 1) * ROWS]).tobytes())],
+        )
+        for band in range(BANDS)
+    ]
+
+
+def unpack(columns: Sequence[pa.ChunkedArray]) -> UInt32:
+    """Bands as `pack` wrote them: uint32 `[n, ROWS * len(columns)]`."""
+    made = []
+    for column in columns:
+        array = column.combine_chunks()
+        array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+        values = np.frombuffer(array.buffers()[1], "<u4")[array.offset * ROWS : (array.offset + len(array)) * ROWS]
+        made.append(values.reshape(len(array), ROWS))
+    return np.concatenate(made, axis=1).astype(np.uint32)
+
+
 @dataclass(frozen=True)
 class Candidates:
-    """Records of all tasks, by number.
+    """Records that meet somebody in a band, by number.
 
     Attributes:
+        key: uint64 `[n]`; those with equal ones meet.
         signatures: uint32 `[n, BANDS * ROWS]`.
         rank: int64 `[n]`; of two near records the one with the larger rank leaves.
         task, source, answer: int64 `[n]`. Within a task only records with equal answers are duplicates, since pairs of
             sentences with opposite labels are near on purpose; across tasks of one source none are.
     """
 
+    key: UInt64
     signatures: UInt32
     rank: Int64
     task: Int64
     source: Int64
     answer: Int64
 
-    def in_band(self, band: int, threshold: float) -> dict[int, int]:
+    def near(self, threshold: float) -> dict[int, int]:
         """Record that leaves -> the one it is near to, as far as this band shows."""
-        columns = np.ascontiguousarray(self.signatures[:, band * ROWS : (band + 1) * ROWS])
-        keys = columns.view([("", np.uint32)] * ROWS).reshape(-1)
-        order = np.lexsort((self.rank, np.unique(keys, return_inverse=True)[1]))
-        sorted_keys = keys[order]
+        order = np.lexsort((self.rank, self.key))
+        sorted_keys = self.key[order]
         edges = np.flatnonzero(np.r_[True, sorted_keys[1:] != sorted_keys[:-1], True])
         found: dict[int, int] = {}
         for start, end in itertools.pairwise(edges):
@@ -82,9 +109,13 @@ class Candidates:
         return found
 
     def _in_bucket(self, members: Int64, threshold: float) -> dict[int, int]:
-        """`members` by rank. Each is compared with those that stayed before it."""
+        """`members` by rank. Each is compared with those that stayed before it, the first `MOST` of them.
+
+        Texts with a common opening (a form letter, a licence) share a band without being near: a bucket of n such
+        would cost n^2 comparisons. Those that are near meet in other bands too, in smaller company.
+        """
         found: dict[int, int] = {}
-        stayed = np.empty(len(members), np.int64)
+        stayed = np.empty(min(len(members), MOST), np.int64)
         count = 0
         for member in members:
             before = stayed[:count]
@@ -96,17 +127,30 @@ class Candidates:
             hits = np.flatnonzero(near & comparable)
             if len(hits):
                 found[int(member)] = int(before[hits[0]])
-            else:
+            elif count < MOST:
                 stayed[count] = member
                 count += 1
         return found
 
 
-def merged(bands: list[dict[int, int]], rank: Int64) -> dict[int, int]:
-    """What leaves over all bands, each with the nearest to the front of those it was found near to."""
-    found: dict[int, int] = {}
-    for band in bands:
-        for gone, kept in band.items():
-            if gone not in found or rank[kept] < rank[found[gone]]:
-                found[gone] = kept
-    return found
+def met(keys: UInt64) -> Int64:
+    """Which of the records meet another: the places of the keys that stand there more than once, ascending."""
+    if not len(keys):
+        return np.zeros(0, np.int64)
+    order = np.argsort(keys, kind="stable")
+    same = keys[order][1:] == keys[order][:-1]
+    return np.sort(order[np.r_[False, same] | np.r_[same, False]])
+
+
+def band_keys(band: UInt32) -> UInt64:
+    """A 64-bit hash of a band's minima: uint64 `[n]`.
+
+    Args:
+        band: uint32 `[n, ROWS]`.
+    """
+    made = np.zeros(len(band), np.uint64)
+    with np.errstate(over="ignore"):
+        for column in range(ROWS):
+            made = (made ^ band[:, column].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+            made ^= made >> np.uint64(32)
+    return made

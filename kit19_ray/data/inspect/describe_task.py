@@ -189,8 +189,15 @@ def _file(file: dict[str, Any]) -> str:
 
 
 def _traits(template: dict[str, Any]) -> list[str]:
-    conditions = [f"{name} is {' or '.join(values)}" for name, values in template["requires"].items()]
+    conditions = [f"{name} {_condition(wanted)}" for name, wanted in template["requires"].items()]
     return [template["kind"], *(["free answer"] if template["generation"] else []), *conditions]
+
+
+def _condition(wanted: list[str] | dict[str, str | None]) -> str:
+    if isinstance(wanted, list):
+        return f"is {' or '.join(wanted)}"
+    parts = {"matches": "has", "lacks": "lacks"}
+    return " and ".join(f"{verb} {wanted[key]}" for key, verb in parts.items() if wanted[key])
 
 
 def _example(example: dict[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.data.build import example_path
+from kit19_ray.data.export import example_path
 from kit19_ray.io import storage
 from kit19_ray.utils.console import stdout
 from kit19_ray.utils.hashing import hash64
@@ -54,7 +54,7 @@ def diff(a: str, b: str, num_examples: int) -> dict[str, Any]:
         DataError: one is not a data prefix.
     """
     uris = [storage.normalise(uri) for uri in (a, b)]
-    built = [_require(uri) for uri in uris]
+    built = [manifest.require(uri, "data") for uri in uris]
     names = sorted({name for side in built for name in side["tasks"]})
     tasks = {name: _task(uris, [side["tasks"].get(name) for side in built], name, num_examples) for name in names}
     return {
@@ -66,10 +66,6 @@ def diff(a: str, b: str, num_examples: int) -> dict[str, Any]:
         "tasks": tasks,
         "num_examples": num_examples,
     }
-
-
-def _require(uri: str) -> Row:
-    return manifest.require(uri, "data")
 
 
 def _settings(built: Row) -> Row:

@@ -11,7 +11,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.schemas import IGNORE
 from kit19_ray.config.schema import Config
 from kit19_ray.data import examples, stage
 from kit19_ray.data.encoding import Encoder
@@ -19,15 +18,14 @@ from kit19_ray.data.inputs import Inputs, collect
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.data.sampling import Sample
 from kit19_ray.io import storage
-from kit19_ray.lm.model_files import tokenizer_of
-from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.lm.prompts import check_prompt, load_prompt, prompt_format
 from kit19_ray.sources.readers.base import Raw
 from kit19_ray.utils.console import say, stdout
 from kit19_ray.utils.hashing import hash64
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
 
 Row = dict[str, Any]
 HEAD = 10_000  # rows read of a task at most; the order of a longer source is then that of its head
@@ -44,7 +42,7 @@ def preview(config: Config, num: int) -> dict[str, Any]:
     Raises:
         SourceError, TaskError, ConfigError, DataError: as the build would.
     """
-    prompt_format(config.data.prompt)
+    check_prompt(config.data.prompt)
     inputs = collect(config, hashed=False)
     for name, reason in inputs.skipped.items():
         say(f"data: {name} left out: {reason}")
@@ -59,14 +57,14 @@ def preview(config: Config, num: int) -> dict[str, Any]:
             heads[name] = read
             say(f"data: {name}: drawn from the first {read:,} rows of the source only; a build draws from all of them")
     in_turn = [rows[turn] for turn in range(turns) for rows in drawn if turn < len(rows)]
-    tokenizer, eos_id, name = _tokenizer(config, inputs)
+    tokenizer, name = _tokenizer(config, inputs)
     say(f"data: tokens are those of {name}" if tokenizer else f"data: counts are characters: {name}")
     return {
         "tokenizer": name if tokenizer else None,
         "seq_len": config.data.seq_len,
         "prompt": config.data.prompt,
         "heads": heads,
-        "rows": list(_encoded(config, in_turn[:num], tokenizer, eos_id)),
+        "rows": list(_encoded(config, in_turn[:num], tokenizer)),
     }
 
 
@@ -87,51 +85,52 @@ def _draw(config: Config, inputs: Inputs, name: str, num: int) -> tuple[list[Row
     return [examples.render(task, p, "train", config.seed) for p in planned], read if is_head else None
 
 
-def _tokenizer(config: Config, inputs: Inputs) -> tuple[Tokenizer | None, int, str]:
-    """What the rows are tokenized with, its end-of-text id and its name; or None and why there is none."""
+def _tokenizer(config: Config, inputs: Inputs) -> tuple[PreTrainedTokenizerBase | None, str]:
+    """What the rows are tokenized with and its name; or None and why there is none."""
     named = config.data.tokenizer.name
     if named:
         from kit19_ray.data import tokenizer
 
-        loaded = tokenizer.published(named)
-        return tokenizer_of(loaded.backend_tokenizer.to_str(), named), int(loaded.eos_token_id), named
+        return tokenizer.published(named), named
     hint = "data.tokenizer.name=<prefix>/tokenizer names one"
     size = sum(f.size for files in inputs.files.values() for f in files)
     if size > _HASHED:
-        return None, 0, f"the sources have {size / 2**30:.0f} GiB, so no finished build was looked for; {hint}"
+        return None, f"the sources have {size / 2**30:.0f} GiB, so no finished build was looked for; {hint}"
     uri = stage.uri(config)
     built = manifest.read(uri)
     if built is None:
-        return None, 0, f"the BPE is trained by a build, and this config has none; {hint}"
-    text = storage.read_text(storage.join(uri, "tokenizer", "tokenizer.json"))
-    return tokenizer_of(text, uri), int(built["eos_token_id"]), uri
+        return None, f"the BPE is trained by a build, and this config has none; {hint}"
+    from kit19_ray.lm.pretrained import load_tokenizer
+
+    return load_tokenizer(storage.join(uri, "tokenizer")), uri
 
 
-def _encoded(config: Config, rows: list[Row], tokenizer: Tokenizer | None, eos_id: int) -> Iterator[Row]:
+def _encoded(config: Config, rows: list[Row], tokenizer: PreTrainedTokenizerBase | None) -> Iterator[Row]:
     """The rows with the text that is masked, the text that is learned, and how many tokens or characters each has."""
-    wrapper = prompt_format(config.data.prompt)
     if tokenizer is None:
+        wrapper = prompt_format(config.data.prompt)
         for row in rows:
-            prompt = wrapper.render(row["instruction"], row["input"])
-            counts = {"num_masked": len(prompt), "num_learned": len(row["output"]) + 1, "cut": False}
-            yield row | {"masked": prompt, "learned": row["output"] + _END} | counts
+            asked = wrapper.render(row["instruction"], row["input"])
+            counts = {"num_masked": len(asked), "num_learned": len(row["output"]) + 1, "cut": False}
+            yield row | {"masked": asked, "learned": row["output"] + _END} | counts
         return
-    encoder = Encoder(tokenizer, wrapper, eos_id, config.data.seq_len)
+    prompt = load_prompt(config.data.prompt, tokenizer)
+    encoder = Encoder(tokenizer.backend_tokenizer, prompt, int(tokenizer.eos_token_id), config.data.seq_len)
     for row, (tokens, cut) in zip(rows, encoder.encode(rows), strict=True):
         if tokens is None:
-            prompt = wrapper.render(row["instruction"], row["input"])
-            yield row | {"masked": prompt, "learned": row["output"], "left_out": "too_long"}
+            asked = prompt.render(row["instruction"], row["input"])
+            yield row | {"masked": asked, "learned": row["output"], "left_out": "too_long"}
             continue
         ids = tokens.input_ids.tolist()
         masked, learned = ids[: tokens.num_prompt], ids[tokens.num_prompt :]
         yield row | {
             "masked": tokenizer.decode(masked, skip_special_tokens=False),
             "learned": tokenizer.decode(learned, skip_special_tokens=False),
-            "num_masked": len(masked),
-            "num_learned": len(learned),
+            "num_masked": len(ids) - tokens.num_learned,
+            "num_learned": tokens.num_learned,
             "cut": cut,
             "input_ids": ids,
-            "labels": [IGNORE] * len(masked) + learned,
+            "labels": tokens.labels().tolist(),
         }
 
 

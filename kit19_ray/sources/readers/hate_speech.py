@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -14,6 +15,13 @@ ABUSE, CLEAN = "악플/욕설", "clean"
 _MACRO = {"혐오발언": "hate", "단순 악플": "abuse", "Clean": "clean"}
 # Micro labels that are no group: what the file writes for clean rows, and abuse that comes along with hate.
 _NO_TARGET = {"None", "단순 악플"}
+# HateScore's generated sentences stand in copies that differ in who is spoken of: they are one group.
+_OPENING = re.compile(r"(?:저 사람은|저 분은|저분은|저는|얘는|걔는|쟤는|그녀는|그는|당신은|너는|안녕하세요)[,.]? ")
+
+
+def _without_opening(comment: str) -> str:
+    opening = _OPENING.match(comment)
+    return comment[opening.end() :] if opening else comment
 
 
 def read_unsmile(
@@ -56,7 +64,10 @@ def read_unsmile(
 def read_hatescore(
     options: NoOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
 ) -> Iterator[Raw | Reject]:
-    """text, label (hate, abuse or clean), targets as in UnSmile, and origin, the kind of text it comes from."""
+    """text, label (hate, abuse or clean), targets as in UnSmile, and origin, the kind of text it comes from.
+
+    Comments that differ in the pronoun they open with are one group.
+    """
     table = open_table(DelimitedOptions(delimiter=",", quoting="csv"), file, stream)
     text, macro, micro, origin = (table.index(c) for c in ("comment", "macrolabel", "microlabel", "source"))
     for row in table:
@@ -73,4 +84,4 @@ def read_hatescore(
             yield Reject.of(row.line, "unknown_label", " | ".join(row.cells))
         else:
             fields = {"text": comment, "label": label, "targets": ", ".join(targets)}
-            yield Raw(row.line, fields | {"origin": normalise(row.cells[origin])}, comment)
+            yield Raw(row.line, fields | {"origin": normalise(row.cells[origin])}, _without_opening(comment))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.readers.base import Raw, Reject
@@ -12,14 +12,15 @@ from kit19_ray.sources.readers.byte_stream import likely_encoding
 _SHOWN = 120  # characters of the row that is shown
 
 
-def some_usable(rows: Iterator[Raw | Reject], name: str) -> Iterator[Raw | Reject]:
-    """The rows of a whole file.
+def some_usable(rows: Iterator[Raw | Reject], name: str, whole: Callable[[], bool]) -> Iterator[Raw | Reject]:
+    """The rows of a file.
 
     Args:
         name: the file's, for messages.
+        whole: asked after the last row: whether these were all of the file.
 
     Raises:
-        SourceError: after the last row, when none was a record: the commonest reason, and one row.
+        SourceError: after the last row of a whole file, when none was a record: the commonest reason, and one row.
     """
     reasons: Counter[str] = Counter()
     first: dict[str, Reject] = {}
@@ -31,7 +32,7 @@ def some_usable(rows: Iterator[Raw | Reject], name: str) -> Iterator[Raw | Rejec
             reasons[row.reason] += 1
             first.setdefault(row.reason, row)
         yield row
-    if usable:
+    if usable or not whole():
         return
     if not reasons:
         raise SourceError(f"{name}: it has no row", hint="the file is empty, or holds its header alone")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.data.filters import minhash
-from kit19_ray.data.filters.minhash import BANDS, Candidates
+from kit19_ray.data.filters.minhash import BANDS, ROWS, Candidates
 
 LONG = (
     "어제 저녁에 동네 뒷산을 천천히 올라가면서 바라본 노을이 참 고왔고 내려오는 길에는 반딧불이도 몇 마리 볼 수 있었다"
@@ -24,6 +27,7 @@ def candidates(
     texts: list[list[str]], task: list[int], source: list[int], answer: list[int], rank: list[int] | None = None
 ) -> Candidates:
     return Candidates(
+        key=np.zeros(len(texts), np.uint64),
         signatures=np.stack([minhash.signature(t) for t in texts]),
         rank=np.array(rank or list(range(len(texts))), np.int64),
         task=np.array(task, np.int64),
@@ -33,7 +37,14 @@ def candidates(
 
 
 def leaving(made: Candidates, threshold: float = 0.8) -> dict[int, int]:
-    return minhash.merged([made.in_band(band, threshold) for band in range(BANDS)], made.rank)
+    """What leaves over all bands, each record with the nearest to the front it is near to."""
+    found: dict[int, int] = {}
+    for band in range(BANDS):
+        columns = made.signatures[:, band * ROWS : (band + 1) * ROWS]
+        for gone, kept in replace(made, key=minhash.band_keys(columns)).near(threshold).items():
+            if gone not in found or made.rank[kept] < made.rank[found[gone]]:
+                found[gone] = kept
+    return found
 
 
 def test_of_two_near_texts_the_later_leaves() -> None:
@@ -72,3 +83,29 @@ def test_a_signature_estimates_the_share_of_common_ngrams() -> None:
     same = (minhash.signature([one]) == minhash.signature([other])).mean()
     assert 0.6 < same <= 1  # 9 of 11 n-grams in common: 0.82
     assert (minhash.signature([LONG]) == minhash.signature([OTHER])).mean() < 0.1
+
+
+def test_a_bucket_of_boilerplate_costs_no_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many records that meet in a band and are not near: each is compared with the first few that stayed."""
+    monkeypatch.setattr(minhash, "MOST", 8)
+    rng = np.random.default_rng(19)
+    signatures = rng.integers(0, 2**32, (2000, BANDS * ROWS), dtype=np.uint32)
+    signatures[1999] = signatures[3]
+    signatures[1998] = signatures[1500]  # not among the first: it meets its like in another bucket
+    zeros = np.zeros(2000, np.int64)
+    made = Candidates(np.zeros(2000, np.uint64), signatures, np.arange(2000), zeros, zeros, zeros)
+    assert made.near(0.8) == {1999: 3}
+
+
+@given(st.lists(st.integers(0, 9), max_size=30))
+def test_who_meets_somebody(keys: list[int]) -> None:
+    found = minhash.met(np.array(keys, np.uint64))
+    assert found.tolist() == [i for i, key in enumerate(keys) if keys.count(key) > 1]
+
+
+@given(st.integers(0, 5))
+def test_signatures_are_the_same_after_storage(num: int) -> None:
+    made = [minhash.signature([LONG + "가" * i]) for i in range(num)]
+    columns = [pa.chunked_array([column]) for column in minhash.pack(made)]
+    assert minhash.unpack(columns).tolist() == [m.tolist() for m in made]
+    assert minhash.unpack([column.slice(1) for column in columns]).tolist() == [m.tolist() for m in made[1:]]

@@ -144,10 +144,26 @@ def test_other_nesting_is_named_by_its_question(read_text: Reads, document: obje
 
 
 @READERS
-def test_a_document_too_large_to_hold(read_text: Reads, reader: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_array, "MAX_BYTES", 1 << 20)
-    blank = b" " * ((1 << 20) - 2)
-    with pytest.raises(SourceError, match="^file: a JSON document of more than 1 MiB; use JSON Lines$"):
-        read_text(reader, b"[ ]" + blank)
-    if reader is ARRAY:
-        assert read_text(reader, b"[]" + blank) == []
+def test_a_long_document_is_read_an_item_at_a_time(
+    read_text: Reads, reader: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"문장": f"글 {n}", "label": 1, "n": 2**80, "f": 0.1, "deep": [[{}]]} for n in range(50)]
+    rows += [{"문장": "\ud800", "label": 1}, {"문장": "가", "label": 2}]
+    questions = [*(asked(f"무엇 {n}?", f"답 {n}") for n in range(50)), asked(7, "물가"), asked("어\udc00디?", "물가")]
+    content = codecs.BOM_UTF8 + json.dumps(rows if reader is ARRAY else squad(*questions)).encode()
+    at_once = read_text(reader, content)
+    assert len(at_once) == 52
+    for limit in (5, 100, len(content) - 1):
+        monkeypatch.setattr(json_array, "MAX_BYTES", limit)
+        assert read_text(reader, content) == at_once
+
+
+def test_faults_of_a_long_document(read_text: Reads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_array, "MAX_BYTES", 3)
+    for data in (b'[{"text": ]', b'[{"text": "x"}', b'["\xff"]', b"[1] [2]", b"[" * 100_000):
+        with pytest.raises(SourceError, match="^file: not JSON that can be read: .{1,210}$"):
+            read_text(ARRAY, data)
+    with pytest.raises(SourceError, match=r"^file: a list of objects is expected, and this does not begin with \[$"):
+        read_text(ARRAY, b'\n {"data": 1}')
+    with pytest.raises(SourceError, match="question 1 does not nest as SQuAD 1.1 does"):
+        read_text(SQUAD, b'{"data": [{"title": 1}]}')

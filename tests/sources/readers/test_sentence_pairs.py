@@ -101,6 +101,20 @@ def test_stylekqc_files_that_do_not_match(read_text: Reads) -> None:
     assert longer[-1].reason == "misaligned"
 
 
+def test_the_other_group_is_the_one_most_alike(read_text: Reads) -> None:
+    """Groups 0 and 2 speak of trains, 1 and 3 of mail; only groups of one act and topic meet."""
+    subjects = ["기차 시간표", "전자 우편 주소", "기차 시간표", "전자 우편 주소"]
+    data = "".join(f"0\t1\t{subjects[g]} 묶음{g} 문장{i}\n" for g in range(4) for i in range(10))
+    for r in read_text("parakqc", data):
+        assert isinstance(r, Raw)
+        assert r.fields["sentence1"][:3] == r.fields["sentence2"][:3]
+    apart = "".join(f"{g % 2}\t1\t{subjects[0]} 묶음{g} 문장{i}\n" for g in range(4) for i in range(10))
+    found = [r for r in read_text("parakqc", apart) if isinstance(r, Raw)]
+    for r in found:
+        one, two = (r.fields[f"sentence{n}"].split("묶음")[1][0] for n in (1, 2))
+        assert int(one) % 2 == int(two) % 2
+
+
 def test_stylekqc_without_its_companion(read_text: Reads) -> None:
     with pytest.raises(SourceError, match="topic/ file"):
         read_text("stylekqc", style(2, "act"))

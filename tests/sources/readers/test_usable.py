@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.catalog import Source
 from kit19_ray.sources.files import locate
-from kit19_ray.sources.readers.base import Raw
+from kit19_ray.sources.readers.base import LocatedFile, Raw
 from tests.sources.stranger import spec
 
 ROWS = "글,표\n" + "".join(f"돌 {n} 개가 있다,{n % 2}\n" for n in range(20))
@@ -88,3 +90,12 @@ def test_names_from_a_mac_and_what_it_leaves_beside_them(tmp_path: Path) -> None
     named = _source(path="자료 1.csv")
     (file,) = locate("own", named, str(tmp_path), ["train"])
     assert sum(isinstance(row, Raw) for row in named.read(file)) == 20
+
+
+def test_a_part_of_a_file_says_nothing_of_the_rest() -> None:
+    data = "글,표\n".encode() + b"a\n" * 3
+    part = LocatedFile("mem://rows.csv", "rows.csv", "train", size=len(data) + 1)
+    assert len(list(_source().read(part, lambda _: io.BytesIO(data)))) == 3
+    whole = replace(part, size=len(data))
+    with pytest.raises(SourceError, match="not one of its 3 rows is usable"):
+        list(_source().read(whole, lambda _: io.BytesIO(data)))

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 
 from kit19_ray.sources.readers.base import Raw, Reject
-from kit19_ray.sources.readers.wiki import CONTINUATION, clean, is_heading
+from kit19_ray.sources.readers.wiki import CONTINUATION, clean, is_heading, subject
 
 Reads = Callable[..., list[Raw | Reject]]
 
@@ -52,6 +52,8 @@ def test_broken_articles_are_rejected_alone(read_text: Reads) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [("생애.", True), ("어린 시절.", True), ("= = 역사 = =", True), ("= = = 초기 = = =", True),
+     ("개요.", True), ("죽음.", True), ("재임.", True), ("쓰임.", True), ("처음.", True),
+     ("먹어 보았음.", False), ("그렇게 하세요.", False), ("= = " * 800 + "x", False),
      ("그는 웃었다.", False), ("정말 그럴까.", False), ("마침표가 없는 짧은 줄", False)],
 )  # fmt: skip
 def test_headings(line: str, expected: bool) -> None:
@@ -61,6 +63,61 @@ def test_headings(line: str, expected: bool) -> None:
 def test_what_templates_leave_behind() -> None:
     assert clean("지미(, 1924년 ~ )는 &quot;땅콩&quot;<br>이다[[분류:사람]]") == '지미(1924년 ~ )는 "땅콩"이다'
     assert clean("빈 괄호 ()는 사라진다") == "빈 괄호는 사라진다"
+    assert clean("수학(數學, )은 《》 학문(學問, , )이다") == "수학(數學)은 학문(學問)이다"
+
+
+def doc(title: str, *lines: str) -> str:
+    return f'<doc id="1" url="u" title="{title}">\n{title}\n\n' + "\n".join(lines) + "\n\n</doc>\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        ("씨앗에는 다음과 같은 뜻이 있다.", "disambiguation"),
+        ("연못은 다음을 가리킨다.", "disambiguation"),
+        ("거문고(검은고)는 악기의 하나이자", "unfinished"),
+        ("넓이는 formula_1 로 나타낸다. 길이를 곱한다.", "lost_formula"),
+    ],
+)
+def test_what_is_no_article(read_text: Reads, first: str, reason: str) -> None:
+    (found,) = read_text("kowiki_text", doc("씨앗", first, MORE))
+    assert isinstance(found, Reject)
+    assert found.reason == reason
+
+
+def test_a_continuation_ends_before_a_lost_formula(read_text: Reads) -> None:
+    (found,) = read_text("kowiki_text", doc("거문고", LEAD, "이다.", MORE, "길이는 formula_2 이다. 끝이다."))
+    assert isinstance(found, Raw)
+    assert found.fields["continuation"].endswith("많다.")
+    assert "이다. 옛" not in found.fields["continuation"]
+
+
+@pytest.mark.parametrize(
+    ("title", "first", "expected"),
+    [
+        ("김한별", "김한별(金한별, 1901년 3월 13일 ~ 1989년 2월 4일)은 가상의 시인이다.", "person"),
+        ("3월 13일", "3월 13일은 그레고리력으로 72번째 날이다.", "date"),
+        ("1950년대", "1950년대는 1950년부터 1959년까지를 가리킨다.", "date"),
+        ("곱셈", "곱셈은 같은 수를 여러 번 더하는 셈을 말한다. 기호로 적는다.", "term"),
+        ("한들 마을", "한들 마을은 강가에 있는 마을이다.", "other"),
+    ],
+)
+def test_what_an_article_is_about(title: str, first: str, expected: str) -> None:
+    assert subject(title, first) == expected
+
+
+@pytest.mark.parametrize("line", ["= " * 300_000 + "x", "[[분류:" * 200_000, "(" + " " * 1_000_000, "(, " * 300_000,
+                                  ", " * 400_000, "<a" * 300_000])  # fmt: skip
+def test_a_long_line_is_read_in_one_pass(line: str) -> None:
+    """Each of these took more than 20 s at a tenth of the length."""
+    assert isinstance(clean(line), str)
+    assert not is_heading(line)
+
+
+def test_a_title_with_many_quotes(read_text: Reads) -> None:
+    (found,) = read_text("kowiki_text", "<doc " + ' title="' * 100_000 + "\n</doc>\n")
+    assert isinstance(found, Reject)
+    assert found.reason == "malformed_doc"
 
 
 def test_the_continuation_is_short_and_ends_with_a_sentence(read_text: Reads) -> None:

@@ -1,0 +1,119 @@
+"""`data.datasets`: a user's instruction data as tasks without a task file.
+
+An entry becomes a task with one template that shows a row as it is, and a source of the files its path names; from
+there on it is a task like KIT-19's, through the same gates, quotas and card.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from kit19_ray.config.schema import DatasetConfig
+from kit19_ray.errors import SourceError, nearest
+from kit19_ray.io import storage
+from kit19_ray.sources.catalog import Licence, Source, SourceFile
+from kit19_ray.sources.readers import instructions
+from kit19_ray.sources.readers.base import LocatedFile
+from kit19_ray.tasks.task import Task, TaskSpec, Template
+
+_PERMISSIVE = frozenset(
+    {"apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc0", "cc-by-4.0", "cc-by-sa-4.0", "odc-by", "own"}
+)
+_FIELDS: dict[str, list[str]] = {
+    "alpaca": ["instruction", "input", "output"],
+    "sharegpt": ["messages"],
+    "messages": ["messages"],
+    "text": ["text"],
+}
+_TEMPLATES: dict[str, dict[str, Any]] = {
+    "alpaca": {"instruction": "{{ instruction }}", "input": "{{ input }}", "outputs": ["{{ output }}"]},
+    "sharegpt": {"instruction": "{{ messages }}", "outputs": ["{{ messages }}"]},
+    "messages": {"instruction": "{{ messages }}", "outputs": ["{{ messages }}"]},
+    "text": {"instruction": "{{ text }}", "outputs": ["{{ text }}"]},
+}
+
+
+def name_of(entry: DatasetConfig) -> str:
+    """The task's name: the entry's, else its path's last part in snake_case."""
+    if entry.name is not None:
+        return entry.name
+    last = entry.path.rstrip("/").rpartition("/")[2].partition(".")[0]
+    name = re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")
+    return name if name and name[0].isalpha() else f"own_{name or 'data'}"
+
+
+def tasks(entries: Iterable[DatasetConfig], taken: Iterable[str]) -> dict[str, Task]:
+    """The entries as tasks by name, sorted.
+
+    Args:
+        taken: names of the other tasks.
+
+    Raises:
+        SourceError: two tasks have one name.
+    """
+    names, found = set(taken), {}
+    for entry in entries:
+        name = name_of(entry)
+        if name in names:
+            raise SourceError(f"data.datasets: there is a task {name!r} already", hint="give this one a `name`")
+        names.add(name)
+        found[name] = _task(name, entry)
+    return dict(sorted(found.items()))
+
+
+def _task(name: str, entry: DatasetConfig) -> Task:
+    licence = entry.licence.lower()
+    allowed = licence in _PERMISSIVE
+    source = Source(
+        title=name,
+        homepage="",
+        licence=Licence(
+            name=entry.licence,
+            commercial=allowed,
+            derivatives=allowed or (licence.startswith("cc-by-nc") and "nd" not in licence),
+        ),
+        citation=f"{name}, the builder's own data",
+        reader="instructions",
+        options={"format": entry.format, "columns": entry.columns},
+        files=[SourceFile(path="*", split="train")],
+    )
+    spec = TaskSpec(
+        category=entry.category,
+        description="Own data",
+        source=source,
+        splits=["train"],
+        fields=_FIELDS[entry.format],
+        optional=["input"] if entry.format == "alpaca" else [],
+        templates=[Template(name="as_it_is", kind="open", **_TEMPLATES[entry.format])],
+        metrics=["chrf"],
+    )
+    return Task(name=name, spec=spec, source_id=name, source=source)
+
+
+def locate(entry: DatasetConfig) -> list[LocatedFile]:
+    """The files of an entry: the one it names, or all of a folder that can be read, sorted by name.
+
+    Raises:
+        SourceError: there is none.
+    """
+    base = storage.normalise(entry.path)
+    if storage.exists(base) and not storage.is_dir(base):
+        path = base.rpartition("/")[2]
+        found = [LocatedFile(base, path, "train", storage.size(base) or 0)]
+    else:
+        found = [
+            LocatedFile(storage.join(base, info.path), info.path, "train", info.size)
+            for info in storage.list_files(base)
+            if instructions.ending(info.path) and not any(part.startswith((".", "_")) for part in info.path.split("/"))
+        ]
+    if not found:
+        there = [info.path for info in storage.list_files(base.rpartition("/")[0])][:100] if "/" in base else []
+        last = base.rpartition("/")[2]
+        raise SourceError(
+            f"data.datasets: {entry.path}: no such file, and no folder with files that can be read"
+            f"{nearest(last, there)}",
+            hint=f"files end in {', '.join(instructions.ENDINGS)}, and .gz or .zst may follow",
+        )
+    return found

@@ -1,0 +1,102 @@
+"""Adapters: under every ZeRO stage the same, taken up by another number of workers, exported alone and merged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from kit19_ray.artifacts import checkpoint, metrics_log
+from kit19_ray.config.schema import LoraConfig
+from kit19_ray.errors import TrainError
+from kit19_ray.lm import pretrained
+from kit19_ray.train.model import add_adapters
+from tests.train.ranks import losses, run_ranks, spec_of, train
+from tests.train.test_elastic import SETTINGS, SHARDED
+
+Legs = list[tuple[int, int, int | None]]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: Any) -> str:
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(5)
+    config = transformers.LlamaConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+def run(
+    make_config: Any, data: str, base: str, root: Path, legs: list[tuple[int, int, int | None]], **lora: Any
+) -> Any:
+    spec = None
+    for workers, stage, stop_at in legs:
+        keys = SETTINGS | {"workers": workers, "zero_stage": stage, "model": {"name": base}, "max_steps": 8}
+        spec = spec_of(
+            make_config(f"file://{root}", **keys, lora={"rank": 4, "dropout": 0.0} | lora, deepspeed=SHARDED), data
+        )
+        run_ranks(workers, train, spec, stop_at)
+    return spec
+
+
+@pytest.fixture(scope="module")
+def one(make_config: Any, data_prefix: str, base: str, tmp_path_factory: Any) -> Any:
+    """One worker, ZeRO-2."""
+    return run(make_config, data_prefix, base, tmp_path_factory.mktemp("one"), [(1, 2, None)])
+
+
+@pytest.mark.parametrize("legs", [[(2, 2, 3), (1, 1, None)], [(2, 3, 4), (2, 3, None)]])
+def test_the_same_whatever_shards_it(
+    legs: Legs, one: Any, make_config: Any, data_prefix: str, base: str, tmp_path: Path
+) -> None:
+    spec = run(make_config, data_prefix, base, tmp_path, legs)
+    assert losses(spec) == pytest.approx(losses(one), rel=1e-6)
+    index = checkpoint.newest(spec.out)
+    assert index is not None and all("lora_" in name for name in index["parameters"])  # nothing frozen is saved
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it by its old name
+def test_the_adapter_and_the_merged_model_are_the_same_model(one: Any, base: str) -> None:
+    from peft import PeftModel
+
+    out = one.out.removeprefix("file://")
+    merged = pretrained.load_causal_lm(f"{out}/export")
+    adapted = PeftModel.from_pretrained(pretrained.load_causal_lm(base), f"{out}/adapter")
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        theirs, ours = adapted(input_ids=ids).logits, merged(input_ids=ids).logits
+        untouched = pretrained.load_causal_lm(base)(input_ids=ids).logits
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    assert float((ours - untouched).abs().max()) > 1e-3
+    assert "adapters of rank 4, merged" in Path(out, "export", "README.md").read_text()
+
+
+@pytest.mark.parametrize(("kind", "zero_stage"), [("dora", 2), ("rslora", 3)])
+def test_peft_s_other_kinds(
+    kind: str, zero_stage: int, make_config: Any, data_prefix: str, base: str, tmp_path: Path
+) -> None:
+    spec = run(make_config, data_prefix, base, tmp_path, [(1, zero_stage, None)], kind=kind)
+    found = [line["validation_loss"] for line in metrics_log.read(spec.out) if "validation_loss" in line]
+    assert found[-1] < found[0]
+
+
+def test_dora_is_refused_where_weights_are_sharded(make_config: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="dora reads whole weights"):
+        make_config(f"file://{tmp_path}", model={"name": "x/y"}, lora={"rank": 2, "kind": "dora"}, zero_stage=3)
+
+
+def test_a_layer_that_is_not_there_is_named() -> None:
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+        )
+    )
+
+    with pytest.raises(TrainError, match=r"no linear layer 'q_prj' \(did you mean 'q_proj'\?\); it has .*v_proj"):
+        add_adapters(model, LoraConfig(rank=2, targets=["q_prj"]), 0)

@@ -1,0 +1,64 @@
+"""Trackers: a missing package is named; TensorBoard's files are there; a broken tracker costs no line."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit19_ray.artifacts import metrics_log
+from kit19_ray.errors import TrainError
+from kit19_ray.train import trackers
+from kit19_ray.train.metrics_writer import MetricsWriter
+
+
+class Broken:
+    name = "broken"
+
+    def log(self, line: dict[str, Any]) -> None:
+        raise ConnectionError("the tracker is out")
+
+    def close(self) -> None:
+        raise AssertionError("it is called no more")
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(TrainError, match="wandb is not installed") as caught:
+        trackers.require(["wandb"])
+    assert "kit19-ray[wandb]" in caught.value.hint
+    with pytest.raises(TrainError, match="peft is not installed"):
+        trackers.require([], adapters=True)
+
+
+def test_a_tracker_that_fails_costs_no_line(tmp_path: Path) -> None:
+    out = f"file://{tmp_path}/train-x"
+    writer = MetricsWriter(out, 0, lambda: [Broken(), trackers.TensorBoard(out, "ab")], "unused")
+    for step in (1, 2):
+        writer.line({"step": step, "loss": 1.0 / step, "time": float(step)})
+    writer.event("something", 2)
+    writer.status("step", 2)
+    writer.close(60)
+    assert [line["step"] for line in metrics_log.read(out)] == [1, 2]
+    assert metrics_log.read(out, metrics_log.EVENTS)[0]["text"] == "something"
+    status = metrics_log.read_status(out)
+    assert status is not None and (status["phase"], status["step"]) == ("step", 2)
+    (events,) = (tmp_path / "train-x" / "tensorboard").iterdir()
+    assert b"loss" in events.read_bytes()
+
+
+def test_what_can_be_drawn() -> None:
+    line = {"step": 1, "time": 2.0, "loss": 1.5, "grad_norm": float("inf"), "event": "x", "none": None}
+    assert trackers.figures(line) == {"loss": 1.5}
+
+
+def test_wandb_keeps_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    tracker = trackers.WandB("file:///runs/train-abc", {"model": {"name": "x"}})
+    tracker.log({"step": 1, "loss": 1.0, "time": 1.0})
+    tracker.close()
+    assert [path for path in (tmp_path / "wandb").iterdir() if path.name.endswith("train-abc")]
