@@ -22,10 +22,11 @@ from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.errors import StorageError, TrainError, UserError
 from kit19_ray.lm import cuda, pretrained
 from kit19_ray.train import batches, checkpoint_reader, model_card, samples, schedule, trackers
-from kit19_ray.train.agreement import DRAINING, FAILED, SAVE, STOP, AgreedError, Agreement
+from kit19_ray.train.agreement import AgreedError, Agreement
 from kit19_ray.train.checkpoint_writer import CheckpointWriter
 from kit19_ray.train.engine import Engine, load_model
 from kit19_ray.train.export import export
+from kit19_ray.train.flags import DRAINING, FAILED, SAVE, STOP
 from kit19_ray.train.guard import Guard
 from kit19_ray.train.inputs import Batch, prepare_batch
 from kit19_ray.train.interruptions import Interruptions
