@@ -49,7 +49,7 @@ COUNTS = {
     "stylekqc": (24000, 23999, 23999, 0),
     "unsmile": (15005, 15003, 14991, 0),
 }
-# The reason stands above what templates, readers and gates changed; `contaminated_` is as docs/reference/gates.md has it.
+# The reason stands above what templates, readers and gates changed; `contaminated_` is as in docs/reference/gates.md.
 DROPPED: dict[str, dict[str, int]] = {
     # a row leaves for a whole item, no longer for a common phrase of one
     "apeach": {"contaminated_kmhas": 2, "near_duplicate": 2},
