@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,18 @@ def test_scores_are_the_harness_own_on_real_files(lm: Any, hf: Any, configured: 
 @pytest.mark.real_data
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-@pytest.mark.parametrize("shots", [0, 5])
+@pytest.mark.parametrize(
+    "shots",
+    [
+        0,
+        pytest.param(
+            5,
+            marks=pytest.mark.skipif(
+                not os.environ.get("KIT19_LONG"), reason="contexts six times as long; set KIT19_LONG=1 to run it"
+            ),
+        ),
+    ],
+)
 def test_full_kobest_has_the_harness_own_counts(
     shots: int, lm: Any, hf: Any, configured: Any, shared_sources: Path
 ) -> None:
