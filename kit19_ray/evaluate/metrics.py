@@ -106,7 +106,8 @@ def paired_bootstrap(
 def pearson(first: Sequence[float], second: Sequence[float]) -> float:
     """Pearson's correlation; 0 where one side is constant."""
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if len(a) < 2 or a.std() == 0 or b.std() == 0:
+    # By the values themselves: the deviation of equal floats may come out as a rounding error instead of 0.
+    if len(a) < 2 or a.min() == a.max() or b.min() == b.max():
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
 

@@ -24,7 +24,7 @@ def test_the_published_file_is_copied(size: int | None, sha256: str | None) -> N
 @pytest.mark.parametrize(
     ("size", "sha256", "said"),
     [
-        (399, SHA256, "unpacks to more than 399 bytes"),
+        (399, SHA256, "it unpacks to more than 399 bytes"),
         (401, SHA256, "it has 400 bytes, the published file has 401"),
         (400, "0" * 64, f"its SHA-256 is {SHA256}, the published file's is 000"),
     ],
