@@ -26,9 +26,6 @@ TCPStore: Any = dist.TCPStore  # type: ignore[attr-defined]  # public, and not i
 _GRACE_SECONDS = 20.0  # a failed rank waits so long for those that have not come to the end of the phase
 _POLL_SECONDS = 0.02
 
-SAVE, STOP, FAILED, DRAINING = 1, 2, 4, 8
-"""Flags of `Agreement.flags`."""
-
 
 class AgreedError(Exception):
     """An error that every rank knows of; `error` is the one of the lowest rank that had one.

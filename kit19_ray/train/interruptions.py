@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from kit19_ray.artifacts.run_request import clear, leave, pending
 from kit19_ray.errors import StorageError
-from kit19_ray.train.agreement import DRAINING, SAVE, STOP
+from kit19_ray.train.flags import DRAINING, SAVE, STOP
 
 _POLL_SECONDS = {"file": 0.5, "s3": 5.0}
 

@@ -6,12 +6,15 @@ Greedy, and by whole forward passes without a cache: every rank must take part, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.artifacts.schemas import IGNORE
-from kit19_ray.train.engine import Engine
+
+if TYPE_CHECKING:  # the driver reads this module for its names and loads no torch
+    from kit19_ray.train.engine import Engine
 
 NAME = "samples.jsonl"
 MAX_TOKENS = 24

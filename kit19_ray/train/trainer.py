@@ -18,9 +18,10 @@ from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.errors import TrainError
 from kit19_ray.lm import pretrained
 from kit19_ray.train import model_card, samples, schedule, trackers
-from kit19_ray.train.agreement import DRAINING, FAILED, SAVE, STOP, AgreedError, Agreement
+from kit19_ray.train.agreement import AgreedError, Agreement
 from kit19_ray.train.engine import Engine, load_model
 from kit19_ray.train.export import export
+from kit19_ray.train.flags import DRAINING, FAILED, SAVE, STOP
 from kit19_ray.train.inputs import prepare_batch
 from kit19_ray.train.interruptions import Interruptions
 from kit19_ray.train.metrics_writer import MetricsWriter

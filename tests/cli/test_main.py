@@ -75,9 +75,9 @@ def test_plan_says_what_would_happen_and_what_is_missing(tmp_path: Path) -> None
     assert (done.returncode, done.stderr, plan["ready"]) == (0, "", True)
     assert set(plan["stages"]) == {"data", "train", "evaluate", "serve"}
     assert list(tmp_path.iterdir()) == []
-    bad = kit19("plan", *small, "train.batch_size=63")
+    bad = kit19("plan", *small, "train.save_minutes=null")
     assert bad.returncode == 2 and bad.stdout.startswith(f"root      file://{tmp_path}\n")
-    assert bad.stderr.startswith("error: 1 thing is missing\n  train.batch_size=63 does not divide")
+    assert bad.stderr.startswith("error: 1 thing is missing\n  train.save_every=")
 
 
 def test_plan_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -28,63 +28,96 @@ WORDS = [
 ]
 # task: rows read, records, unique, examples that use a record again
 COUNTS = {
-    "apeach": (3770, 3770, 3760, 0),
-    "hatescore": (11108, 11108, 11002, 0),
+    "apeach": (3770, 3770, 3766, 0),
+    "hatescore": (11108, 11108, 11011, 0),
     "kobest_boolq": (3665, 3665, 3662, 0),
-    "kobest_copa": (3076, 3076, 3067, 0),
+    "kobest_copa": (3076, 3076, 3044, 0),
     "kobest_hellaswag": (2029, 2029, 1883, 0),
     "kobest_wic": (3318, 3318, 3318, 0),
     "kornli": (2490, 2490, 2488, 0),
-    "korsts": (5749, 5749, 5697, 0),
-    "kowiki_generation": (284, 232, 232, 175),
-    "kowiki_qa": (284, 250, 250, 159),
+    "korsts": (5749, 5749, 5690, 0),
+    "kowiki_generation": (284, 197, 196, 211),
+    "kowiki_qa": (284, 219, 218, 189),
     "lbox_summarization": (1, 1, 1, 9),
-    "math_korean": (2820, 2820, 2788, 0),
-    "nsmc": (50000, 49997, 48953, 0),
-    "parakqc": (10000, 10000, 9979, 0),
+    "math_korean": (2820, 2810, 2780, 0),
+    "nsmc": (50000, 49997, 48819, 0),
+    "parakqc": (10000, 9995, 9454, 0),
     "pawsx": (2000, 1965, 1958, 0),
-    "petitions": (3691, 3668, 3628, 0),
-    "question_pair": (6888, 6888, 6885, 0),
+    "petitions": (3691, 3116, 3076, 0),
+    "question_pair": (6888, 6888, 6876, 0),
     "sae4k": (30837, 30837, 28566, 0),
-    "stylekqc": (24000, 24000, 24000, 0),
+    "stylekqc": (24000, 23999, 23999, 0),
     "unsmile": (15005, 15003, 14991, 0),
 }
+# The reason stands above what templates, readers and gates changed; `contaminated_` is as in docs/reference/gates.md.
 DROPPED: dict[str, dict[str, int]] = {
-    "apeach": {"contaminated_kmhas": 8, "near_duplicate": 2},
-    "hatescore": {"contaminated_kmhas": 2, "exact_duplicate": 1, "near_duplicate": 103},
-    "kobest_boolq": {"contaminated_kmhas": 1, "contaminated_kobest_boolq": 2},
-    "kobest_copa": {"contaminated_kobest_copa": 8, "near_duplicate": 1},
-    "kobest_hellaswag": {"contaminated_kobest_hellaswag": 9, "exact_duplicate": 137, "too_long": 1},
+    # a row leaves for a whole item, no longer for a common phrase of one
+    "apeach": {"contaminated_kmhas": 2, "near_duplicate": 2},
+    # the field `origin` is part of the id, so other records are sampled, near which others stand
+    "hatescore": {"exact_duplicate": 1, "near_duplicate": 96},
+    # a row leaves for a whole item, no longer for a common phrase of one
+    "kobest_boolq": {"contaminated_klue_nli": 1, "contaminated_kobest_boolq": 2},
+    # the premise and the right alternative are the item, so other distractors do not hide it
+    "kobest_copa": {"contaminated_kobest_copa": 31, "near_duplicate": 1},
+    # no example is too long any more under the templates as they are now
+    "kobest_hellaswag": {"contaminated_kobest_hellaswag": 9, "exact_duplicate": 137},
     "kornli": {"contradictory": 2},
-    "korsts": {"exact_duplicate": 49, "near_duplicate": 3},
-    "kowiki_generation": {"empty_body": 34, "empty_continuation": 18, "too_long": 353},
-    "kowiki_qa": {"empty_body": 34, "too_long": 45},
+    # its own validation and test splits are evaluation sets now
+    "korsts": {"contaminated_korsts": 7, "exact_duplicate": 49, "near_duplicate": 3},
+    # headings are no text; articles that lost a formula, end within a sentence or list meanings leave
+    "kowiki_generation": {
+        "contaminated_klue_nli": 1,
+        "disambiguation": 6,
+        "empty_body": 34,
+        "empty_continuation": 22,
+        "lost_formula": 22,
+        "too_long": 315,
+        "unfinished": 3,
+    },
+    # the same articles leave
+    "kowiki_qa": {
+        "contaminated_klue_nli": 1,
+        "disambiguation": 6,
+        "empty_body": 34,
+        "lost_formula": 22,
+        "too_long": 41,
+        "unfinished": 3,
+    },
     "lbox_summarization": {"too_long": 1},
-    "math_korean": {"exact_duplicate": 5, "near_duplicate": 27},
+    # rows whose code gives another answer leave, two copies among them
+    "math_korean": {"exact_duplicate": 3, "near_duplicate": 27, "wrong_answer": 10},
+    # the premise alone is an item of KLUE NLI; what left as contaminated is no first of its copies
     "nsmc": {
-        "contaminated_klue_nli": 28,
-        "contaminated_kmhas": 34,
-        "contaminated_kobest_sentineg": 1,
-        "contaminated_korean_hate_speech": 3,
+        "contaminated_klue_nli": 194,
+        "contaminated_kmhas": 3,
+        "contaminated_unsmile": 2,
         "contradictory": 288,
         "empty_field": 3,
-        "exact_duplicate": 678,
+        "exact_duplicate": 679,
         "near_duplicate": 12,
     },
-    "parakqc": {"contaminated_klue_sts": 21},
+    # sentences of another group leave, so pairs are others, two of them equal; KLUE STS counts sentence by sentence
+    "parakqc": {"contaminated_klue_sts": 540, "exact_duplicate": 1, "stray": 5},
     "pawsx": {"exact_duplicate": 1, "near_duplicate": 6, "placeholder": 35},
+    # masked titles leave and the office's notice is cut, so other records are sampled: other lengths, others near
     "petitions": {
-        "contaminated_kmhas": 2,
+        "contaminated_klue_nli": 1,
         "empty_field": 23,
         "exact_duplicate": 24,
-        "near_duplicate": 14,
-        "too_long": 45,
+        "masked_title": 552,
+        "near_duplicate": 15,
+        "too_long": 55,
     },
-    "question_pair": {"contaminated_kmhas": 1, "exact_duplicate": 1, "near_duplicate": 1},
+    # its own test split is an evaluation set now
+    "question_pair": {"contaminated_question_pair": 10, "exact_duplicate": 1, "near_duplicate": 1},
     "sae4k": {"contradictory": 210, "exact_duplicate": 2055, "near_duplicate": 6},
+    # a sentence that stands in another's group leaves
+    "stylekqc": {"stray": 1},
+    # its own validation split is an evaluation set now
     "unsmile": {
-        "contaminated_kmhas": 5,
+        "contaminated_kmhas": 2,
         "contaminated_korean_hate_speech": 2,
+        "contaminated_unsmile": 3,
         "contradictory": 2,
         "exact_duplicate": 1,
         "near_duplicate": 2,

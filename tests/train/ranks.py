@@ -105,7 +105,8 @@ def train(spec: TrainSpec, stop_at: int | None = None) -> dict[str, Any]:
     """A whole run, or one that is asked to stop after step `stop_at`; runs on every rank."""
     import torch
 
-    from kit19_ray.train.agreement import SAVE, STOP, Agreement
+    from kit19_ray.train.agreement import Agreement
+    from kit19_ray.train.flags import SAVE, STOP
     from kit19_ray.train.trainer import Trainer
     from kit19_ray.train.worker import prepare_process
 

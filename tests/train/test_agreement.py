@@ -11,7 +11,8 @@ import torch.distributed as dist
 
 from kit19_ray.errors import StorageError, TrainError
 from kit19_ray.train import agreement
-from kit19_ray.train.agreement import FAILED, SAVE, STOP, AgreedError, Agreement
+from kit19_ray.train.agreement import AgreedError, Agreement
+from kit19_ray.train.flags import FAILED, SAVE, STOP
 from tests.train.ranks import run_ranks
 
 

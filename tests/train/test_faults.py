@@ -15,8 +15,9 @@ from kit19_ray.artifacts.checkpoint import Index
 from kit19_ray.errors import StorageError, TrainError
 from kit19_ray.io import storage
 from kit19_ray.train import checkpoint_writer, interruptions, watchdog
-from kit19_ray.train.agreement import SAVE, STOP, AgreedError
+from kit19_ray.train.agreement import AgreedError
 from kit19_ray.train.checkpoint_writer import CheckpointWriter
+from kit19_ray.train.flags import SAVE, STOP
 from kit19_ray.train.saver import Saver
 from kit19_ray.train.state_pieces import Piece
 from kit19_ray.train.train_state import TrainState

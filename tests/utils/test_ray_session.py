@@ -38,12 +38,13 @@ def _dead_port() -> int:
         ("http://head:8265", "is a dashboard's address.*\n.*kit19 submit --address"),
         ("https://me:hunter2@head:8265/?token=s3cret", "https://head:8265/ is a dashboard's"),
         ("head", "an address is host:port"),
-        (f"127.0.0.1:{_dead_port()}", "nothing answers there .*\n.*unset it for a local one"),
-        (f"ray://127.0.0.1:{_dead_port()}", "nothing answers there"),
+        ("127.0.0.1:{dead}", "nothing answers there .*\n.*unset it for a local one"),
+        ("ray://127.0.0.1:{dead}", "nothing answers there"),
         ("127.0.0.1:99999", "nothing answers there"),
     ],
 )
 def test_an_address_without_a_cluster_is_named(address: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = address.format(dead=_dead_port())
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UserError, match=said) as told:
         ray_session._check_address(address)

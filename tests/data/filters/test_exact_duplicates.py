@@ -19,7 +19,8 @@ def test_the_key_is_what_the_prompt_shows() -> None:
     one, other = ({"text": "글", "label": label, "targets": ""} for label in ("hate", "clean"))
     keys = [content_key(tasks["unsmile"], fields) for fields in (one, other)]
     assert keys[0] == keys[1]
-    articles = ({"title": "수달", "first_paragraph": text} for text in ("물가에 산다.", "족제빗과이다."))
+    texts = ("물가에 산다.", "족제빗과이다.")
+    articles = ({"title": "수달", "first_paragraph": text, "subject": "term"} for text in texts)
     keys = [content_key(tasks["kowiki_qa"], fields) for fields in articles]
     assert keys[0] != keys[1]  # an answer of free text is part of the record
 
