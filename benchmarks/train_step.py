@@ -136,12 +136,12 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     import ray.util
     import torch
 
-    from kit19_ray.train import trainer
+    from kit19_ray.train import trainer, worker
     from kit19_ray.train.agreement import Agreement
 
     job: TrainSpec = settings["job"]
     rounds, steps = settings["rounds"], settings["steps"]
-    trainer.prepare_process(job)
+    worker.prepare_process(job)
     peer = ray.remote(num_cpus=0)(PlainLoop).remote(job)
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
     losses: dict[str, float] = {}

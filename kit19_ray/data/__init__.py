@@ -1,6 +1,7 @@
 """The data stage: sources -> records -> examples -> tokens -> packed shards.
 
-`pipeline` is the chain, top to bottom; `stage` finds what a config builds and commits it. What the steps are made of:
+`pipeline` is the chain, top to bottom, `steps` how its steps spread over Ray; `stage` finds what a config builds and
+commits it. What the steps are made of:
 
     inputs          tasks with their quotas (`mixture`, `filters.licence_policy`), their files, hashed and in parts
     source_parts    a file in parts that many tasks read side by side

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from kit19_ray.config.schema import Config
 from kit19_ray.data import mixture, own_datasets, source_parts
 from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.source_parts import FilePart
-from kit19_ray.errors import DataError, SourceError, nearest
+from kit19_ray.errors import DataError, SourceError, UserError, nearest
 from kit19_ray.sources import evaluation_sets
 from kit19_ray.sources.evaluation_sets import Located
 from kit19_ray.sources.files import check_published, locate, sources_uri, verify_sha256
@@ -28,6 +29,7 @@ class Inputs:
         sha256: hash of each file by URI, the files read in step with others included.
         parts: each task's files in parts, in the order of the files.
         skipped: tasks left out, with the reason.
+        without_files: those of them whose files are missing, which `data.on_missing=skip` allows.
         quotas: training examples wanted per task.
         splits: source splits drawn from per task.
         evaluation: the sets no row may hold an item of; empty when nothing is decontaminated.
@@ -43,6 +45,7 @@ class Inputs:
     splits: dict[str, list[str]]
     evaluation: list[Located] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+    without_files: list[str] = field(default_factory=list)
 
     def evaluation_hashes(self) -> dict[str, dict[str, str]]:
         """SHA-256 of each evaluation set's files, by path."""
@@ -53,11 +56,13 @@ class Inputs:
         return {f.path: self.sha256[f.uri] for file in self.files[task] for f in (file, *file.companions)}
 
 
-def collect(config: Config, hashed: bool = True) -> Inputs:
+def collect(config: Config, hashed: bool = True, problems: list[UserError] | None = None) -> Inputs:
     """Finds and hashes every file the config's tasks are built from.
 
     Args:
         hashed: False leaves the files unread, and so unchecked.
+        problems: takes what would be raised, each once, and the rest is looked at all the same: a task whose files are
+            missing then stays, with none. For `kit19 plan`, which says everything at once.
 
     Raises:
         TaskError: an unknown task.
@@ -65,36 +70,49 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
         DataError: no task has files, or a per-task setting names no task of the build.
     """
     data = config.data
-    tasks = withhold(load_tasks(data.tasks, data.tasks_dir), data.held_out_templates)
-    own = own_datasets.tasks(data.datasets, tasks)
+    tasks: dict[str, Task] = {}
+    with _noted(problems):
+        tasks = withhold(load_tasks(data.tasks, data.tasks_dir), data.held_out_templates)
+    with _noted(problems):
+        tasks |= own_datasets.tasks(data.datasets, tasks)
     entries = {own_datasets.name_of(entry): entry for entry in data.datasets}
-    tasks = dict(sorted((tasks | own).items()))
+    tasks = dict(sorted(tasks.items()))
     for name in data.splits:
-        if name not in tasks:
-            raise DataError(f"data.splits: {name!r} is no task of this build{nearest(name, tasks)}")
+        with _noted(problems):
+            if name not in tasks:
+                raise DataError(f"data.splits: {name!r} is no task of this build{nearest(name, tasks)}")
     weights = {name: entry.weight for name, entry in entries.items() if entry.weight is not None}
-    quotas = mixture.quotas(data, {name: task.spec.category for name, task in tasks.items()}, weights)
-    skipped = licence_policy.excluded(tasks, data.licence_policy, data.tasks)
+    quotas: dict[str, int] = dict.fromkeys(tasks, data.quota)
+    with _noted(problems):
+        quotas = mixture.quotas(data, {name: task.spec.category for name, task in tasks.items()}, weights)
+    skipped: dict[str, str] = {}
+    with _noted(problems):
+        skipped = licence_policy.excluded(tasks, data.licence_policy, data.tasks)
     skipped |= {name: "data.weights gives it no example" for name, quota in quotas.items() if not quota}
     base = sources_uri(config)
     files: dict[str, list[LocatedFile]] = {}
+    without_files: list[str] = []
     for name, task in tasks.items():
         if name in skipped:
             continue
-        try:
-            if name in entries:
-                files[name] = own_datasets.locate(entries[name])
-                continue
-            files[name] = _locate(config, name, task, base)
-        except SourceError as missing:
-            if data.on_missing == "fail":
-                raise
-            skipped[name] = missing.message
-    if not files:
-        raise DataError(
-            f"none of the {len(tasks)} tasks can be built from {base}",
-            hint="\n".join(f"{name}: {reason}" for name, reason in skipped.items()),
-        )
+        with _noted(problems):
+            files[name] = []
+            try:
+                files[name] = (
+                    own_datasets.locate(entries[name]) if name in entries else _locate(config, name, task, base)
+                )
+            except SourceError as missing:
+                if data.on_missing == "fail":
+                    raise
+                del files[name]
+                skipped[name] = missing.message
+                without_files.append(name)
+    with _noted(problems):
+        if not files and not problems:  # of those, one has said why already
+            raise DataError(
+                f"none of the {len(tasks)} tasks can be built from {base}",
+                hint="\n".join(f"{name}: {reason}" for name, reason in skipped.items()),
+            )
     sha256, parts = _measure(tasks, files, _checked(config)) if hashed else ({}, {})
     sets: list[Located] = []
     absent: list[str] = []
@@ -110,7 +128,20 @@ def collect(config: Config, hashed: bool = True) -> Inputs:
         splits={name: list(dict.fromkeys(file.split for file in located)) for name, located in files.items()},
         evaluation=sets,
         absent=absent,
+        without_files=without_files,
     )
+
+
+@contextmanager
+def _noted(problems: list[UserError] | None) -> Iterator[None]:
+    """The block, whose UserError goes to `problems` where that is given, unless it is there already."""
+    try:
+        yield
+    except UserError as error:
+        if problems is None:
+            raise
+        if all(str(error) != str(known) for known in problems):
+            problems.append(error)
 
 
 def _locate(config: Config, name: str, task: Task, base: str) -> list[LocatedFile]:

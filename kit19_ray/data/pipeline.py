@@ -1,5 +1,7 @@
 """A build from top to bottom: what is done to the rows, in order.
 
+Here stands what each step's output is made of, and so is named by; how it is made stands in `steps`.
+
     read and check   file parts -> rows -> checked rows -> buckets of what they ask      rows stream, on Ray Data
     copies           a bucket holds all copies of a text: the first stays                a Ray task a bucket
     sample           the bottom k of a hash, over all buckets                            a Ray task a run of ranks
@@ -21,36 +23,30 @@ quota uses them again. Two builds on one root write the same files under the sam
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.config.schema import Config
-from kit19_ray.data import export, mixture, ray_tasks, record_pool, rendering, sampling, shards, tokenize
-from kit19_ray.data import tokenizer as tokenizers
-from kit19_ray.data.checks import Checker
+from kit19_ray.data import export, mixture, ray_tasks, record_pool, shards
 from kit19_ray.data.export import MixtureEntry
-from kit19_ray.data.filters import index_store, minhash, near_duplicates
+from kit19_ray.data.filters import near_duplicates
 from kit19_ray.data.filters.near_duplicates import RecordFile, Removed
 from kit19_ray.data.inputs import Inputs
-from kit19_ray.data.progress import StreamProgress
 from kit19_ray.data.ray_tasks import MIB
-from kit19_ray.data.record_pool import SPLITS, Pool
-from kit19_ray.data.rendering import Rendering, RunShare
-from kit19_ray.data.sampling import Run
+from kit19_ray.data.record_pool import SPLITS
+from kit19_ray.data.rendering import Rendering
+from kit19_ray.data.steps import evaluation_index, near
+from kit19_ray.data.steps import examples as example_steps
+from kit19_ray.data.steps import records as record_steps
+from kit19_ray.data.steps import tokens as token_steps
 from kit19_ray.data.tokenize import Tokenizing
 from kit19_ray.errors import DataError
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import chat_template, load_prompt
 from kit19_ray.utils.console import say
 
 VERSION = 4  # of what these steps write; raise it when equal inputs would give other bytes
-_BUCKET = 64 << 20  # bytes of a task's files to a bucket
-_ALL = Run(0, 2**64 - 1, record_pool.RUN)
 
 Row = dict[str, Any]
 
@@ -75,112 +71,31 @@ class Build:
         toolkit = export.export_toolkit(self._out, sorted(tasks), sum(t["examples"]["train"] for t in tasks.values()))
         return {**info, "tasks": tasks, "splits": shards.split_totals(packed, self._data.seq_len), "toolkit": toolkit}
 
-    # -- read, check, copies, sample ------------------------------------------------------------------------------
+    # -- what a task's records, examples and tokens depend on -----------------------------------------------------
 
     def _records(self) -> dict[str, str]:
-        """Each task's records prefix, those that were not there made now."""
+        """Each task's records prefix, those that were not there made now: read, checked, without copies, sampled."""
         data, inputs = self._data, self._inputs
-        identity = {
-            name: {
+        evaluation = inputs.evaluation_hashes()
+
+        def identity(name: str) -> Row:
+            return {
                 "version": VERSION,
                 "seed": self._config.seed,
-                "task": task.model_dump(mode="json"),
+                "task": inputs.tasks[name].model_dump(mode="json"),
                 "files": inputs.hashes(name),
                 "size": self._sizes[name],
                 "validation": [data.validation, data.validation_fraction],
                 "gates": data.gates.identity(),
-                "evaluation": inputs.evaluation_hashes(),
+                "evaluation": evaluation,
             }
-            for name, task in inputs.tasks.items()
-        }
-        prefixes = {name: self._prefix(name, "records", identity[name]) for name in inputs.tasks}
-        missing = _missing(prefixes, "records")
+
+        prefixes, missing = self._prefixes("records", identity)
         if missing:
             say(f"data: reading the sources of {len(missing)} tasks")
-            self._make_records({name: prefixes[name] for name in missing})
+            index = evaluation_index.make(self._config.root, VERSION, inputs.evaluation, data.gates.contained)
+            record_steps.make(self._config, inputs, missing, self._sizes, index)
         return prefixes
-
-    def _make_records(self, prefixes: Mapping[str, str]) -> None:
-        # Imported here: it is the one module that needs Ray Data when it is loaded.
-        from kit19_ray.data import read_sources
-
-        data, tasks = self._data, self._inputs.tasks
-        readings = [
-            read_sources.Reading(
-                checker=Checker(tasks[name], self._config.seed, data.validation_fraction, data.gates),
-                parts=self._inputs.parts[name],
-                uri=storage.join(prefix, "rows"),
-                num_buckets=max(1, sum(f.size for f in self._inputs.files[name]) // _BUCKET),
-            )
-            for name, prefix in prefixes.items()
-        ]
-        index = self._index()
-        progress = StreamProgress(sum(part.end - part.start for r in readings for part in r.parts))
-        receipts = read_sources.read_and_check(readings, index, progress)
-        progress.end()
-        pools = {
-            r.task.name: Pool(
-                task=r.task,
-                rows=r.uri,
-                files=receipts[r.task.name].files,
-                num_buckets=r.num_buckets,
-                num_parts=len(r.parts),
-                out=prefixes[r.task.name],
-                wanted={
-                    "train": sampling.wanted("train", self._sizes[r.task.name]),
-                    "validation": sampling.wanted("validation", data.validation),
-                },
-                gates=data.gates,
-            )
-            for r in readings
-        }
-        buckets = _grouped(
-            ray_tasks.run(
-                "copies",
-                _copies,
-                [(n, (n, b)) for n, p in pools.items() for b in range(p.num_buckets)],
-                pools,
-                512 * MIB,
-            )
-        )
-        kept = {(name, split): sum(b.kept[split] for b in buckets[name]) for name in pools for split in SPLITS}
-        many = [key for key in kept if kept[key] > record_pool.RUN]
-        ranged = ray_tasks.run("ranks", _ranges, [(f"{n} {s}", (n, s)) for n, s in many], pools, 512 * MIB)
-        runs = {(n, s): [replace(_ALL, take=min(_ALL.take, pools[n].wanted[s]))] for n, s in kept} | dict(
-            zip(many, ranged, strict=True)
-        )
-        sampled = ray_tasks.run(
-            "sample",
-            _sample,
-            [(f"{n} {s} {i}", (n, s, i, run)) for (n, s), every in runs.items() for i, run in enumerate(every)],
-            pools,
-            320 * MIB,
-        )
-        done = []
-        for name in pools:
-            dropped = receipts[name].dropped + sum((b.dropped for b in buckets[name]), Counter[str]())
-            counts = {
-                "raw": receipts[name].rows,
-                "records": receipts[name].records,
-                "unique": sum(b.unique for b in buckets[name]),
-                "dropped": dict(sorted(dropped.items())),
-            }
-            done.append((name, (name, counts, [file for file in sampled if file.task == name])))
-        ray_tasks.run("rejects", _finish, done, pools, 512 * MIB)
-        for pool in pools.values():
-            storage.delete(pool.rows)
-
-    def _index(self) -> str | None:
-        """Prefix of the index of evaluation items; None when there is nothing to hold rows against."""
-        sets, contained = self._inputs.evaluation, self._data.gates.contained
-        if not sets:
-            return None
-        uri = index_store.prefix(self._config.root, VERSION, sets, contained)
-        if manifest.finished(uri, "index") is None:
-            ray_tasks.run("index", _build_index, [("of evaluation items", (uri, contained))], sets, 1024 * MIB)
-        return uri
-
-    # -- near duplicates ------------------------------------------------------------------------------------------
 
     def _near(self, records: Mapping[str, str]) -> dict[str, Removed]:
         """Per task, what leaves because another record is near."""
@@ -189,79 +104,38 @@ class Build:
         if threshold >= 1:
             return dict.fromkeys(records, nothing)
         say("data: looking for near duplicates")
-        files = [file for found in self._files(records).values() for file in found]
-        bands = [(f"in band {band}", (band, threshold)) for band in range(minhash.BANDS)]
-        memory = 64 * MIB + 64 * sum(file.rows for file in files)
-        pairs = ray_tasks.run("near duplicates", _pairs, bands, files, memory)
-        found = near_duplicates.merge(pairs)
+        found = near.find([file for files in self._files(records).values() for file in files], threshold)
         return {name: found.get(name, nothing) for name in records}
-
-    # -- examples, tokens -----------------------------------------------------------------------------------------
 
     def _examples(self, records: Mapping[str, str], removed: Mapping[str, Removed]) -> dict[str, str]:
         """Each task's examples prefix, those that were not there made now."""
-        data, tasks = self._data, self._inputs.tasks
-        prefixes = {
-            name: self._prefix(
-                name,
-                "examples",
-                {
-                    "version": VERSION,
-                    "records": _name(records[name]),
-                    "removed": removed[name].digest,
-                    "repeat": data.repeat,
-                },
-            )
-            for name in tasks
+        data, seed = self._data, self._config.seed
+
+        def identity(name: str) -> Row:
+            return {
+                "version": VERSION,
+                "records": _name(records[name]),
+                "removed": removed[name].digest,
+                "repeat": data.repeat,
+            }
+
+        prefixes, missing = self._prefixes("examples", identity)
+        making = {
+            name: Rendering(self._inputs.tasks[name], prefix, seed, data.repeat, removed[name])
+            for name, prefix in missing.items()
         }
-        missing = _missing(prefixes, "examples")
-        making = {n: Rendering(tasks[n], prefixes[n], self._config.seed, data.repeat, removed[n]) for n in missing}
-        runs = [(f.task, f.split, f.uri) for n in missing for f in self._files(records)[n]]
-        counted = ray_tasks.run("count", _count, [(f"{t} {s}", (t, s, uri)) for t, s, uri in runs], making, 320 * MIB)
-        shares: list[tuple[str, RunShare]] = []
-        built: dict[str, dict[str, Row]] = {name: {} for name in missing}
-        for name in missing:
-            for split, quota in (("train", self._sizes[name]), ("validation", data.validation)):
-                mine = [(uri, c) for (t, s, uri), c in zip(runs, counted, strict=True) if (t, s) == (name, split)]
-                total, starts = rendering.turns([turns for _, (_, turns) in mine])
-                parts = rendering.num_parts(min(total, quota))
-                alone = len(mine) == 1 and parts == 1
-                shares += [
-                    (name, RunShare(split, -1 if alone else run, uri, starts[run], quota, parts))
-                    for run, (uri, _) in enumerate(mine)
-                ]
-                records_left = sum(number for _, (number, _) in mine)
-                built[name][split] = {"records": records_left, "examples": min(total, quota), "parts": parts}
-        rendered = ray_tasks.run("render", _render, [(f"{n} {s.split}", (n, s)) for n, s in shares], making, 320 * MIB)
-        paths: dict[tuple[str, str], list[str]] = {}
-        hashes: dict[str, dict[str, str]] = {name: {} for name in missing}
-        for (name, share), (path, sha256) in zip(shares, rendered, strict=True):
-            if sha256 is None:
-                paths.setdefault((name, share.split), []).append(path)
-            else:
-                hashes[name][path] = sha256
-        gathered = [
-            (f"{n} {s}", (n, s, number, found))
-            for (n, s), found in paths.items()
-            for number in range(built[n][s]["parts"])
-        ]
-        written = ray_tasks.run("gather", _gather, gathered, making, 320 * MIB)
-        for (_, (name, *_)), (path, sha256) in zip(gathered, written, strict=True):
-            hashes[name][path] = sha256
-        for name in missing:
-            made = {"stage": "examples", "task": name, "splits": built[name]}
-            manifest.commit(prefixes[name], made, known=hashes[name], without=["parts/"])
-            storage.delete(storage.join(prefixes[name], "parts"))
+        wanted = {name: {"train": self._sizes[name], "validation": data.validation} for name in missing}
+        example_steps.make(making, self._files(records), wanted)
         return prefixes
 
     def _tokenizer(self, entries: Mapping[str, MixtureEntry]) -> tuple[Row, str]:
         """Writes the tokenizer's files below the data prefix; its ids and size, and where its JSON is."""
-        named, data = self._data.tokenizer.name, self._data
+        data, named = self._data, self._data.tokenizer.name
         if not named:
             say(f"data: training a byte-level BPE of {data.tokenizer.vocab_size} entries")
-        making = (named, data.prompt, data.tokenizer.vocab_size, data.seq_len, self._out)
         every = [entries[name] for name in sorted(entries)]
-        (info,) = ray_tasks.run("tokenizer", _make_tokenizer, [("of the build", making)], every, 1024 * MIB)
+        size = data.tokenizer.vocab_size
+        info = token_steps.make_tokenizer(every, named, data.prompt, size, data.seq_len, self._out)
         return info, storage.join(self._out, "tokenizer")
 
     def tokens(self, examples: Mapping[str, str], info: Row, tokenizer: str) -> dict[str, str]:
@@ -271,39 +145,31 @@ class Build:
             {f.path: hashlib.sha256(storage.read_bytes(storage.join(tokenizer, f.path))).hexdigest()
              for f in storage.list_files(tokenizer)}
         )  # fmt: skip
-        prefixes = {
-            name: self._prefix(
-                name,
-                "tokens",
-                {
-                    "version": VERSION,
-                    "examples": _name(prefix),
-                    "tokenizer": sha256,
-                    "prompt": data.prompt,
-                    "seq_len": data.seq_len,
-                    "eos": info["eos_token_id"],
-                },
-            )
-            for name, prefix in examples.items()
-        }
-        missing = _missing(prefixes, "tokens")
+
+        def identity(name: str) -> Row:
+            return {
+                "version": VERSION,
+                "examples": _name(examples[name]),
+                "tokenizer": sha256,
+                "prompt": data.prompt,
+                "seq_len": data.seq_len,
+                "eos": info["eos_token_id"],
+            }
+
+        prefixes, missing = self._prefixes("tokens", identity)
         if missing:
             say(f"data: tokenizing {len(missing)} tasks")
-        how = Tokenizing(tokenizer, data.prompt, info["eos_token_id"], data.seq_len)
-        parts = []
-        for name in missing:
-            for split, counts in manifest.require(examples[name], "data", "examples")["splits"].items():
-                for number in range(counts["parts"]):
-                    path = rendering.part_path(split, number)
-                    pair = (storage.join(examples[name], path), storage.join(prefixes[name], path))
-                    parts.append((counts["examples"] // counts["parts"], f"{name} {path}", pair))
-        parts.sort(key=lambda part: (-part[0], part[1]))  # the largest first, so that none starts last
-        hashes = ray_tasks.run("tokenize", tokenize.tokenize, [(n, pair) for _, n, pair in parts], how, 320 * MIB)
-        written = {target: sha256 for (_, _, (_, target)), sha256 in zip(parts, hashes, strict=True)}
-        for name in missing:
-            mine = {_name(uri): sha256 for uri, sha256 in written.items() if uri.startswith(prefixes[name] + "/")}
-            manifest.commit(prefixes[name], {"stage": "tokens", "examples": _name(examples[name])}, known=mine)
+        token_steps.make(missing, examples, Tokenizing(tokenizer, data.prompt, info["eos_token_id"], data.seq_len))
         return prefixes
+
+    def _prefixes(self, kind: str, identity: Callable[[str], Row]) -> tuple[dict[str, str], dict[str, str]]:
+        """Each task's prefix, named by what it depends on; and those that are not finished, or lack a file."""
+        root = storage.join(self._config.root, "tasks")
+        prefixes = {
+            name: storage.join(root, name, f"{kind}-{manifest.digest(identity(name))[:12]}")
+            for name in self._inputs.tasks
+        }
+        return prefixes, {name: uri for name, uri in prefixes.items() if manifest.finished(uri, kind) is None}
 
     # -- the mixture ----------------------------------------------------------------------------------------------
 
@@ -379,75 +245,6 @@ class Build:
 
     def _files(self, records: Mapping[str, str]) -> dict[str, list[RecordFile]]:
         return {name: record_pool.files(uri, self._inputs.tasks[name]) for name, uri in records.items()}
-
-    def _prefix(self, task: str, kind: str, identity: Row) -> str:
-        return storage.join(self._config.root, "tasks", task, f"{kind}-{manifest.digest(identity)[:12]}")
-
-
-# What the Ray tasks call: the shared argument first, then the item.
-
-
-def _build_index(sets: Sequence[Any], item: tuple[str, float]) -> None:
-    index_store.build(item[0], sets, item[1])
-
-
-def _copies(pools: Mapping[str, Pool], item: tuple[str, int]) -> tuple[str, record_pool.Bucket]:
-    return item[0], record_pool.copies(pools[item[0]], item[1])
-
-
-def _ranges(pools: Mapping[str, Pool], item: tuple[str, str]) -> list[Run]:
-    return record_pool.ranges(pools[item[0]], item[1])
-
-
-def _sample(pools: Mapping[str, Pool], item: tuple[str, str, int, Run]) -> RecordFile:
-    return record_pool.sample(pools[item[0]], *item[1:])
-
-
-def _finish(pools: Mapping[str, Pool], item: tuple[str, Row, Sequence[RecordFile]]) -> None:
-    record_pool.finish(pools[item[0]], *item[1:])
-
-
-def _pairs(files: Sequence[RecordFile], item: tuple[int, float]) -> Any:
-    return near_duplicates.pairs(files, *item)
-
-
-def _count(making: Mapping[str, Rendering], item: tuple[str, str, str]) -> tuple[int, list[int]]:
-    return rendering.count(making[item[0]], item[1], item[2])
-
-
-def _render(making: Mapping[str, Rendering], item: tuple[str, RunShare]) -> tuple[str, str | None]:
-    return rendering.render(making[item[0]], item[1])
-
-
-def _gather(making: Mapping[str, Rendering], item: tuple[str, str, int, list[str]]) -> tuple[str, str]:
-    return rendering.gather(making[item[0]], *item[1:])
-
-
-def _make_tokenizer(entries: Sequence[MixtureEntry], item: tuple[str | None, str, int, int, str]) -> Row:
-    named, prompt, vocab_size, seq_len, out = item
-    if named:
-        loaded = tokenizers.published(named)
-    else:
-        loaded = tokenizers.train_bpe(export.texts(entries, prompt), vocab_size, seq_len)
-    load_prompt(prompt, loaded)  # a chat template that cannot be learned from is said here, not row by row
-    loaded.chat_template = chat_template(prompt) or loaded.chat_template
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizers.save(loaded, Path(folder))
-        storage.upload_dir(Path(folder), storage.join(out, "tokenizer"))
-    pad = loaded.pad_token_id if loaded.pad_token_id is not None else loaded.eos_token_id
-    return {"eos_token_id": loaded.eos_token_id, "pad_token_id": pad, "vocab_size": len(loaded)}
-
-
-def _grouped(buckets: Sequence[tuple[str, record_pool.Bucket]]) -> dict[str, list[record_pool.Bucket]]:
-    found: dict[str, list[record_pool.Bucket]] = {}
-    for name, bucket in buckets:
-        found.setdefault(name, []).append(bucket)
-    return found
-
-
-def _missing(prefixes: Mapping[str, str], stage: str) -> list[str]:
-    """The names whose prefix is not finished, or is and lacks a file."""
-    return [name for name, prefix in prefixes.items() if manifest.finished(prefix, stage) is None]
 
 
 def _name(prefix: str) -> str:

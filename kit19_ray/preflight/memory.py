@@ -5,8 +5,12 @@ Adam, 2P + 2P + 12P bytes, the last divided by N from stage 1 on, the second fro
 fp32 the weights and gradients take 4P each; DeepSpeed keeps its own float32 copy of the weights then too, so it stays
 12P.
 
-Activations: arXiv 2205.05198, section 4.1; see `sizes.Sizes.saved_per_token`. A test compares them with what autograd
-keeps.
+With adapters (arXiv 2106.09685), P is the adapters' parameters in gradients and optimizer state: the frozen weights
+have neither. `train.offload` takes the optimizer's state, or the weights too, from the GPU to the node's memory; what
+gradients DeepSpeed then moves as well is still counted on the GPU.
+
+Activations: arXiv 2205.05198, section 4.1; see `model_sizes.Sizes.saved_per_token`. A test compares them with what
+autograd keeps. An adapter keeps its input after dropout, the dropout's mask, and its inner product.
 
 Buffers: DeepSpeed's buckets of 5e8 elements, two when communication overlaps (GPU), and under ZeRO-3 up to 1e9 gathered
 parameters, each its default. A bucket larger than the model is allocated on a GPU all the same.
@@ -15,8 +19,9 @@ parameters, each its default. A bucket larger than the model is allocated on a G
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
+from kit19_ray.config.schema import LoraConfig
 from kit19_ray.preflight.model_sizes import Sizes
 
 GB = 10**9
@@ -45,10 +50,17 @@ class Setting:
     gradient_checkpointing: bool
     asked: float
     gpu: bool
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    offload: str = "none"
+
+    @property
+    def trained(self) -> int:
+        """Elements that are trained."""
+        return self.sizes.trained(self.lora)
 
 
 def checkpoint_bytes(parameters: int) -> int:
-    """Bytes of one checkpoint: float32 weights and Adam's two moments."""
+    """Bytes of one checkpoint of as many trained parameters: float32 weights and Adam's two moments."""
     return parameters * 12
 
 
@@ -59,18 +71,23 @@ def export_bytes(parameters: int, precision: str) -> int:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one worker."""
+    """Bytes of one worker.
+
+    Attributes:
+        host: in the node's memory instead of the GPU's; no part of `total`.
+    """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
     buffers: int
+    host: int = 0
 
     @property
     def total(self) -> int:
-        """The sum."""
-        return sum(asdict(self).values())
+        """The sum, without `host`."""
+        return int(sum(asdict(self).values())) - self.host
 
     def fits(self, card: int) -> bool:
         """Whether it fits a GPU of `card` GB."""
@@ -79,14 +96,19 @@ class Memory:
 
 def estimate(setting: Setting) -> Memory:
     """The bytes of one worker."""
-    parameters, width, workers = setting.sizes.parameters, _WIDTH[setting.precision], setting.workers
-    stage = setting.zero_stage
+    width, workers, stage = _WIDTH[setting.precision], setting.workers, setting.zero_stage
+    frozen = setting.sizes.parameters if setting.lora.rank else 0
+    weights = width * (frozen + setting.trained) // (workers if stage >= 3 else 1)
+    optimizer = 12 * setting.trained // workers
+    away = {"optimizer": (0, 1), "all": (1, 1)}.get(setting.offload, (0, 0)) if setting.gpu else (0, 0)
+    host = away[0] * weights + away[1] * optimizer
     return Memory(
-        weights=width * parameters // (workers if stage >= 3 else 1),
-        gradients=width * parameters // (workers if stage >= 2 else 1),
-        optimizer=12 * parameters // workers,
+        weights=0 if away[0] else weights,
+        gradients=width * setting.trained // (workers if stage >= 2 else 1),
+        optimizer=0 if away[1] else optimizer,
         activations=activations(setting),
         buffers=_buffers(setting),
+        host=host,
     )
 
 
@@ -95,7 +117,7 @@ def activations(setting: Setting) -> int:
     sizes, width = setting.sizes, _WIDTH[setting.precision]
     tokens = setting.micro_batch_size * setting.seq_len
     # Packed rows have a mask of their own, which each layer's attention keeps in the activations' type.
-    layer = tokens * sizes.saved_per_token * width + tokens * setting.seq_len * width
+    layer = tokens * (sizes.saved_per_token * width + _adapters_per_token(setting)) + tokens * setting.seq_len * width
     kept = tokens * sizes.hidden_size * width
     body = sizes.layers * kept + layer if setting.gradient_checkpointing else sizes.layers * layer
     # Logits in the activations' type, in float32, and their log-softmax in float32.
@@ -103,9 +125,19 @@ def activations(setting: Setting) -> int:
     return int(body + 2 * kept + head)
 
 
+def _adapters_per_token(setting: Setting) -> int:
+    """Bytes a layer's adapters keep for the backward pass, per token."""
+    rank, width = setting.lora.rank, _WIDTH[setting.precision]
+    if not rank:
+        return 0
+    # A GPU's dropout keeps a mask of bytes; a CPU's, one as wide as what it masks.
+    dropped = width + (1 if setting.gpu else width) if setting.lora.dropout else 0
+    return sum(dropped * a + rank * width for a, _ in setting.sizes.adapted(setting.lora))
+
+
 def _buffers(setting: Setting) -> int:
     parameters, width = setting.sizes.parameters, _WIDTH[setting.precision]
-    bucket = _BUCKET if setting.gpu else min(parameters, _BUCKET)
+    bucket = _BUCKET if setting.gpu else min(setting.trained, _BUCKET)
     if setting.zero_stage >= 3:
         return width * (bucket + min(parameters, _MAX_LIVE))
     return width * bucket * (2 if setting.gpu else 1)

@@ -78,7 +78,9 @@ def _train(found: Findings) -> Iterator[str]:
             f"{facts['tokens']:,} tokens" + (" (an estimate until the data is built)" if about else "")
         )
     if "parameters" in facts:
-        yield f"{'about ' if facts['parameters_estimated'] else ''}{facts['parameters']:,} parameters"
+        trained = facts["trained_parameters"]
+        of_them = f", {trained:,} of adapters trained beside them" if trained != facts["parameters"] else ""
+        yield f"{'about ' if facts['parameters_estimated'] else ''}{facts['parameters']:,} parameters{of_them}"
         for entry in facts["devices"]:
             yield from _device(entry)
     if "seconds" in facts:
@@ -88,10 +90,14 @@ def _train(found: Findings) -> Iterator[str]:
 
 
 def _device(entry: dict[str, Any]) -> Iterator[str]:
-    parts = ", ".join(f"{name} {size(number)}" for name, number in entry["bytes"].items() if name != "total")
+    parts = ", ".join(
+        f"{name} {size(number)}" for name, number in entry["bytes"].items() if name not in ("total", "host")
+    )
     yield (
         f"memory per worker on {entry['device']}, {entry['precision']}: about {size(entry['bytes']['total'])} ({parts})"
     )
+    if entry["bytes"]["host"]:
+        yield f"  and about {size(entry['bytes']['host'])} of its node's memory (train.offload)"
     kept = entry["storage"]
     each = _count(kept["checkpoints"], "checkpoint")
     yield f"  storage: {each} of {size(kept['checkpoint'])}, export {size(kept['export'])}"

@@ -110,7 +110,8 @@ def _devices(train: TrainConfig) -> list[tuple[bool, str]]:
 
 
 def _size(train: TrainConfig, sizes: Sizes, seq_len: int, asked: float, found: Findings) -> None:
-    found.facts["parameters"] = sizes.parameters
+    trained = sizes.trained(train.lora)
+    found.facts |= {"parameters": sizes.parameters, "trained_parameters": trained}
     found.facts["devices"] = []
     for gpu, precision in _devices(train):
         setting = memory.Setting(
@@ -123,6 +124,8 @@ def _size(train: TrainConfig, sizes: Sizes, seq_len: int, asked: float, found: F
             gradient_checkpointing=train.gradient_checkpointing,
             asked=asked,
             gpu=gpu,
+            lora=train.lora,
+            offload=train.offload,
         )
         bytes_ = memory.estimate(setting)
         entry: dict[str, Any] = {"device": "GPU" if gpu else "CPU", "precision": precision}
@@ -130,9 +133,10 @@ def _size(train: TrainConfig, sizes: Sizes, seq_len: int, asked: float, found: F
         if gpu:
             entry["cards"] = [_card(setting, train.batch_size, bytes_, card) for card in memory.CARDS]
         entry["storage"] = {
-            "checkpoint": memory.checkpoint_bytes(sizes.parameters),
+            "checkpoint": memory.checkpoint_bytes(trained),
             "checkpoints": train.keep_checkpoints,
-            "export": memory.export_bytes(sizes.parameters, precision),
+            # With adapters: the base with them added, and they alone beside it.
+            "export": memory.export_bytes(sizes.parameters + (trained if train.lora.rank else 0), precision),
         }
         found.facts["devices"].append(entry)
 

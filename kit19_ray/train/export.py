@@ -17,7 +17,9 @@ from kit19_ray.train.inputs import Batch, without_targets
 from kit19_ray.train.spec import ADAPTER_FOLDER, EXPORT_FOLDER, TrainSpec
 from kit19_ray.utils.hashing import sha256_stream
 
-_SHARD = "5GB"  # of the files of an export: one is written while the next is gathered from the model
+# Largest file of an export. All weights are gathered in rank 0's memory before the first is written; files of this
+# size are what a hub takes, a store sends anew after a fault, and a loader reads one after another.
+_SHARD = "5GB"
 # Largest difference of a logit, relative to the largest logit, that another kernel or order of sums explains.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 # Merging adds the adapters' product to rounded weights, where training added it to the rounded output.

@@ -20,7 +20,7 @@ _HANG_DETECTOR = {"RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "1", "RAY_TRAIN_NCCL_RA
 
 
 def fit(spec: TrainSpec) -> dict[str, Any]:
-    """Runs the workers to the end and returns what rank 0 says of the run: see `trainer.train_loop_per_worker`.
+    """Runs the workers to the end and returns what rank 0 says of the run: see `worker.train_loop_per_worker`.
 
     Raises:
         UserError: a mistake of the user that a worker found.
@@ -29,7 +29,7 @@ def fit(spec: TrainSpec) -> dict[str, Any]:
     import ray.train
     import ray.train.torch
 
-    from kit19_ray.train.trainer import train_loop_per_worker
+    from kit19_ray.train.worker import train_loop_per_worker
 
     api: Any = ray.train  # its types are those of Train v1, which is not what runs
     train = spec.config

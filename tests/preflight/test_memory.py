@@ -9,6 +9,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit19_ray.config.schema import LoraConfig
 from kit19_ray.lm import pretrained
 from kit19_ray.preflight import memory
 from kit19_ray.preflight.memory import GB, Setting
@@ -71,8 +72,11 @@ def _kept(model: Any, precision: str, sizes: Sizes, checkpointing: bool) -> int:
     return sum(seen.values())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("family", ["GPTNeoX", "Llama", "Qwen2"])
+@pytest.mark.parametrize(
+    ("family", "precision"),
+    [(family, precision) for family in ("GPTNeoX", "Llama", "Qwen2") for precision in ("fp32", "bf16")]
+    + [("Qwen3", "bf16")],  # in fp32 a norm of a head keeps less: the formula says 15% too much
+)
 def test_activations_are_what_autograd_keeps(family: str, precision: str) -> None:
     torch.manual_seed(0)
     keys = {} if family == "GPTNeoX" else {"num_key_value_heads": 2}
@@ -132,3 +136,40 @@ def test_a_suggestion_fits_and_keeps_the_batch(
 def test_storage_is_twelve_bytes_a_parameter() -> None:
     assert memory.checkpoint_bytes(1000) == 12_000
     assert memory.export_bytes(1000, "bf16") == 2000
+
+
+def test_adapters_have_gradients_and_optimizer_state_and_the_frozen_weights_none() -> None:
+    whole, lora = memory.estimate(BASE), memory.estimate(replace(BASE, lora=LoraConfig(rank=8)))
+    adapters = SMALL.trained(LoraConfig(rank=8))
+    assert (lora.optimizer, lora.gradients) == (12 * adapters // 8, 2 * adapters // 8)
+    assert lora.weights == whole.weights + 2 * adapters
+    assert lora.activations > whole.activations  # the adapters keep what they took in
+
+
+def test_what_is_offloaded_is_in_the_nodes_memory_and_only_where_there_is_a_gpu() -> None:
+    setting = replace(BASE, zero_stage=3)
+    none, optimizer, everything = (
+        memory.estimate(replace(setting, offload=what)) for what in ("none", "optimizer", "all")
+    )
+    assert (none.host, optimizer.host) == (0, none.optimizer) and everything.host == none.optimizer + none.weights
+    assert none.total - optimizer.total == none.optimizer and none.total - everything.total == everything.host
+    on_cpu = replace(setting, gpu=False)
+    assert memory.estimate(replace(on_cpu, offload="all")) == memory.estimate(on_cpu)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it by that name
+def test_adapters_activations_are_no_less_than_what_autograd_keeps() -> None:
+    peft: Any = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    config = transformers.Qwen3Config(
+        vocab_size=512, hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512,
+        num_key_value_heads=2, head_dim=32,
+    )  # fmt: skip
+    sizes = from_config(config.to_dict())
+    assert sizes is not None
+    model = transformers.Qwen3ForCausalLM(config)
+    peft.get_peft_model(model, peft.LoraConfig(r=4, lora_dropout=0.1, target_modules=list(sizes.linear)))
+    kept = _kept(model, "fp32", sizes, False)
+    lora = LoraConfig(rank=4, dropout=0.1)
+    expected = memory.activations(Setting(sizes, "fp32", 1, 1, 4, 256, False, 0.5, False, lora))
+    assert kept <= expected <= 1.4 * kept  # for the gradient of a frozen weight nothing is kept, which is not counted

@@ -108,6 +108,20 @@ def test_missing_files_of_skipped_tasks_are_a_note(make_config: Any, tmp_path: P
     assert found.stages[0].notes == ["left out, their files are missing (data.on_missing=skip): apeach"]
 
 
+def test_own_data_are_looked_at_as_the_build_does(make_config: Any, tmp_path: Path) -> None:
+    mine = {"path": f"{tmp_path}/mine.jsonl", "format": "alpaca", "licence": "CC-BY-NC-4.0"}
+    config = make_config(
+        f"file://{tmp_path}", data={"datasets": [mine], "splits": {"nmsc": ["train"]}}, evaluate={"tasks": []}
+    )
+    message = said(config)
+    assert message.startswith("2 things are missing\n")
+    assert "mine.jsonl: no such file" in message and "data.splits: 'nmsc' is no task of this build" in message
+    Path(mine["path"]).write_text('{"instruction": "더하라.", "input": "1, 2", "output": "3"}\n', encoding="utf-8")
+    facts = plan.make(make_config(f"file://{tmp_path}", data={"datasets": [mine]})).stages[0].facts
+    assert (facts["tasks"], facts["files"], facts["examples_at_most"]) == (3, 3, 90)
+    assert [entry["tasks"] for entry in facts["licences"] if entry["source"] == "mine"] == [["mine"]]
+
+
 def test_every_mistake_is_in_one_message(make_config: Any, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

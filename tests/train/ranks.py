@@ -18,7 +18,7 @@ from kit19_ray.train import spec as planning
 from kit19_ray.train.spec import TrainSpec
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["torch", "deepspeed", "peft", "transformers", "kit19_ray.train.trainer"])
+_forks.set_forkserver_preload(["torch", "deepspeed", "peft", "transformers", "kit19_ray.train.worker"])
 
 
 class RankFailed(Exception):
@@ -107,7 +107,8 @@ def train(spec: TrainSpec, stop_at: int | None = None) -> dict[str, Any]:
 
     from kit19_ray.train.agreement import Agreement
     from kit19_ray.train.flags import SAVE, STOP
-    from kit19_ray.train.trainer import Trainer, prepare_process
+    from kit19_ray.train.trainer import Trainer
+    from kit19_ray.train.worker import prepare_process
 
     prepare_process(spec)
     with Trainer(spec, torch.device("cpu"), Agreement("127.0.0.1", 60)) as trainer:
@@ -115,7 +116,7 @@ def train(spec: TrainSpec, stop_at: int | None = None) -> dict[str, Any]:
 
         def counted(read: Any) -> float:
             rate = take(read)
-            if trainer._step == stop_at:
+            if trainer.state.step == stop_at:
                 trainer._interruptions._flags |= SAVE | STOP
             return rate
 

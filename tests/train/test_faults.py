@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from kit19_ray.train import checkpoint_writer, interruptions, watchdog
 from kit19_ray.train.agreement import AgreedError
 from kit19_ray.train.checkpoint_writer import CheckpointWriter
 from kit19_ray.train.flags import SAVE, STOP
+from kit19_ray.train.saver import Saver
 from kit19_ray.train.state_pieces import Piece
+from kit19_ray.train.train_state import TrainState
 from tests.train.ranks import run_ranks, spec_of, train
 from tests.train.test_elastic import SETTINGS
 
@@ -27,7 +30,7 @@ def fail_in(spec: Any, phase: str) -> tuple[int, str, str]:
     import torch.distributed as dist
 
     from kit19_ray.artifacts.packed_shards import PackedSplit
-    from kit19_ray.train import checkpoint_reader, engine, trainer
+    from kit19_ray.train import checkpoint_reader, engine, step_input, trainer
 
     def broken(*_: Any, **__: Any) -> Any:
         raise StorageError(f"rank 1 failed while {phase}")
@@ -40,7 +43,7 @@ def fail_in(spec: Any, phase: str) -> tuple[int, str, str]:
         elif phase == "reading a checkpoint":
             checkpoint_reader.read = broken
         elif phase == "reading a batch, or saving":
-            trainer.Trainer._read = broken  # type: ignore[method-assign]
+            step_input.StepReader.read = broken  # type: ignore[method-assign]
         else:
             trainer.export = broken
     try:
@@ -250,12 +253,9 @@ def test_a_store_that_takes_nothing_for_too_long_ends_the_run(
     make_config: Any, data_prefix: str, tmp_path: Path
 ) -> None:
     spec = spec_of(make_config(f"file://{tmp_path}", **SETTINGS | {"save_grace_minutes": 1e-9}), data_prefix)
-    from kit19_ray.train.trainer import Trainer
-
-    trainer = Trainer.__new__(Trainer)
-    trainer._spec = spec
-    trainer._checkpoints = CheckpointWriter(spec.out, "ab", 0, 1, print, 2, 0)
-    trainer._check_checkpoints()
-    trainer._checkpoints.failing_since = time.monotonic() - 5
+    alone: Any = SimpleNamespace(rank=0, world_size=1)
+    saver = Saver(spec, TrainState(spec.config), alone, "ab", print)
+    saver.check()
+    saver._writer.failing_since = time.monotonic() - 5
     with pytest.raises(TrainError, match="no checkpoint has got through to .* for 0 minutes"):
-        trainer._check_checkpoints()
+        saver.check()

@@ -1,0 +1,136 @@
+"""Sources -> records, of the tasks that have none yet.
+
+stream     file parts -> rows -> checked rows -> buckets of what they ask      Ray Data (`read_sources`)
+copies     a bucket holds all copies of a text: the first stays                a Ray task a bucket
+ranks      where a large sample is cut into runs                               a Ray task a task and split
+sample     the bottom k of a hash, over all buckets                            a Ray task a run
+finish     rejects, and the commit marker                                      a Ray task a task
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from kit19_ray.config.schema import Config
+from kit19_ray.data import ray_tasks, record_pool, sampling
+from kit19_ray.data.checks import Checker
+from kit19_ray.data.filters.near_duplicates import RecordFile
+from kit19_ray.data.inputs import Inputs
+from kit19_ray.data.progress import StreamProgress
+from kit19_ray.data.ray_tasks import MIB
+from kit19_ray.data.record_pool import SPLITS, Bucket, Pool
+from kit19_ray.data.sampling import Run
+from kit19_ray.io import storage
+
+if TYPE_CHECKING:
+    from kit19_ray.data.read_sources import Reading, Receipt
+
+_BUCKET = 64 << 20  # bytes of a task's files to a bucket
+_ALL = Run(0, 2**64 - 1, record_pool.RUN)
+
+
+def make(
+    config: Config, inputs: Inputs, prefixes: Mapping[str, str], sizes: Mapping[str, int], index: str | None
+) -> None:
+    """Makes the records of the tasks in `prefixes`.
+
+    Args:
+        prefixes: where each task's records go.
+        sizes: training examples the records have to be enough for, by task.
+        index: prefix of the index of evaluation items.
+    """
+    pools, receipts = _stream(config, inputs, prefixes, sizes, index)
+    buckets = _drop_copies(pools)
+    sampled = _draw(pools, buckets)
+    done = []
+    for name, pool in pools.items():
+        dropped = receipts[name].dropped + sum((b.dropped for b in buckets[name]), Counter[str]())
+        counts = {
+            "raw": receipts[name].rows,
+            "records": receipts[name].records,
+            "unique": sum(b.unique for b in buckets[name]),
+            "dropped": dict(sorted(dropped.items())),
+        }
+        done.append((name, (pool.task.name, counts, [file for file in sampled if file.task == name])))
+    ray_tasks.run("rejects", _finish, done, pools, 512 * MIB)
+    for pool in pools.values():
+        storage.delete(pool.rows)
+
+
+def _stream(
+    config: Config, inputs: Inputs, prefixes: Mapping[str, str], sizes: Mapping[str, int], index: str | None
+) -> tuple[dict[str, Pool], dict[str, Receipt]]:
+    """Reads and checks every row; per task where its buckets are, and what was written of it."""
+    # Imported here: it is the one module that needs Ray Data when it is loaded.
+    from kit19_ray.data import read_sources
+
+    data = config.data
+    readings = [
+        read_sources.Reading(
+            checker=Checker(inputs.tasks[name], config.seed, data.validation_fraction, data.gates),
+            parts=inputs.parts[name],
+            uri=storage.join(prefix, "rows"),
+            num_buckets=max(1, sum(f.size for f in inputs.files[name]) // _BUCKET),
+        )
+        for name, prefix in prefixes.items()
+    ]
+    progress = StreamProgress(sum(part.end - part.start for r in readings for part in r.parts))
+    receipts = read_sources.read_and_check(readings, index, progress)
+    progress.end()
+
+    def pool(r: Reading) -> Pool:
+        return Pool(
+            task=r.task,
+            rows=r.uri,
+            files=receipts[r.task.name].files,
+            num_buckets=r.num_buckets,
+            num_parts=len(r.parts),
+            out=prefixes[r.task.name],
+            wanted={
+                "train": sampling.wanted("train", sizes[r.task.name]),
+                "validation": sampling.wanted("validation", data.validation),
+            },
+            gates=data.gates,
+        )
+
+    return {r.task.name: pool(r) for r in readings}, receipts
+
+
+def _drop_copies(pools: Mapping[str, Pool]) -> dict[str, list[Bucket]]:
+    """What became of each task's buckets."""
+    items = [(name, bucket) for name, pool in pools.items() for bucket in range(pool.num_buckets)]
+    made = ray_tasks.run("copies", _copies, [(name, (name, bucket)) for name, bucket in items], pools, 512 * MIB)
+    found: dict[str, list[Bucket]] = {name: [] for name in pools}
+    for (name, _), bucket in zip(items, made, strict=True):
+        found[name].append(bucket)
+    return found
+
+
+def _draw(pools: Mapping[str, Pool], buckets: Mapping[str, list[Bucket]]) -> list[RecordFile]:
+    """The files of every task's sample, one a run; only a sample of more than one run is looked through for ranks."""
+    kept = {(name, split): sum(b.kept[split] for b in buckets[name]) for name in pools for split in SPLITS}
+    many = [key for key in kept if kept[key] > record_pool.RUN]
+    ranged = ray_tasks.run("ranks", _ranges, [(f"{n} {s}", (n, s)) for n, s in many], pools, 512 * MIB)
+    runs = {(n, s): [replace(_ALL, take=min(_ALL.take, pools[n].wanted[s]))] for n, s in kept}
+    runs |= dict(zip(many, ranged, strict=True))
+    items = [(f"{n} {s} {i}", (n, s, i, run)) for (n, s), every in runs.items() for i, run in enumerate(every)]
+    return ray_tasks.run("sample", _sample, items, pools, 320 * MIB)
+
+
+def _copies(pools: Mapping[str, Pool], item: tuple[str, int]) -> Bucket:
+    return record_pool.copies(pools[item[0]], item[1])
+
+
+def _ranges(pools: Mapping[str, Pool], item: tuple[str, str]) -> list[Run]:
+    return record_pool.ranges(pools[item[0]], item[1])
+
+
+def _sample(pools: Mapping[str, Pool], item: tuple[str, str, int, Run]) -> RecordFile:
+    return record_pool.sample(pools[item[0]], *item[1:])
+
+
+def _finish(pools: Mapping[str, Pool], item: tuple[str, dict[str, Any], Sequence[RecordFile]]) -> None:
+    record_pool.finish(pools[item[0]], *item[1:])
