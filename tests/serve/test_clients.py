@@ -96,6 +96,7 @@ def test_two_turns_through_openais_sdk(server: stage.Server) -> None:
     assert caught.value.param == "messages[1].role"
 
 
+@pytest.mark.filterwarnings("ignore:Item .* on TypedDict class:UserWarning")  # of litellm's own models
 def test_litellm_talks_to_it(server: stage.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no look at the net for prices
     litellm = pytest.importorskip("litellm")
