@@ -99,13 +99,24 @@ def _zstd(packed: _Peeked) -> pa.NativeFile:
     return pa.CompressedInputStream(pa.PythonFile(packed, mode="r"), "zstd")
 
 
+def _as_surrogates(error: UnicodeError) -> tuple[str, int]:
+    """Each byte that is no text as a lone surrogate. `surrogateescape` refuses bytes below 128, as half a UTF-16 unit
+    at the end of a file may be one."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("kit19-surrogates", _as_surrogates)
+
+
 class _Recoded(_Stage):
     """A stream of another encoding as UTF-8."""
 
     def __init__(self, stream: io.RawIOBase, encoding: str) -> None:
         super().__init__()
         self._stream = stream
-        self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+        self._decoder = codecs.getincrementaldecoder(encoding)("kit19-surrogates")
 
     def take(self, size: int) -> bytes:
         while True:

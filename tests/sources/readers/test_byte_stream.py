@@ -106,3 +106,11 @@ def test_a_korean_encoding_is_found_out() -> None:
     assert likely_encoding("붉은 돌 하나".encode("cp949")) == "cp949"
     assert likely_encoding("crème brûlée".encode("latin-1")) is None
     assert likely_encoding(zlib.compress(b"x" * 50)) is None
+
+
+def test_half_a_unit_at_the_end_of_utf_16_costs_its_row() -> None:
+    cut = "가\n나".encode("utf-16") + b"\t"
+    lines = utf8(io.BytesIO(cut), "a.txt", len(cut)).read().split(b"\n")
+    assert lines[0].decode() == "가"
+    with pytest.raises(UnicodeDecodeError):
+        lines[1].decode()

@@ -99,7 +99,8 @@ def header_of(name: str) -> bytes:
 
 
 def test_every_reader_is_here() -> None:
-    assert {s.reader for s in SOURCES.values()} == set(READERS)
+    # `instructions` reads no published source; tests/sources/test_instructions.py feeds it rubbish.
+    assert {s.reader for s in SOURCES.values()} == set(READERS) - {"instructions"}
     assert set(HEADERS) | set(DOCUMENTS) == set(SOURCES)
     assert {"apeach", "hatescore", "kobest_hellaswag", "question_pair", "math_korean"} == QUOTED
 
@@ -156,7 +157,10 @@ def test_quoted_rows_are_those_that_were_written(name: str, data: st.DataObject)
 @settings(max_examples=60)
 @given(data=garbage)
 def test_articles_are_at_most_as_many_as_lines(data: bytes) -> None:
-    found = found_in("kowiki_text", data)
+    try:
+        found = found_in("kowiki_text", data)
+    except SourceError:  # it begins as a packed file or another kind does
+        return
     assert [r.line for r in found] == sorted({r.line for r in found})
     assert all(1 <= r.line <= count_lines(data) for r in found)
 
