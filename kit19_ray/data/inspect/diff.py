@@ -50,8 +50,7 @@ def diff(a: str, b: str, num_examples: int) -> dict[str, Any]:
         num_examples: rows of each kind and task to show.
 
     Raises:
-        StorageError: one is not finished.
-        DataError: one is not a data prefix.
+        StorageError: one is not finished, or is no data prefix.
     """
     uris = [storage.normalise(uri) for uri in (a, b)]
     built = [manifest.require(uri, "data") for uri in uris]
