@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kit19_ray.artifacts import gate, manifest, output_pointer
 from kit19_ray.artifacts import scores as scores_file
@@ -12,6 +12,9 @@ from kit19_ray.errors import ServeError
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import load_prompt
 from kit19_ray.utils import console, ray_session
+
+if TYPE_CHECKING:
+    from kit19_ray.evaluate.checkpoints import CheckpointScoring
 
 
 def data_uri(config: Config) -> str:
@@ -38,9 +41,19 @@ def train(config: Config) -> str:
 
     read = data_uri(config)
     output_pointer.leave("train", stage.uri(config, read), finished=False)  # its metrics can be followed
-    trained = stage.run(config, read)
+    trained = stage.run(config, read, _scoring(config, read))
     output_pointer.leave("train", trained, finished=True)
     return trained
+
+
+def _scoring(config: Config, read: str) -> CheckpointScoring | None:
+    """What scores the checkpoints of a training on a data prefix; None where nothing is to be scored but the loss."""
+    if config.train.best.task is None:
+        return None
+    from kit19_ray.evaluate import checkpoints
+
+    narrow = checkpoints.narrowed(config, manifest.require(read, "data")["tasks"])
+    return checkpoints.CheckpointScoring(narrow, read)
 
 
 def train_uri(config: Config, model: str | None) -> str:

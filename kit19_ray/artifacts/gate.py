@@ -62,5 +62,6 @@ def headline(scores: Scores, rules: Sequence[GateRule]) -> float | None:
         found = [scores[r.task][r.metric] for r in rules if r.metric in scores.get(r.task, {})]
     else:
         single = {task: metrics for task, metrics in scores.items() if _LEAVES not in metrics}
-        found = [m["acc"] for task, m in single.items() if "acc" in m and ("@" not in task or task.partition("@")[0] not in single)]
+        once = [m for task, m in single.items() if "@" not in task or task.partition("@")[0] not in single]
+        found = [metrics["acc"] for metrics in once if "acc" in metrics]
     return sum(found) / len(found) if found else None

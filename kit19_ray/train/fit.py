@@ -10,6 +10,7 @@ from typing import Any
 from kit19_ray.config.schema import TrainConfig
 from kit19_ray.errors import TrainError, UserError
 from kit19_ray.io import storage
+from kit19_ray.train.candidate_scorer import CheckpointScorer, Evaluate
 from kit19_ray.train.progress import watching
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.utils.console import say
@@ -19,8 +20,11 @@ FAILURE = "failure.txt"  # the traceback of the run's last failure
 _HANG_DETECTOR = {"RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "1", "RAY_TRAIN_NCCL_RAS_ACTION": "fail"}
 
 
-def fit(spec: TrainSpec) -> dict[str, Any]:
+def fit(spec: TrainSpec, evaluate: Evaluate | None = None) -> dict[str, Any]:
     """Runs the workers to the end and returns what rank 0 says of the run: see `worker.train_loop_per_worker`.
+
+    Args:
+        evaluate: scores a checkpoint's model, where the config's `train.best` wants it.
 
     Raises:
         UserError: a mistake of the user that a worker found.
@@ -56,6 +60,10 @@ def fit(spec: TrainSpec) -> dict[str, Any]:
             failure_config=api.FailureConfig(max_failures=train.max_failures),
             worker_runtime_env={"env_vars": worker_environment(spec)},
         ),
+        validation_config=None
+        if evaluate is None
+        # The task waits for actors that have CPUs of their own.
+        else api.ValidationConfig(CheckpointScorer(spec, evaluate), ray_remote_kwargs={"num_cpus": 0}),
     )
     try:
         with watching(spec):

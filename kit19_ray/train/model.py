@@ -22,6 +22,22 @@ def precision(spec: TrainSpec) -> torch.dtype:
     return torch.bfloat16 if wanted == "bf16" else torch.float32
 
 
+def from_scratch(spec: TrainSpec) -> Any:
+    """The GPT-NeoX of the config's sizes, with fresh weights."""
+    wanted = spec.config.model
+    return pretrained.build_gpt_neox(
+        hidden_size=wanted.hidden_size,
+        layers=wanted.layers,
+        heads=wanted.heads,
+        intermediate_size=wanted.intermediate_size,
+        vocab_size=spec.vocab_size,
+        seq_len=spec.plan.seq_len,
+        eos_token_id=spec.eos_token_id,
+        pad_token_id=spec.pad_token_id,
+        seed=spec.seed,
+    )
+
+
 def build(spec: TrainSpec, config: dict[str, Any], dtype: torch.dtype) -> Any:
     """The model to train, on the CPU, or sharded as it is read under ZeRO-3.
 
@@ -31,17 +47,7 @@ def build(spec: TrainSpec, config: dict[str, Any], dtype: torch.dtype) -> Any:
     wanted = spec.config.model
     if wanted.name is None:
         # Built whole on every rank, also under ZeRO-3: so the weights are the same for any number of ranks.
-        return pretrained.build_gpt_neox(
-            hidden_size=wanted.hidden_size,
-            layers=wanted.layers,
-            heads=wanted.heads,
-            intermediate_size=wanted.intermediate_size,
-            vocab_size=spec.vocab_size,
-            seq_len=spec.plan.seq_len,
-            eos_token_id=spec.eos_token_id,
-            pad_token_id=spec.pad_token_id,
-            seed=spec.seed,
-        )
+        return from_scratch(spec)
     if spec.config.zero_stage != 3:
         return pretrained.load_causal_lm(wanted.name, dtype, wanted.revision)
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
@@ -52,6 +58,17 @@ def build(spec: TrainSpec, config: dict[str, Any], dtype: torch.dtype) -> Any:
     finally:
         del held
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
+
+
+def shell(spec: TrainSpec) -> Any:
+    """The model of the run without its weights, on the meta device."""
+    from transformers import AutoModelForCausalLM
+
+    wanted = spec.config.model
+    with torch.device("meta"):
+        if wanted.name is None:
+            return from_scratch(spec)
+        return AutoModelForCausalLM.from_config(pretrained.load_config(wanted.name, wanted.revision))
 
 
 def add_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:

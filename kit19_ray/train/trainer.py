@@ -17,11 +17,12 @@ import torch.distributed as dist
 from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.errors import TrainError
 from kit19_ray.lm import pretrained
-from kit19_ray.train import model_card, samples, schedule, trackers
+from kit19_ray.train import ending, model_card, samples, schedule, trackers
 from kit19_ray.train.agreement import AgreedError, Agreement
+from kit19_ray.train.candidates import Candidates
 from kit19_ray.train.engine import Engine, load_model
 from kit19_ray.train.export import export
-from kit19_ray.train.flags import DRAINING, FAILED, SAVE, STOP
+from kit19_ray.train.flags import DRAINING, ENOUGH, FAILED, REPORT, SAVE, STOP
 from kit19_ray.train.inputs import prepare_batch
 from kit19_ray.train.interruptions import Interruptions
 from kit19_ray.train.metrics_writer import MetricsWriter
@@ -46,11 +47,14 @@ class Trainer:
         self._spec, self._device, self._agreement = spec, device, agreement
         self._rank, self._world = agreement.rank, agreement.world_size
         self.state = TrainState(spec.config)
+        self._enough = False  # the best checkpoint is known before the last step
         self._attempt: str = agreement.broadcast(secrets.token_hex(3))
         self._watchdog = Watchdog(spec.out, self._rank, 60 * spec.config.hang_minutes)
         self._interruptions = Interruptions(spec.out, self._rank)
         self._writer: MetricsWriter | None = None
         self._saver = Saver(spec, self.state, agreement, self._attempt, self._say)
+        self._candidates = Candidates(spec, self._rank, self._say, self._write_line)
+        self._saver.spare(self._candidates.spared)
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Trainer:
@@ -78,7 +82,7 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """All of it; see `train_loop_per_worker` for what it returns."""
         self.prepare()
-        if not self.train():
+        if not self.train() or not self._settle():
             return {"stopped": self.state.step}
         return self.finish()
 
@@ -95,6 +99,7 @@ class Trainer:
             model = load_model(spec)
         with self._phase("sharding the model"):
             self._engine = Engine(spec, self._device, model)
+            self._precision = str(self._engine.dtype).removeprefix("torch.")
             if spec.config.use_gpu is None and not spec.use_gpu and self._engine.parameters > _LARGEST_ON_CPU:
                 raise TrainError(
                     f"the cluster has no GPU, and the model has {self._engine.parameters / 1e9:.1f} billion parameters",
@@ -133,6 +138,8 @@ class Trainer:
         """
         config, plan = self._spec.config, self._spec.plan
         self._saver.begin(restored=self.state.step > 0)
+        with self._phase("looking for scores"):
+            self._candidates.begin(self.state.step)
         if "validation_loss" not in self.state.figures:
             loss = self._validate()
             self.state.figures |= {"validation_loss_first": loss, "validation_loss": loss}
@@ -145,12 +152,12 @@ class Trainer:
             read = self._next(following)
             waited = time.perf_counter() - begun
             if read is None:
-                return False
+                return self._enough
             following = self.fetch(self.state.step + 1)
             begun = time.perf_counter()
             rate = self.train_step(read)
             self._pace.step(read.labels, read.flops, time.perf_counter() - begun + waited, waited)
-            validating = self._due(plan.eval_every)
+            validating = self._due(plan.eval_every) or self._candidates.due(self.state.step)
             if not validating and not self._due(config.log_every):
                 continue
             line = self.training_figures(rate)
@@ -161,6 +168,8 @@ class Trainer:
                 self.state.figures["validation_loss"] = line["validation_loss"] = self._validate()
                 line["validate_seconds"] = time.perf_counter() - begun
             self._write_line(line)
+            if validating:
+                self._candidates.validated(self.state.step, line["validation_loss"])
         following.cancel()
         return True
 
@@ -168,7 +177,7 @@ class Trainer:
         """The next step's input, once the ranks have agreed that all have theirs; saves on the way if it is time.
 
         Returns:
-            None when the run is asked to stop, and is saved.
+            None when the run is asked to stop, and is saved; or when the best checkpoint is known, `_enough`.
         """
         error: Exception | None = None
         read: StepInput | None = None
@@ -182,13 +191,21 @@ class Trainer:
             mine |= SAVE
         if self._saver.busy and not mine & STOP:
             mine &= ~SAVE  # it comes when the one on its way is there: nobody waits for a store
+        mine |= self._candidates.flags(self._saver.saved_step)
         flags = self._agreement.flags(mine | (FAILED if error is not None else 0))
         if flags & FAILED:
             with self._phase("reading a batch, or saving"):
                 if error is not None:
                     raise error
-        if flags & SAVE:
+        if self._candidates.due(self.state.step):
+            self._save_to_score()
+        elif flags & SAVE:
             self._save()
+        if flags & REPORT:
+            self._candidates.report(self._precision)
+        if flags & ENOUGH:
+            self._enough = True
+            return None
         if flags & STOP:
             with self._phase("saving before a stop", 60 * self._spec.config.save_grace_minutes):
                 self._saver.wait()
@@ -204,18 +221,47 @@ class Trainer:
             self._saver.save(self._engine)
             self._pace.saved(time.perf_counter() - begun)
 
+    def _save_to_score(self) -> None:
+        """As `_save`, and waits for the one before: which steps are scored does not depend on the store."""
+        with self._phase("saving a checkpoint to score", 60 * self._spec.config.save_grace_minutes):
+            self._save()
+
+    def _settle(self) -> bool:
+        """Waits for the scores that are missing; returns False when it was asked to stop before."""
+        if self._enough or not self._candidates.due(self.state.step):
+            return True
+        if self._spec.config.best.task is not None:
+            self._save_to_score()
+
+        def look() -> int:
+            self._watchdog.progress("waiting for scores", 60 * self._spec.config.timeout_minutes)
+            return self._interruptions.flags
+
+        self._status("waiting for scores")
+        return ending.wait_for_scores(self._candidates, self._saver, self._agreement, self._precision, look)
+
     def finish(self) -> dict[str, Any]:
         """Exports, and returns the manifest's part."""
         tokens = self.state.step * self._spec.plan.batch_tokens
+        chosen: dict[str, Any] = {}
+        if self._spec.plan.scored_steps:
+            with self._phase("saving", 60 * self._spec.config.save_grace_minutes):
+                self._saver.wait()
+            chosen, said = ending.take_best(
+                self._spec, self._engine, self.state, self._candidates, self._agreement, self._phase
+            )
+            for text in said:
+                self._say(text) if self._rank == 0 else None
         figures: dict[str, Any] = {
             "parameters": self._engine.parameters,
             "trained_parameters": self._engine.trained_parameters,
-            "precision": str(self._engine.dtype).removeprefix("torch."),
+            "precision": self._precision,
             "tokens": tokens,
             "tokens_per_second": tokens / max(1e-9, self.state.figures["seconds"]),
             "skipped_steps": self.state.guard.skipped,
             "provenance": model_card.provenance(),
             **self.state.figures,
+            **chosen,
         }
         files: dict[str, str] | None = None
         with self._phase("exporting", _EXPORT_SECONDS):
