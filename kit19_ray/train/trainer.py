@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
 from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.errors import TrainError
 from kit19_ray.lm import pretrained
-from kit19_ray.train import ending, model_card, samples, schedule, trackers
+from kit19_ray.train import ending, model_card, schedule
 from kit19_ray.train.agreement import AgreedError, Agreement
 from kit19_ray.train.candidates import Candidates
 from kit19_ray.train.engine import Engine, load_model
 from kit19_ray.train.export import export
 from kit19_ray.train.flags import DRAINING, ENOUGH, FAILED, REPORT, SAVE, STOP
-from kit19_ray.train.inputs import prepare_batch
 from kit19_ray.train.interruptions import Interruptions
-from kit19_ray.train.metrics_writer import MetricsWriter
 from kit19_ray.train.pace import Pace
 from kit19_ray.train.restore import restore
+from kit19_ray.train.run_log import RunLog
 from kit19_ray.train.saver import Saver
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.train.step_input import StepInput, StepReader
 from kit19_ray.train.train_state import TrainState
-from kit19_ray.train.validation import validation_loss
+from kit19_ray.train.validation import Validator
 from kit19_ray.train.watchdog import Watchdog
 
 _COMPARED_ROWS = 2  # packed rows on which the export is compared with the engine
@@ -48,12 +45,12 @@ class Trainer:
         self._rank, self._world = agreement.rank, agreement.world_size
         self.state = TrainState(spec.config)
         self._enough = False  # the best checkpoint is known before the last step
-        self._attempt: str = agreement.broadcast(secrets.token_hex(3))
+        attempt: str = agreement.broadcast(secrets.token_hex(3))
         self._watchdog = Watchdog(spec.out, self._rank, 60 * spec.config.hang_minutes)
         self._interruptions = Interruptions(spec.out, self._rank)
-        self._writer: MetricsWriter | None = None
-        self._saver = Saver(spec, self.state, agreement, self._attempt, self._say)
-        self._candidates = Candidates(spec, self._rank, self._say, self._write_line)
+        self._log = RunLog(spec, self.state, self._rank, attempt)
+        self._saver = Saver(spec, self.state, agreement, attempt, self._log.say)
+        self._candidates = Candidates(spec, self._rank, self._log.say, self._log.line)
         self._saver.spare(self._candidates.spared)
         self._closing = contextlib.ExitStack()
 
@@ -66,15 +63,14 @@ class Trainer:
         self._interruptions.close()
         self._saver.close()
         self._closing.close()
-        if self._writer is not None:
-            self._writer.close(30)
+        self._log.close()
 
     @contextlib.contextmanager
     def _phase(self, name: str, seconds: float | None = None) -> Iterator[None]:
         """A phase that one rank can fail alone, and that the watchdog gives its time."""
         allowed = seconds or 60 * self._spec.config.timeout_minutes
         self._watchdog.progress(name, allowed)
-        self._status(name)
+        self._log.status(name)
         with self._agreement.phase(name, allowed):
             yield
         self._watchdog.progress(name, allowed)
@@ -105,30 +101,23 @@ class Trainer:
                     f"the cluster has no GPU, and the model has {self._engine.parameters / 1e9:.1f} billion parameters",
                     hint="set train.use_gpu=true to wait for GPUs, or false to train on CPUs all the same",
                 )
+        self._validator = Validator(
+            spec, self._engine, self._validation, self._device, self.state, self._log, self._watchdog
+        )
         self._pace = Pace(spec, self._engine, self._device)
         self._reader = StepReader(spec, self._training, self._engine, self._pace, self._rank, self._device)
         self._closing.callback(self._reader.close)
         untold = restore(spec.out, self._engine, self.state, self._agreement, self._phase)
-        if self._rank == 0:
-            config = spec.config.identity()
-            self._writer = MetricsWriter(
-                spec.out,
-                self.state.step,
-                lambda: trackers.make(list(spec.config.trackers), spec.out, self._attempt, config),
-                spec.data,
-            )
-            for text in untold:
-                self._say(text)
-            if self.state.step:
-                self._say(f"goes on at step {self.state.step} with {self._world} workers")
+        self._log.open()
+        if self.state.step:
+            untold.append(f"goes on at step {self.state.step} with {self._world} workers")
+        self._say_once(untold)
         self._interruptions.start()
 
-    def _say(self, text: str) -> None:
-        """What the user should know, into events.jsonl; from the other ranks into the worker's log."""
-        if self._writer is not None:
-            self._writer.event(text, self.state.step)
-        else:
-            print(f"train: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    def _say_once(self, texts: list[str]) -> None:
+        """What all ranks would say, or rank 0 alone."""
+        for text in texts if self._rank == 0 else ():
+            self._log.say(text)
 
     def train(self) -> bool:
         """Steps to the end of the plan, validating, logging and saving on the way.
@@ -141,13 +130,13 @@ class Trainer:
         with self._phase("looking for scores"):
             self._candidates.begin(self.state.step)
         if "validation_loss" not in self.state.figures:
-            loss = self._validate()
+            loss = self._validator.run()
             self.state.figures |= {"validation_loss_first": loss, "validation_loss": loss}
-            self._write_line({"validation_loss": loss})
+            self._log.line({"validation_loss": loss})
         following = self.fetch(self.state.step)
         while self.state.step < plan.steps:
             self._watchdog.progress("step")
-            self._status("step")
+            self._log.status("step")
             begun = time.perf_counter()
             read = self._next(following)
             waited = time.perf_counter() - begun
@@ -165,9 +154,9 @@ class Trainer:
             line |= self._pace.figures(plan.steps - self.state.step)
             if validating:
                 begun = time.perf_counter()
-                self.state.figures["validation_loss"] = line["validation_loss"] = self._validate()
+                self.state.figures["validation_loss"] = line["validation_loss"] = self._validator.run()
                 line["validate_seconds"] = time.perf_counter() - begun
-            self._write_line(line)
+            self._log.line(line)
             if validating:
                 self._candidates.validated(self.state.step, line["validation_loss"])
         following.cancel()
@@ -217,7 +206,7 @@ class Trainer:
         begun = time.perf_counter()
         self._interruptions.answered()
         if self._saver.has_news():
-            self._status("saving")
+            self._log.status("saving")
             self._saver.save(self._engine)
             self._pace.saved(time.perf_counter() - begun)
 
@@ -237,7 +226,7 @@ class Trainer:
             self._watchdog.progress("waiting for scores", 60 * self._spec.config.timeout_minutes)
             return self._interruptions.flags
 
-        self._status("waiting for scores")
+        self._log.status("waiting for scores")
         return ending.wait_for_scores(self._candidates, self._saver, self._agreement, self._precision, look)
 
     def finish(self) -> dict[str, Any]:
@@ -250,8 +239,7 @@ class Trainer:
             chosen, said = ending.take_best(
                 self._spec, self._engine, self.state, self._candidates, self._agreement, self._phase
             )
-            for text in said:
-                self._say(text) if self._rank == 0 else None
+            self._say_once(said)
         figures: dict[str, Any] = {
             "parameters": self._engine.parameters,
             "trained_parameters": self._engine.trained_parameters,
@@ -265,9 +253,7 @@ class Trainer:
         }
         files: dict[str, str] | None = None
         with self._phase("exporting", _EXPORT_SECONDS):
-            rows = np.arange(min(_COMPARED_ROWS, len(self._validation)))
-            batch = prepare_batch(self._validation, rows, self._device, self._engine.flat)
-            files = export(self._engine, self._spec, batch, figures)
+            files = export(self._engine, self._spec, self._validator.first_rows(_COMPARED_ROWS), figures)
         return figures | {"files": files}
 
     def _due(self, every: int) -> bool:
@@ -288,8 +274,7 @@ class Trainer:
         # Reading the loss waits for the step; DeepSpeed has waited for the gradient's norm already.
         total, norm = float(loss), self._engine.gradient_norm
         said = self.state.guard.look(self.state.step, self._engine.step_applied, total, norm, read.rows)
-        for text in said:
-            self._say(text) if self._rank == 0 else None
+        self._say_once(said)
         if self.state.guard.error is not None:  # every rank saw the same figures
             raise AgreedError(0, "training", self.state.guard.error, everywhere=True)
         if self.state.guard.counted:
@@ -309,37 +294,3 @@ class Trainer:
             "skipped_steps": self.state.guard.skipped,
             "workers": self._world,
         }
-
-    def _status(self, phase: str) -> None:
-        if self._writer is not None:
-            self._writer.status(phase, self.state.step)
-
-    def _write_line(self, line: dict[str, Any]) -> None:
-        if self._writer is None:
-            return
-        self._writer.line(self.state.place(self._spec.plan) | line | {"time": time.time()})
-
-    def _validate(self) -> float:
-        """Mean loss per label of the whole validation split.
-
-        Raises:
-            AgreedError: it is not a number, so the weights are worth nothing.
-        """
-        self._validating()
-        self._status("validating")
-        size = self._spec.plan.micro_batch_size
-        loss = validation_loss(self._engine, self._validation, size, self._device, self._validating)
-        if not np.isfinite(loss):
-            raise AgreedError(0, "validating", self.state.guard.diverged(f"validation loss is {loss}"), everywhere=True)
-        self._answer()
-        return loss
-
-    def _validating(self) -> None:
-        self._watchdog.progress("validating", 60 * self._spec.config.timeout_minutes)
-
-    def _answer(self) -> None:
-        """Answers a few validation prompts, into samples.jsonl."""
-        for prompt in samples.prompts(self._validation, self._spec.config.samples):
-            tokens = samples.answer(self._engine, prompt, self._spec.eos_token_id)
-            if self._writer is not None:
-                self._writer.sample(self.state.step, prompt, tokens)

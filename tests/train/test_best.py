@@ -1,4 +1,4 @@
-"""The best checkpoint by a named score: chosen in the order of the steps, exported, and trained no further than need be."""
+"""The best checkpoint by a named score: chosen in the order of the steps, exported, trained no further than need be."""
 
 from __future__ import annotations
 
@@ -156,7 +156,9 @@ def test_checkpoints_are_scored_beside_the_training(
 
     grades = Grades(tmp_path / "grades", {4: 0.5, 8: 0.7, 12: "no actor came", 16: 0.6})
     grades.folder.mkdir()
-    config = make_config(f"file://{tmp_path}/runs", workers=1, keep_checkpoints=1, best={"score": "copa.acc", "every": 4})
+    config = make_config(
+        f"file://{tmp_path}/runs", workers=1, keep_checkpoints=1, best={"score": "copa.acc", "every": 4}
+    )
     uri = stage.run(config, data_prefix, grades)
     made = manifest.require(uri, "train")
     assert made["best"] == {
@@ -174,7 +176,9 @@ def test_checkpoints_are_scored_beside_the_training(
     assert events[-1] == "exports step 8, the best of 3"
 
 
-def test_a_task_needs_somebody_who_scores(ray_cluster: None, make_config: Any, data_prefix: str, tmp_path: Path) -> None:
+def test_a_task_needs_somebody_who_scores(
+    ray_cluster: None, make_config: Any, data_prefix: str, tmp_path: Path
+) -> None:
     config = make_config(f"file://{tmp_path}", workers=1, best={"score": "copa.acc"})
     with pytest.raises(TrainError, match="nothing was given to score it with"):
         stage.run(config, data_prefix)
