@@ -13,6 +13,7 @@ memory_bytes                   most that rank 0's GPU had allocated; only on GPU
 data_wait_seconds              rank 0 waited for batches since the line before
 step_seconds, validate_seconds, save_seconds   rank 0 spent since the line before
 eta_seconds                    left at this pace; not in step 0's line
+score, score_step              of a checkpoint, and its step; a line of its own, when the score came in
 workers                        how many train
 time                           Unix time
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
@@ -11,12 +12,14 @@ from typing import Any
 
 from kit19_ray.artifacts import checkpoint, manifest, metrics_log
 from kit19_ray.config.schema import Config, TrainConfig
-from kit19_ray.errors import StorageError
+from kit19_ray.errors import StorageError, UserError
+from kit19_ray.evaluate import checkpoints, documents
 from kit19_ray.io import storage
 from kit19_ray.preflight import base_model as named
 from kit19_ray.preflight import memory
 from kit19_ray.preflight.findings import Findings, State
 from kit19_ray.preflight.model_sizes import Sizes
+from kit19_ray.tasks.task import load_tasks
 from kit19_ray.train import spec, stage
 
 _TOKENS_PER_EXAMPLE = 80  # mean of the sample build with its tokenizer; a data prefix that is finished says its own
@@ -53,6 +56,7 @@ def train(config: Config, data: Findings, built: dict[str, Any] | None) -> Findi
             )
         found.facts |= asdict(made) | {"accumulation": made.accumulation, "tokens": made.steps * made.batch_tokens}
         _time(config, made, found)
+        _best(config, made, built, found)
     if sizes is not None:
         _size(config.train, sizes, seq_len, asked, found)
         _disk(config, found)
@@ -100,6 +104,35 @@ def _time(config: Config, made: spec.TrainPlan, found: Findings) -> None:
         _, name, speed = max(runs)  # the longest run is the steadiest figure
         seconds = made.steps * made.batch_tokens / speed
         found.facts |= {"seconds": seconds, "seconds_from": storage.join(config.root, name)}
+
+
+def _best(config: Config, made: spec.TrainPlan, built: dict[str, Any] | None, found: Findings) -> None:
+    """Which checkpoint is exported, and what scoring on the way takes."""
+    wanted, train = config.train.best, config.train
+    if wanted.score is None:
+        return
+    found.facts["best"] = {
+        "score": wanted.score,
+        "more_is_better": wanted.more_is_better,
+        "checkpoints": len(made.scored_steps),
+        "patience": wanted.patience,
+    }
+    if wanted.task is None:
+        return
+    narrow = checkpoints.narrowed(config, built["tasks"] if built else _data_tasks(config))
+    found.facts["best"]["limit"] = narrow.evaluate.limit
+    found.check(lambda: documents.check_source(narrow, narrow.evaluate.tasks))
+    have = {"CPU": float(os.cpu_count() or 1), "GPU": 0.0}
+    alone = train.use_gpu is False and not os.environ.get("RAY_ADDRESS") and found.state != "finished"
+    if alone and (lacks := checkpoints.lacking(narrow, have)) is not None:
+        found.notes.append(f"{lacks}: it takes a cluster (RAY_ADDRESS)")
+
+
+def _data_tasks(config: Config) -> list[str]:
+    """Tasks whose rows the data stage will hold out; none where it cannot tell, which it says itself."""
+    with contextlib.suppress(UserError):
+        return [*load_tasks(config.data.tasks, config.data.tasks_dir), *(own.name for own in config.data.datasets if own.name)]
+    return []
 
 
 def _devices(train: TrainConfig) -> list[tuple[bool, str]]:
