@@ -131,7 +131,8 @@ def _best(config: Config, made: spec.TrainPlan, built: dict[str, Any] | None, fo
 def _data_tasks(config: Config) -> list[str]:
     """Tasks whose rows the data stage will hold out; none where it cannot tell, which it says itself."""
     with contextlib.suppress(UserError):
-        return [*load_tasks(config.data.tasks, config.data.tasks_dir), *(own.name for own in config.data.datasets if own.name)]
+        own = [dataset.name for dataset in config.data.datasets if dataset.name]
+        return [*load_tasks(config.data.tasks, config.data.tasks_dir), *own]
     return []
 
 
