@@ -42,7 +42,7 @@ def conversations(data: str) -> list[list[dict[str, str]]]:
 @pytest.mark.parametrize("prompt", ["chat", "koalpaca"])
 def test_the_export_renders_the_tokens_it_was_trained_on(
     prompt: str,
-    folder: Path,  # noqa: F811 - the fixture
+    folder: Path,
     tmp_path: Path,
     ray_cluster: None,
 ) -> None:

@@ -31,6 +31,9 @@ class ModelConfig(Section):
     with the sizes below and the data stage's tokenizer."""
     revision: str | None = None
     """Commit, tag or branch of a hub id; a commit is the one that cannot move. None means the newest of `main`."""
+    grow_vocabulary: bool = False
+    """Give a published model with fewer entries than the data's tokenizer the missing ones, each with the mean of the
+    others. False refuses such a pair; a model with more entries keeps them either way."""
     hidden_size: int = Field(256, ge=8)
     """Width of the residual stream."""
     layers: int = Field(6, ge=1)
@@ -176,6 +179,8 @@ class TrainConfig(Section):
             raise ValueError(f"offload=all moves parameters, which zero_stage={self.zero_stage} does not shard: set 3")
         if self.lora.rank and self.model.name is None:
             raise ValueError("lora.rank adapts a published model: set model.name")
+        if self.lora.rank and self.model.grow_vocabulary:
+            raise ValueError("model.grow_vocabulary adds entries that adapters would never train: set lora.rank=null")
         if self.lora.rank and self.lora.kind == "dora" and self.zero_stage == 3:
             raise ValueError("lora.kind=dora reads whole weights, which zero_stage=3 shards: set 1 or 2")
         if self.compile and self.zero_stage == 3:

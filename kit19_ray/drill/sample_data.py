@@ -18,10 +18,20 @@ SEQ_LEN, VOCAB, EOS = 64, 300, 0
 Int32 = npt.NDArray[np.int32]
 
 
-def write(root: str, train_rows: int = 66, validation_rows: int = 7) -> str:
+def write(
+    root: str,
+    train_rows: int = 66,
+    validation_rows: int = 7,
+    seq_len: int = SEQ_LEN,
+    vocab_size: int = VOCAB,
+    lengths: tuple[int, int] = (8, 40),
+) -> str:
     """Writes a finished data prefix below `root`: packed examples whose answer counts up from the prompt's first token.
 
     The rows divide neither by usual batches nor by usual numbers of workers.
+
+    Args:
+        lengths: tokens of an example, from the first to before the second; its last quarter is learned.
 
     Returns:
         Its URI.
@@ -34,14 +44,15 @@ def write(root: str, train_rows: int = 66, validation_rows: int = 7) -> str:
     splits: dict[str, Any] = {}
     for split, rows in (("train", train_rows), ("validation", validation_rows)):
         input_ids, labels, position_ids = (
-            np.stack(column) for column in zip(*(_packed_row(rng) for _ in range(rows)), strict=True)
+            np.stack(column)
+            for column in zip(*(packed_row(rng, seq_len, vocab_size, lengths) for _ in range(rows)), strict=True)
         )
         data = packed_shards.to_ipc(input_ids, labels, position_ids)
         path = f"{split}/shard-00000.arrow"
         storage.write_bytes(storage.join(uri, path), data)
         shard = {"path": path, "rows": rows, "sha256": sha256_stream(io.BytesIO(data))[0]}
         splits[split] = {"rows": rows, "labels": int((labels != -100).sum()), "shards": [shard]}
-    words = {"<eos>": EOS} | {f"w{i}": i for i in range(1, VOCAB)}
+    words = {"<eos>": EOS} | {f"w{i}": i for i in range(1, vocab_size)}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<eos>")), eos_token="<eos>"
     )
@@ -49,22 +60,25 @@ def write(root: str, train_rows: int = 66, validation_rows: int = 7) -> str:
         tokenizer.save_pretrained(folder)
         storage.upload_dir(Path(folder), storage.join(uri, "tokenizer"))
     built = {
-        "stage": "data", "seq_len": SEQ_LEN, "eos_token_id": EOS, "pad_token_id": EOS, "vocab_size": VOCAB,
+        "stage": "data", "seq_len": seq_len, "eos_token_id": EOS, "pad_token_id": EOS, "vocab_size": vocab_size,
         "prompt": "kullm", "splits": splits, "tasks": {},
     }  # fmt: skip
     manifest.commit(uri, built)
     return uri
 
 
-def _packed_row(rng: np.random.Generator) -> tuple[Int32, Int32, Int32]:
-    ids = rng.integers(3, VOCAB, SEQ_LEN).astype(np.int32)
-    labels = np.full(SEQ_LEN, -100, np.int32)
-    places = np.zeros(SEQ_LEN, np.int32)
+def packed_row(
+    rng: np.random.Generator, seq_len: int, vocab_size: int, lengths: tuple[int, int]
+) -> tuple[Int32, Int32, Int32]:
+    """Tokens, labels and positions of one row, see `write`."""
+    ids = rng.integers(3, vocab_size, seq_len).astype(np.int32)
+    labels = np.full(seq_len, -100, np.int32)
+    places = np.zeros(seq_len, np.int32)
     at = 0
-    while at < SEQ_LEN:
-        end = min(at + int(rng.integers(8, 40)), SEQ_LEN)
+    while at < seq_len:
+        end = min(at + int(rng.integers(*lengths)), seq_len)
         answer = at + max(1, (end - at) * 3 // 4)
-        ids[answer:end] = (ids[at] + np.arange(end - answer)) % VOCAB
+        ids[answer:end] = (ids[at] + np.arange(end - answer)) % vocab_size
         labels[answer:end] = ids[answer:end]
         places[at:end] = np.arange(end - at)
         at = end

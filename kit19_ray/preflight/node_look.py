@@ -62,7 +62,7 @@ def look(probe: str) -> NodeLook:
         "host": platform.node(),
         "versions": found,
         "cuda": _cuda(),
-        "gpus": _gpus(),
+        "gpus": cards(),
         "disk_bytes": shutil.disk_usage(tempfile.gettempdir()).free,
         "root": _root(probe),
     }
@@ -90,7 +90,8 @@ def _cuda() -> str | None:
     return found[1] if found else None
 
 
-def _gpus() -> list[Gpu]:
+def cards() -> list[Gpu]:
+    """The node's, whichever this process may use; none where nvidia-smi is not there."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
     try:

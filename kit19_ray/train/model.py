@@ -43,18 +43,44 @@ def build(spec: TrainSpec, config: dict[str, Any], dtype: torch.dtype) -> Any:
             seed=spec.seed,
         )
     if spec.config.zero_stage != 3:
-        return pretrained.load_causal_lm(wanted.name, dtype, wanted.revision)
-    return _sharded(wanted.name, wanted.revision, dtype, config)
+        return _loaded(spec, wanted.name, dtype)
+    return _sharded(spec, wanted.name, dtype, config)
 
 
-def _sharded(name: str, revision: str | None, dtype: torch.dtype, config: dict[str, Any]) -> Any:
+def _loaded(spec: TrainSpec, name: str, dtype: torch.dtype) -> Any:
+    model = pretrained.load_causal_lm(name, dtype, spec.config.model.revision)
+    if spec.config.model.grow_vocabulary:
+        grow_vocabulary(model, spec.vocab_size)
+    return model
+
+
+def grow_vocabulary(model: Any, size: int) -> None:
+    """Adds entries up to `size`, each the mean of those that were there; a model that has as many stays as it is."""
+    known = model.get_input_embeddings().num_embeddings
+    if known >= size:
+        return
+    # transformers' own means are draws around the mean: another model on every rank.
+    model.resize_token_embeddings(size, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            if layer is None:
+                continue
+            for tensor in (layer.weight, getattr(layer, "bias", None)):
+                if tensor is not None:
+                    tensor[known:] = tensor[:known].float().mean(dim=0).to(tensor.dtype)
+
+
+def _sharded(spec: TrainSpec, name: str, dtype: torch.dtype, config: dict[str, Any]) -> Any:
     """The model sharded over the ranks. Rank 0 alone reads the weights; the others need its config and the network."""
     import torch.distributed as dist
     from transformers import AutoModelForCausalLM
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-    source = pretrained.load_causal_lm(name, dtype, revision) if dist.get_rank() == 0 else None
-    shape = source.config if source is not None else pretrained.load_config(name, revision)
+    source = _loaded(spec, name, dtype) if dist.get_rank() == 0 else None
+    shape = source.config if source is not None else pretrained.load_config(name, spec.config.model.revision)
+    text = shape.get_text_config()
+    if spec.config.model.grow_vocabulary:
+        text.vocab_size = max(text.vocab_size, spec.vocab_size)
     held = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # while it lives, each weight is sharded as it is made
     try:
         model = AutoModelForCausalLM.from_config(shape, dtype=dtype, trust_remote_code=False)

@@ -100,26 +100,3 @@ def test_a_layer_that_is_not_there_is_named() -> None:
 
     with pytest.raises(TrainError, match=r"no linear layer 'q_prj' \(did you mean 'q_proj'\?\); it has .*v_proj"):
         add_adapters(model, LoraConfig(rank=2, targets=["q_prj"]), 0)
-
-
-def without_weights(spec: Any) -> Any:
-    """A run whose rank 1 cannot find the model's weights."""
-    import torch.distributed as dist
-
-    def absent(*_: Any, **__: Any) -> Any:
-        raise AssertionError("rank 1 reads no weights")
-
-    if dist.get_rank() == 1:
-        pretrained.resolve = pretrained.load_causal_lm = absent
-    return train(spec)
-
-
-def test_under_zero_3_rank_0_alone_reads_the_weights(
-    make_config: Any, data_prefix: str, base: str, tmp_path: Path
-) -> None:
-    keys = SETTINGS | {"workers": 2, "zero_stage": 3, "model": {"name": base}, "max_steps": 3}
-    spec = spec_of(make_config(f"file://{tmp_path}/sharded", **keys, deepspeed=SHARDED), data_prefix)
-    run_ranks(2, without_weights, spec)
-    whole = spec_of(make_config(f"file://{tmp_path}/whole", **keys | {"zero_stage": 2}), data_prefix)
-    run_ranks(2, train, whole)
-    assert losses(spec) == pytest.approx(losses(whole), rel=1e-6)
