@@ -35,7 +35,7 @@ def killed(spec: TrainSpec, fault: faults.Fault, is_time: Callable[[], bool]) ->
     """
     import ray
 
-    address = ray.get_runtime_context().gcs_address  # type: ignore[no-untyped-call]
+    address = ray.get_runtime_context().gcs_address
     with tempfile.TemporaryDirectory(prefix="kit19-drill-") as folder:
         path = Path(folder, "spec.pickle")
         path.write_bytes(pickle.dumps((spec, fault)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,10 +49,10 @@ def local_nodes(count: int = 2) -> Iterator[LocalNodes]:
         made = LocalNodes(cluster)
         for _ in range(count):
             made.add()
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         try:
             yield made
         finally:
-            ray.shutdown()
+            ray.shutdown()  # type: ignore[no-untyped-call]
     finally:
         cluster.shutdown()

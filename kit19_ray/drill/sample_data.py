@@ -53,7 +53,7 @@ def write(
         shard = {"path": path, "rows": rows, "sha256": sha256_stream(io.BytesIO(data))[0]}
         splits[split] = {"rows": rows, "labels": int((labels != -100).sum()), "shards": [shard]}
     words = {"<eos>": EOS} | {f"w{i}": i for i in range(1, vocab_size)}
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers does not type it
         tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<eos>")), eos_token="<eos>"
     )
     with tempfile.TemporaryDirectory(prefix="kit19-tokenizer-") as folder:

@@ -83,7 +83,9 @@ def _sharded(spec: TrainSpec, name: str, dtype: torch.dtype, config: dict[str, A
         text.vocab_size = max(text.vocab_size, spec.vocab_size)
     held = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # while it lives, each weight is sharded as it is made
     try:
-        model = AutoModelForCausalLM.from_config(shape, dtype=dtype, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            shape, dtype=dtype, trust_remote_code=False
+        )
     finally:
         del held
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
