@@ -147,9 +147,11 @@ class TrainConfig(Section):
     """Optimizer steps between lines of metrics.jsonl."""
     samples: int = Field(2, ge=0, json_schema_extra=RUNTIME)
     """Validation prompts answered beside each validation loss, into samples.jsonl; 0 answers none."""
-    trackers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(["tensorboard"], json_schema_extra=RUNTIME)
-    """Where the metrics go besides metrics.jsonl. mlflow (MLFLOW_TRACKING_URI) and wandb need the extra of that
-    name."""
+    trackers: list[Literal["tensorboard", "prometheus", "mlflow", "wandb"]] = Field(
+        ["tensorboard", "prometheus"], json_schema_extra=RUNTIME
+    )
+    """Where the metrics go besides metrics.jsonl. prometheus: gauges beside Ray's own, such as `ray_kit19_train_loss`.
+    mlflow (MLFLOW_TRACKING_URI) and wandb need the extra of that name."""
     max_skipped_steps: int = Field(10, ge=0, json_schema_extra=RUNTIME)
     """Steps in a row whose gradient is not finite, and which are left out, before the run is given up."""
     spike_factor: float | None = Field(10.0, gt=1, json_schema_extra=RUNTIME)
