@@ -71,7 +71,9 @@ class Builder:
         words = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
         words += [word for mount in mounts for word in ("--volume", mount)]
         file = ("-t", tag, "-f", f"docker/{dockerfile}", ".")
-        self._buildah(seconds, "bud", *_ISOLATION, "--pull-never", "--build-arg", f"BASE={BASE}", *words, *file)
+        self._buildah(
+            seconds, "bud", *_ISOLATION, "--pull-never", "--layers", "--build-arg", f"BASE={BASE}", *words, *file
+        )
         size = self._buildah(60, "images", "--format", "{{.Size}}", tag)
         with self.log.open("a") as log:
             log.write(f"== {name}: {size}\n")

@@ -3,6 +3,7 @@
     KIT19_BUILD_IMAGES=operate,data,train,serve make test TESTS=tests/docker/test_builds.py      (or =all)
 
 build/images.log has what every command says as it says it, how long it took and how large each image is.
+KIT19_IMAGES_STORE names a folder to keep base, layers and images in for the next time; without it they are deleted.
 """
 
 from __future__ import annotations
@@ -44,9 +45,12 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
     log = buildah.REPO / "build" / "images.log"
     log.parent.mkdir(exist_ok=True)
     log.write_text("")
-    made = Builder(tmp_path_factory.mktemp("images"), log)
+    kept = os.environ.get("KIT19_IMAGES_STORE")
+    made = Builder(Path(kept) if kept else tmp_path_factory.mktemp("images"), log)
+    made.folder.mkdir(parents=True, exist_ok=True)
     yield made
-    made.close()
+    if not kept:
+        made.close()
 
 
 @pytest.fixture(scope="module")
