@@ -57,7 +57,7 @@ def main() -> None:
         apart = stage in ("train", "serve")
         torch = [one for one in packages if apart and one["name"].startswith(TORCH)]
         if torch:
-            (FOLDER / "torch-cuda.txt").write_text(HEADER + "".join(map(_lines, torch)))
+            _write("torch-cuda", HEADER, torch)
             (FOLDER / "torch-cpu.txt").write_text(_torch_cpu(torch))
         text = HEADER + ("-r torch.txt  # torch-cuda.txt or torch-cpu.txt\n" if apart else "")
         _write(stage, text, [one for one in packages if one not in torch and one["name"] not in BUILD])
@@ -68,7 +68,8 @@ def main() -> None:
 
 def _write(name: str, head: str, packages: list[dict[str, Any]]) -> None:
     (FOLDER / f"{name}.txt").write_text(head + "".join(map(_lines, packages)))
-    print(f"docker/requirements/{name}.txt: {len(packages)} packages")
+    megabytes = sum(int(one["size"]) for one in packages) / 1e6
+    print(f"docker/requirements/{name}.txt: {len(packages)} packages, {megabytes:.0f} MB to download")
 
 
 def _resolve(words: list[str], pins: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -88,7 +89,7 @@ def _resolve(words: list[str], pins: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def _fitting(packages: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Those that an image installs, with `hashes` and, where only one kind of machine does, `machine`."""
+    """Those that an image installs, with `hashes`, `size` (bytes) and, where only one kind of machine does, `machine`."""
     for package in sorted(packages, key=lambda one: str(one["name"])):
         machines = [one for one in MACHINES if wanted(package.get("marker", ""), one)]
         tags = {tag for machine in machines for tag in _tags(machine)}
@@ -98,7 +99,9 @@ def _fitting(packages: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             raise SystemExit(f"{package['name']}=={package['version']}: no file fits the images")
         if machines:
             machine = machines[0] if len(machines) == 1 else ""
-            yield package | {"hashes": sorted({one["hashes"]["sha256"] for one in files}), "machine": machine}
+            size = max(one["size"] for one in files)  # one for each kind of machine, much alike
+            hashes = sorted({one["hashes"]["sha256"] for one in files})
+            yield package | {"hashes": hashes, "machine": machine, "size": size}
 
 
 def wanted(marker: str, machine: str) -> bool:
