@@ -89,7 +89,7 @@ def _resolve(words: list[str], pins: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def _fitting(packages: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Those that an image installs, with `hashes`, `size` (bytes) and, where only one kind of machine does, `machine`."""
+    """Those that an image installs, with `hashes`, `size` (bytes) and `machine`, the only kind that does or ""."""
     for package in sorted(packages, key=lambda one: str(one["name"])):
         machines = [one for one in MACHINES if wanted(package.get("marker", ""), one)]
         tags = {tag for machine in machines for tag in _tags(machine)}
