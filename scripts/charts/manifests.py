@@ -62,7 +62,8 @@ MANIFESTS = (
         "kit19",
         "kit19",
         "k8s/values/rayservice.yaml",
-        "A trained model behind OpenAI-compatible HTTP; put what `kit19 train` printed at serve.model.",
+        "A trained model behind OpenAI-compatible HTTP; put what `kit19 train` printed at serve.model. Its API keys first:\n"
+        "  kubectl --namespace kit19 create secret generic kit19-keys --from-file=api-keys=FILE  # docs/how-to/serve.md",
     ),
 )
 

@@ -24,13 +24,15 @@ from kit19_ray.io import s3
 from kit19_ray.operate.api.spec import STAGES, KitRunSpec, Stage, parse
 from kit19_ray.operate.api.status import StageStatus, Status
 from kit19_ray.operate.controller import observation, stage_output
-from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, Delete
+from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, Delete, MakeKeys
+from kit19_ray.operate.controller.claims import RENEW_SECONDS, Claims
 from kit19_ray.operate.controller.conditions import Notice, notices
+from kit19_ray.operate.controller.identity import identify
 from kit19_ray.operate.controller.metrics import Metrics
 from kit19_ray.operate.controller.observation import Child, Observed, StageReport
 from kit19_ray.operate.controller.plan import Plan, invalid, plan
 from kit19_ray.operate.kube_client import OBSERVED, ApiError, Cluster
-from kit19_ray.operate.manifests import naming
+from kit19_ray.operate.manifests import naming, serving_keys
 from kit19_ray.operate.manifests.naming import RunRef
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,8 @@ class _Memory:
     children: dict[tuple[str, str], Child] = field(default_factory=dict)
     news: set[tuple[str, str]] = field(default_factory=set)  # children heard of since the last list was asked for
     listed_at: float = -_FRESH_SECONDS
+    keys_gone: bool = False
+    other: str | None = None  # the release that carries it out in our place
 
 
 class Reconciler:
@@ -67,10 +71,11 @@ class Reconciler:
 
     Args:
         tell: posts an Event about a KitRun.
+        claims: which namespaces are another release's; None takes all as this one's.
     """
 
-    def __init__(self, cluster: Cluster, metrics: Metrics, tell: Tell) -> None:
-        self._cluster, self._metrics, self._tell = cluster, metrics, tell
+    def __init__(self, cluster: Cluster, metrics: Metrics, tell: Tell, claims: Claims | None = None) -> None:
+        self._cluster, self._metrics, self._tell, self._claims = cluster, metrics, tell, claims
         self._memory: dict[str, _Memory] = {}
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="cluster")
 
@@ -110,6 +115,8 @@ class Reconciler:
 
     async def _reconcile(self, namespace: str, name: str) -> float | None:
         body = await self._call(self._cluster.run, namespace, name)
+        if body is not None and await self._is_anothers(body):
+            return RENEW_SECONDS
         if body is not None and FINALIZER in body["metadata"].get("finalizers", []):
             others = [one for one in body["metadata"]["finalizers"] if one != FINALIZER]
             await self._call(self._cluster.release, namespace, name, others)
@@ -125,6 +132,18 @@ class Reconciler:
                 return await self._apply_actions(body, made)
         raise ApiError(409, f"{namespace}/{name}: its status changed {_CONFLICTS} times while it was being planned")
 
+    async def _is_anothers(self, body: dict[str, Any]) -> bool:
+        """Whether another release carries out the KitRuns of this namespace; the KitRun gets an Event that says so."""
+        metadata = body["metadata"]
+        other = await self._claims.other(metadata["namespace"]) if self._claims else None
+        self._metrics.contested.labels(metadata["namespace"]).set(int(other is not None))
+        memory = self._memory.setdefault(metadata["uid"], _Memory())
+        if other is not None and memory.other != other:
+            said = f"another release of the operator, {other}, works in this namespace too, and carries this KitRun out"
+            self._tell(body, Notice("Warning", "TwoOperators", said))
+        memory.other = other
+        return other is not None
+
     async def _plan(self, body: dict[str, Any], before: Status) -> Plan:
         metadata = body["metadata"]
         run = RunRef(metadata["name"], metadata["namespace"], metadata["uid"])
@@ -133,6 +152,7 @@ class Reconciler:
             spec, warning = read_spec(body)
         except OperateError as error:
             return invalid(metadata["generation"], before, str(error), now)
+        run = identify(run, spec, before, metadata["generation"])
         memory = self._memory.setdefault(metadata["uid"], _Memory())
         if memory.generation != metadata["generation"]:
             memory.refused, memory.rejected, memory.reports, memory.read_at = {}, {}, {}, {}
@@ -148,6 +168,7 @@ class Reconciler:
                 told = {key: memory.children[key] for key in memory.news if key in memory.children}
                 memory.children = {k: v for k, v in listed.items() if k not in memory.news} | told
                 memory.listed_at = time.monotonic()
+                memory.keys_gone = await self._keys_gone(run, spec, found)
             children = tuple(memory.children.values())
             reports = await self._reports(run, spec, before, children, memory)
             missing = await self._missing(spec, run, before, children)
@@ -161,6 +182,7 @@ class Reconciler:
                 dict(memory.rejected),
                 unreadable=memory.unreadable,
                 warning=warning,
+                keys_gone=memory.keys_gone,
             )
             made = plan(run, metadata["generation"], spec, before, observed, now)
             if fresh or not _waits(made):
@@ -203,14 +225,25 @@ class Reconciler:
         self, spec: KitRunSpec, run: RunRef, status: Status, children: tuple[Child, ...]
     ) -> dict[str, str]:
         """By stage that is about to start, the Secrets its pods name and that are not there."""
-        stage = next((s for s in STAGES if s not in spec.skip and not _done(s, spec, status)), "serve")
+        stage = next((s for s in STAGES if s not in spec.skip and not _done(run, s, spec, status)), "serve")
         if spec.suspend or any(child.stage == stage for child in children):
             return {}
         absent = [name for name in _secrets(spec, stage) if await self._secret(run.namespace, name) is None]
         if not absent:
+            keys = spec.serve.keys_secret if stage == "serve" else None
+            held = await self._secret(run.namespace, keys)
+            if held and serving_keys.FILE not in held:
+                return {stage: f"Secret {keys} has no key {serving_keys.FILE}: the file of the server's API keys"}
             return {}
         names = ", ".join(absent)
         return {stage: f"Secret {names} is not in namespace {run.namespace}: create it, or mend the name in the spec"}
+
+    async def _keys_gone(self, run: RunRef, spec: KitRunSpec, children: list[Child]) -> bool:
+        """Whether somebody deleted the Secret of API keys that the server's pods mount."""
+        made = serving_keys.secret(run, spec)
+        if made is None or not any(child.kind == "RayService" for child in children):
+            return False
+        return await self._secret(run.namespace, made["metadata"]["name"]) is None
 
     async def _secret(self, namespace: str, name: str | None) -> dict[str, str] | None:
         """A Secret's values; empty where the operator may not read it, None where there is none."""
@@ -259,12 +292,22 @@ class Reconciler:
         memory = self._memory[metadata["uid"]] if made.actions else _Memory()
         for action in made.actions:
             if isinstance(action, Delete):
-                await self._call(self._cluster.delete, action.kind, metadata["namespace"], action.name)
+                try:
+                    await self._call(self._cluster.delete, action.kind, metadata["namespace"], action.name)
+                except ApiError as error:
+                    if error.status in (0, 401):
+                        raise
+                    said = f"the API server does not let the {action.kind} {action.name} go: {error.message}"
+                    log.warning("%s/%s: %s", metadata["namespace"], metadata["name"], said)
+                    known = memory.rejected.get(action.stage) == said
+                    memory.rejected[action.stage] = said
+                    return WATCH_SECONDS if known else 0.0
+                memory.rejected.pop(action.stage, None)
                 if child := memory.children.get((action.kind, action.name)):
                     memory.children[action.kind, action.name] = replace(child, deleting=True)
-            elif isinstance(action, Apply):
+            elif isinstance(action, Apply | MakeKeys):
                 try:
-                    again = await self._apply(metadata["uid"], action) or again
+                    again = await self._make(metadata["uid"], action) or again
                 except ApiError as error:
                     if error.status in (0, 401):
                         raise
@@ -281,17 +324,21 @@ class Reconciler:
             else:
                 await self._call(self._cluster.delete_run, metadata["namespace"], metadata["name"])
         for action in made.actions:
-            if isinstance(action, Apply):
+            if isinstance(action, Apply | MakeKeys):
                 memory.rejected.pop(action.stage, None)  # everything of that stage was taken
         return 0.0 if again else made.requeue_after
 
-    async def _apply(self, uid: str, action: Apply) -> bool:
-        """Applies an object; returns whether the KitRun is to be looked at again at once.
+    async def _make(self, uid: str, action: Apply | MakeKeys) -> bool:
+        """Applies or creates an object; returns whether the KitRun is to be looked at again at once.
 
         Raises:
             ApiError: the API server refuses it, or one of that name is another owner's.
         """
         memory = self._memory[uid]
+        if isinstance(action, MakeKeys):
+            await self._call(self._cluster.create_once, serving_keys.with_a_key(action.manifest))
+            memory.keys_gone = False
+            return False
         key = (action.manifest["kind"], action.manifest["metadata"]["name"])
         before = memory.children.get(key)
         if before is None and (reason := await self._call(self._cluster.stranger, action.manifest)):
@@ -357,9 +404,9 @@ def _read(variables: Mapping[str, str], run: RunRef, spec: KitRunSpec, stage: St
         return stage_output.read(run, spec, stage)
 
 
-def _done(stage: Stage, spec: KitRunSpec, status: Status) -> bool:
+def _done(run: RunRef, stage: Stage, spec: KitRunSpec, status: Status) -> bool:
     known: StageStatus = getattr(status.stages, stage)
-    return known.state == "Succeeded" and known.hash == naming.stage_hash(spec, stage)
+    return known.state == "Succeeded" and known.hash == naming.stage_id(run, spec, stage)
 
 
 def _unknown(stage: Stage, status: Status, children: tuple[Child, ...]) -> bool:
@@ -380,6 +427,7 @@ def _secrets(spec: KitRunSpec, stage: str) -> list[str]:
     """Names of the Secrets a stage's pods cannot start without."""
     pods = spec.pods(stage)
     found = [spec.storage.credentials_secret, *spec.images.pull_secrets]
+    found += [spec.serve.keys_secret] if stage == "serve" else []
     references = [(variable.manifest().get("valueFrom") or {}).get("secretKeyRef") for variable in pods.env]
     references += [source.manifest().get("secretRef") for source in pods.env_from]
     found += [one.get("name") for one in references if one and not one.get("optional")]
