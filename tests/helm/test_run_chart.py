@@ -230,7 +230,10 @@ def _as_the_chart_has_it(theirs: Json, name: str, run: RunRef, asked: spec.KitRu
     cluster = out["spec"].get("rayClusterSpec") or out["spec"]["rayClusterConfig"]
     assert cluster["authOptions"] == {"mode": "token"}
     cluster["authOptions"]["secretName"] = "rel-token"
-    for template in (cluster["headGroupSpec"]["template"], *(g["template"] for g in cluster.get("workerGroupSpecs", []))):
+    for template in (
+        cluster["headGroupSpec"]["template"],
+        *(g["template"] for g in cluster.get("workerGroupSpecs", [])),
+    ):
         template["metadata"]["labels"] = relabel(template["metadata"]["labels"], POD_LABELS)
         for volume in template["spec"]["volumes"]:
             if volume["name"] == "kit19-keys":

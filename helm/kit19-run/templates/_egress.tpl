@@ -4,9 +4,6 @@ addresses, namespaces and ports, not names: what the values name by a host is op
 */}}
 {{- define "kit19-run.egress" -}}
 {{- $values := .Values -}}
-{{- if and $values.networkPolicy.egressOpen $values.networkPolicy.egress -}}
-{{- fail "networkPolicy: egressOpen=true and a list of egress rules exclude each other" -}}
-{{- end -}}
 {{- $web := list (dict "port" 443 "protocol" "TCP") -}}
 {{- /* 5353 is what OpenShift's name servers listen on behind port 53. */ -}}
 {{- $dns := list -}}

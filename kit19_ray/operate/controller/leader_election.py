@@ -89,7 +89,11 @@ class Lease:
         """
         found = self._cluster.lease(self._namespace, self.name)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        spec = {"holderIdentity": self._identity, "leaseDurationSeconds": self._seconds or DURATION_SECONDS, "renewTime": now}
+        spec = {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": self._seconds or DURATION_SECONDS,
+            "renewTime": now,
+        }
         if found is None:
             metadata = {"name": self.name, "namespace": self._namespace}
             lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
@@ -108,7 +112,9 @@ class Lease:
         record = (held.get("holderIdentity"), held.get("renewTime"))
         if self._seen is None or self._seen[0] != record:
             self._seen = (record, time.monotonic())
-        return time.monotonic() - self._seen[1] > float(held.get("leaseDurationSeconds") or self._seconds or DURATION_SECONDS)
+        return time.monotonic() - self._seen[1] > float(
+            held.get("leaseDurationSeconds") or self._seconds or DURATION_SECONDS
+        )
 
     def _write(self, lease: dict[str, Any], new: bool) -> bool:
         try:

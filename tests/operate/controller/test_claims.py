@@ -46,9 +46,7 @@ def other(claims: Claims, namespace: str = "team") -> str | None:
     return asyncio.run(claims.other(namespace))
 
 
-def test_the_second_release_leaves_the_namespace_to_the_first(
-    server: Leases, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_second_release_leaves_the_namespace_to_the_first(server: Leases, caplog: pytest.LogCaptureFixture) -> None:
     first, second = Claims(server, "a/kit19"), Claims(server, "b/kit19")  # type: ignore[arg-type]
     assert other(first) is None
     assert other(second) == "a/kit19" and other(second) == "a/kit19"

@@ -233,7 +233,9 @@ def test_without_its_keys_no_server_is_made_and_the_status_says_why() -> None:
     assert "the API server does not take the Secret: secrets is forbidden" in server.body["status"]["message"]
 
 
-@pytest.mark.parametrize(("held", "said"), [(None, "Secret mine is not in namespace"), ({"x": "y"}, "has no key api-keys")])
+@pytest.mark.parametrize(
+    ("held", "said"), [(None, "Secret mine is not in namespace"), ({"x": "y"}, "has no key api-keys")]
+)
 def test_a_named_secret_that_is_not_there_or_holds_no_keys_is_waited_for(held: Any, said: str) -> None:
     server = Server(**SERVE, serve={"keysSecret": "mine"})
     if held:
