@@ -89,8 +89,8 @@ class NetworkPolicy(Object):
     """Peers that may scrape Ray's metrics, port 8080."""
     egress: list[Embedded] = []
     """Egress rules beside what every run needs: DNS, its own pods, the nodes' identity services (169.254.170.23,
-    169.254.169.254), the API server for an autoscaler, the hosts the spec names by URL (the store, judges, Redis, a proxy
-    or tracker in `env`), and TCP 443 for AWS' own S3, the hub and W&B where they are used."""
+    169.254.169.254), the API server for an autoscaler, the hosts the spec names by URL (the store, judges, Redis, a
+    proxy or tracker in `env`), and TCP 443 for AWS' own S3, the hub and W&B where they are used."""
     egress_open: bool = False
     """Leave the way out open to everything."""
     hub: bool | None = None

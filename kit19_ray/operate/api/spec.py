@@ -153,8 +153,8 @@ class KitRunSpec(Object):
             )
         if self.serve.keys_secret and not self.mounts_keys:
             wrong.append(
-                "serve.keysSecret: config.serve.auth=none, or an api_keys_file of one's own, and a Secret of keys exclude "
-                "each other"
+                "serve.keysSecret: config.serve.auth=none, or an api_keys_file of one's own, and a Secret of keys "
+                "exclude each other"
             )
         if self.network_policy.egress_open and self.network_policy.egress:
             wrong.append("networkPolicy: egressOpen=true and a list of egress rules exclude each other")
