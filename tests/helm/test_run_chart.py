@@ -202,7 +202,7 @@ RELEASE_LABELS = POD_LABELS | {
 
 
 def _as_the_chart_has_it(theirs: Json, name: str, run: RunRef, asked: spec.KitRunSpec, stage: str) -> Json:
-    """The operator's object with what must differ put as the chart has it, each thing held to its own maker's way first.
+    """The operator's object with what must differ put as the chart has it, each held to the operator's way first.
 
     Names and labels, for Helm's objects are a release's; the owner, which is the KitRun; annotations that are the
     operator's memory; where the config file comes from; the pointer, which only the operator reads; where the log is
@@ -230,10 +230,8 @@ def _as_the_chart_has_it(theirs: Json, name: str, run: RunRef, asked: spec.KitRu
     cluster = out["spec"].get("rayClusterSpec") or out["spec"]["rayClusterConfig"]
     assert cluster["authOptions"] == {"mode": "token"}
     cluster["authOptions"]["secretName"] = "rel-token"
-    for template in (
-        cluster["headGroupSpec"]["template"],
-        *(g["template"] for g in cluster.get("workerGroupSpecs", [])),
-    ):
+    groups = [cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])]
+    for template in (group["template"] for group in groups):
         template["metadata"]["labels"] = relabel(template["metadata"]["labels"], POD_LABELS)
         for volume in template["spec"]["volumes"]:
             if volume["name"] == "kit19-keys":

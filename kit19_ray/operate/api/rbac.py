@@ -55,8 +55,8 @@ RULES = (
         ("secrets",),
         ("get",),
         "read storage.credentialsSecret: progress and scores are read with the run's own credentials, and a missing "
-        "Secret is told before a cluster is asked for; no list and no watch. `rbac.secretNames` of the chart narrows it "
-        "to names: what cannot be read is then taken to be there",
+        "Secret is told before a cluster is asked for; no list and no watch. `rbac.secretNames` of the chart narrows "
+        "it to names: what cannot be read is then taken to be there",
     ),
     Rule(
         "",

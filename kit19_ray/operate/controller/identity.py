@@ -17,9 +17,8 @@ def identify(run: RunRef, spec: KitRunSpec, status: Status, generation: int) -> 
     the spec since the status was written, what was begun is what is asked for, and goes on: a job of days is not begun
     anew because the operator was upgraded.
     """
-    unread = (
-        status.phase == "Failed" and status.stage is None
-    )  # the status is of a spec before the one it could not read
+    # What was begun is then of the spec before the one that could not be read.
+    unread = status.phase == "Failed" and status.stage is None
     edited = generation != status.observed_generation or unread
     hashes = {}
     for stage in STAGES:

@@ -1,7 +1,8 @@
 """The NetworkPolicy of a run: who may reach its pods, and where they may go. Pure.
 
-A NetworkPolicy knows addresses, namespaces and ports, not names: what the spec names by a host is opened as narrowly as
-that host tells, see `_way_to`. `kit19-run.egress` of the chart says the same in Helm's words, and a test holds them equal.
+A NetworkPolicy knows addresses, namespaces and ports, not names: what the spec names by a host is opened as narrowly
+as that host tells, see `_way_to`. `kit19-run.egress` of the chart says the same in Helm's words, and a test holds them
+equal.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ def _urls(spec: KitRunSpec) -> Iterator[str]:
 
 def _way_to(url: str) -> list[Json]:
     """Rules by which a URL's host can be reached: an address at its port; a Service of the cluster (`name`,
-    `name.namespace`, `name.namespace.svc...`) by its namespace, for its pods' port is not the Service's; another host at
-    its port, wherever it is. A host of two words may be either.
+    `name.namespace`, `name.namespace.svc...`) by its namespace, for its pods' port is not the Service's; another host
+    at its port, wherever it is. A host of two words may be either.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _WEB_PORTS.get(parts.scheme)

@@ -1,8 +1,8 @@
-"""The Secret with a server's API keys. Made once and never changed by us: whoever rotates them edits it, and the servers
-read the file again.
+"""The Secret with a server's API keys. Made once and never changed by us: whoever rotates them edits it, and the
+servers read the file again.
 
-It holds the file the server reads, with the key's hash only, and beside it the key itself, which clients get from there;
-only the file is mounted.
+It holds the file the server reads, with the key's hash only, and beside it the key itself, which clients get from
+there; only the file is mounted.
 """
 
 from __future__ import annotations
