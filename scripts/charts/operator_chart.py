@@ -36,7 +36,8 @@ class Rbac(Object):
     ServiceAccount, Secret and volume of the namespace."""
     secret_names: list[Name] = []
     """The Secrets the operator may read, by name: every `storage.credentialsSecret`, and what pods' `env` and
-    `envFrom` name. Empty means any Secret of the namespaces it works in, by its name; a Secret it may not read counts as there."""
+    `envFrom` name. Empty means any Secret of the namespaces it works in, by its name; one it may not read
+    counts as there."""
 
 
 class Amount(Object):
