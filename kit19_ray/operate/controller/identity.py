@@ -20,7 +20,7 @@ def identify(run: RunRef, spec: KitRunSpec, status: Status, generation: int) -> 
     # What was begun is then of the spec before the one that could not be read.
     unread = status.phase == "Failed" and status.stage is None
     edited = generation != status.observed_generation or unread
-    hashes = {}
+    hashes: dict[str, str] = {}
     for stage in STAGES:
         known: StageStatus = getattr(status.stages, stage)
         wanted = naming.stage_hash(spec, stage)
