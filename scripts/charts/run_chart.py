@@ -8,7 +8,9 @@ from pydantic import Field
 
 from kit19_ray.config.schema import Config
 from kit19_ray.operate.api.kubernetes_types import Embedded, Name, Object
-from kit19_ray.operate.api.spec import RAY_VERSION, Autoscaling, Ingress, NetworkPolicy, Queue, Stage, StagePods
+from kit19_ray.operate.api.pods import StagePods
+from kit19_ray.operate.api.serving import Autoscaling, Ingress, NetworkPolicy
+from kit19_ray.operate.api.spec import RAY_VERSION, Queue, Stage
 from scripts.charts.common import GLOBAL, IMAGE_PATTERN, IMAGE_RULE, PullImage, ServiceAccount, image
 
 EMPTY: dict[str, Any] = {"empty": True}
@@ -82,6 +84,11 @@ class Serve(Object):
     `config.serve.max_surge_percent`."""
     upgrade_strategy: Embedded | None = None
     """KubeRay's upgradeStrategy of the RayService. null means KubeRay's own, NewCluster."""
+    keys_secret: str = ""
+    """Secret with the server's API keys: its `api-keys` is a file as `config.serve.api_keys_file` has it, read again
+    when it changes. Empty makes one, whose `key` is what clients send, and keeps it on upgrade; what renders without
+    the cluster cannot, and needs this. None is there with `config.serve.auth: none` or an `api_keys_file` of
+    one's own."""
     gcs_fault_tolerance: Embedded | None = None
     """KubeRay's gcsFaultToleranceOptions: with a Redis the replicas serve on while a lost head comes back."""
     ingress: Ingress | None = None
