@@ -10,7 +10,7 @@
 #   make generated    write again what helm/, k8s/ and docs/ have from the package's models
 #   make docs         the documentation as a site, in build/site; a broken link is an error
 #   make package      the wheel and the source archive, in build/dist
-#   make constraints  resolve every version again and write constraints.txt
+#   make constraints  resolve every version again: constraints.txt and docker/requirements/
 #   make clean        remove VENV and the caches
 
 SHELL := /bin/bash
@@ -128,6 +128,7 @@ constraints: $(STAMP)
 	  echo '# Every version this project is tested with, for `pip install -c constraints.txt`. Written by `make constraints`.'
 	  cat "$(VENV)/constraints.new"
 	} > constraints.txt
+	"$(BIN)/python" -m scripts.image_requirements
 
 clean:
 	rm -rf "$(VENV)" build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
