@@ -53,6 +53,6 @@ def local_nodes(count: int = 2) -> Iterator[LocalNodes]:
         try:
             yield made
         finally:
-            ray.shutdown()  # type: ignore[no-untyped-call]
+            ray.shutdown()
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
