@@ -40,6 +40,12 @@ class Saver:
         """Whether a checkpoint is on its way."""
         return self._writer.busy
 
+    def figures(self) -> dict[str, float]:
+        """How the checkpoints are, for metrics.jsonl."""
+        since = self._writer.failing_since
+        failing = 0.0 if since is None else time.monotonic() - since
+        return {"checkpoint_step": self._writer.saved_step, "checkpoint_failing_seconds": round(failing, 1)}
+
     def begin(self, restored: bool) -> None:
         """The training begins: the time to the first checkpoint counts from here.
 

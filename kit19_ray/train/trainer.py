@@ -271,7 +271,7 @@ class Trainer:
     def _write_line(self, line: dict[str, Any]) -> None:
         if self._writer is None:
             return
-        self._writer.line(self.state.place(self._spec.plan) | line | {"time": time.time()})
+        self._writer.line(self.state.place(self._spec.plan) | line | self._saver.figures() | {"time": time.time()})
 
     def _validate(self) -> float:
         """Mean loss per label of the whole validation split.

@@ -37,9 +37,21 @@ def admin(plane: ControlPlane) -> Cluster:
 
 def install(plane: ControlPlane) -> None:
     """The KitRun CRD; nothing where it is there in this version already."""
-    plane.kubectl("apply", "-f", str(REPO / "k8s" / "crd.yaml"))
+    install_crd(plane)
     wait_for_crds(plane, ["kitruns.kit19.dev"])
     _await_collector(plane)
+
+
+def install_crd(plane: ControlPlane, definition: Json | None = None) -> None:
+    """Applies the KitRun CRD, or `definition`; without CEL rules where the server is too old for them."""
+    made = definition or crd.definition(rules=takes_rules(plane))
+    plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(made))
+
+
+def takes_rules(plane: ControlPlane) -> bool:
+    """Whether the server knows CEL rules: 1.25 and newer."""
+    found = json.loads(plane.kubectl("get", "--raw", "/version").stdout)
+    return int(found["minor"].rstrip("+")) >= 25
 
 
 def _await_collector(plane: ControlPlane) -> None:
