@@ -260,9 +260,9 @@ def test_the_operator_s_fields_are_its_own_and_others_keep_theirs(server: Cluste
     assert again["spec"]["entrypoint"] == made["spec"]["entrypoint"] != "sleep 1"
     assert again["spec"]["suspend"] is True and again["metadata"]["annotations"]["team"] == "nlp"
     assert again["status"]["jobDeploymentStatus"] == "Suspended"
+    mine = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "managers", "namespace": "default"}}
+    body = mine | {"spec": {"entrypoint": "sleep 2"}}
     with pytest.raises(ApiError) as caught:  # whoever does not insist is told whose the field is
-        mine = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "managers", "namespace": "default"}}
-        body = mine | {"spec": {"entrypoint": "sleep 2"}}
         server.request("PATCH", path, body, "application/apply-patch+yaml", {"fieldManager": "argocd"})
     assert caught.value.status == 409 and "kit19-operator" in caught.value.message
     assert server.apply(job)["metadata"]["generation"] == again["metadata"]["generation"]  # the same is no change

@@ -51,7 +51,8 @@ def install_crd(plane: ControlPlane, definition: Json | None = None) -> None:
 def takes_rules(plane: ControlPlane) -> bool:
     """Whether the server knows CEL rules: 1.25 and newer."""
     found = json.loads(plane.kubectl("get", "--raw", "/version").stdout)
-    return int(found["minor"].rstrip("+")) >= 25
+    major, minor = found["gitVersion"].lstrip("v").split(".")[:2]
+    return (int(major), int(minor)) >= (1, 25)
 
 
 def _await_collector(plane: ControlPlane) -> None:
