@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from typing import Any
 
+from kit19_ray.artifacts.stage_manifests import Stopped, TrainOutput
 from kit19_ray.config.schema import TrainConfig
 from kit19_ray.errors import TrainError, UserError
 from kit19_ray.io import storage
@@ -19,7 +20,7 @@ FAILURE = "failure.txt"  # the traceback of the run's last failure
 _HANG_DETECTOR = {"RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "1", "RAY_TRAIN_NCCL_RAS_ACTION": "fail"}
 
 
-def fit(spec: TrainSpec) -> dict[str, Any]:
+def fit(spec: TrainSpec) -> TrainOutput | Stopped:
     """Runs the workers to the end and returns what rank 0 says of the run: see `worker.train_loop_per_worker`.
 
     Raises:
@@ -64,12 +65,14 @@ def fit(spec: TrainSpec) -> dict[str, Any]:
         raise explained(failure, spec) from None
     finally:
         shutil.rmtree(kept, ignore_errors=True)
-    made = result.return_value
-    if isinstance(made, dict) and isinstance(made.get("error"), UserError):
-        raise made["error"]
-    if not isinstance(made, dict) or not (made.get("files") or "stopped" in made):
+    made: Any = result.return_value
+    said = made if isinstance(made, dict) else {}
+    if isinstance(said.get("error"), UserError):
+        raise said["error"]
+    if not (said.get("files") or "stopped" in said):
         raise RuntimeError(f"the workers ended without an export: {made!r}")
-    return made
+    finished: TrainOutput | Stopped = made
+    return finished
 
 
 def worker_environment(spec: TrainSpec) -> dict[str, str]:
