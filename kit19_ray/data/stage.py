@@ -8,6 +8,7 @@ from __future__ import annotations
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.stage_manifests import BuildOutput, DataManifest, Identity
 from kit19_ray.config.schema import Config
+from kit19_ray.data import hub_datasets
 from kit19_ray.data.card import render
 from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.inputs import Inputs, collect
@@ -45,6 +46,7 @@ def run(config: Config) -> str:
         SourceError, TaskError, DataError, StorageError: what the user can mend.
     """
     check_prompt(config.data.prompt)
+    hub_datasets.fetch(config)
     inputs = collect(config)
     out = _uri(config, inputs)
     if manifest.finished(out, "data") is None:

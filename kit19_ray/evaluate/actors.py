@@ -67,6 +67,23 @@ class Scorer:
         return self.generator.generate(prompts, **options)
 
 
+def sizes(config: EvaluateConfig) -> tuple[bool, int, int]:
+    """Whether the actors get GPUs, and CPUs and GPUs of each. A Ray connection must stand.
+
+    Raises:
+        EvaluateError: the cluster can never hold the actors.
+    """
+    import ray
+
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    use_gpu = bool(have.get("GPU")) if config.use_gpu is None else config.use_gpu
+    cpus = config.cpus_per_worker or (1 if use_gpu else max(1, int(have.get("CPU", 1)) // config.workers))
+    gpus = config.gpus_per_worker if use_gpu else 0
+    hint = "lower evaluate.workers, evaluate.cpus_per_worker or evaluate.gpus_per_worker"
+    ray_session.require("evaluate.workers", config.workers, cpus, use_gpu, hint, EvaluateError, gpus=gpus)
+    return use_gpu, cpus, gpus
+
+
 class Pool:
     """The actors. A Ray connection must stand.
 
@@ -83,12 +100,7 @@ class Pool:
     def __init__(self, model: str, config: EvaluateConfig) -> None:
         import ray
 
-        have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        use_gpu = bool(have.get("GPU")) if config.use_gpu is None else config.use_gpu
-        cpus = config.cpus_per_worker or (1 if use_gpu else max(1, int(have.get("CPU", 1)) // config.workers))
-        gpus = config.gpus_per_worker if use_gpu else 0
-        hint = "lower evaluate.workers, evaluate.cpus_per_worker or evaluate.gpus_per_worker"
-        ray_session.require("evaluate.workers", config.workers, cpus, use_gpu, hint, EvaluateError, gpus=gpus)
+        use_gpu, cpus, gpus = sizes(config)
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=_RETRIES, max_task_retries=_RETRIES)(Scorer)
         tokens = config.batch_tokens or _BATCH_TOKENS["GPU" if use_gpu else "CPU"]
         self.actors: list[Any] = [remote.remote(model, gpus, cpus, tokens) for _ in range(config.workers)]

@@ -7,7 +7,7 @@ from typing import Any
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.stage_manifests import DataManifest, is_data
 from kit19_ray.config.schema import Config
-from kit19_ray.data import stage
+from kit19_ray.data import hub_datasets, stage
 from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.inputs import collect
 from kit19_ray.io import storage
@@ -51,6 +51,13 @@ def data(config: Config, hashing: bool) -> tuple[Findings, DataManifest | None]:
         check_named(config.data.tokenizer.name, "data.tokenizer.name", "tokenizer_config.json", found)
     if found.missing:
         found.state = "unknown"
+        return found, None
+    asked = [
+        e.path for e in config.data.datasets if hub_datasets.is_hub_id(e) and not hub_datasets.is_here(config.root, e)
+    ]
+    if asked:
+        found.state = "unknown"
+        found.notes.append(f"{', '.join(asked)}: copied from the hub when the build begins")
         return found, None
     if size > HASHED_BYTES and not hashing:
         found.state = "unknown"

@@ -17,6 +17,7 @@ from kit19_ray.utils.console import bars, say
 
 _POLL_SECONDS = {"file": 0.5, "s3": 5.0}
 _LINE_SECONDS = 10.0  # between lines of figures
+_SILENT_SECONDS = 25.0  # without a status
 _QUIET_SECONDS = 30.0  # after which something is said although there is no new figure
 
 
@@ -68,6 +69,9 @@ def waiting(spec: TrainSpec, status: Status | None, seconds: float) -> str:
         gpu = " and a GPU" if spec.use_gpu else ""
         least = spec.config.min_workers or spec.config.workers
         return f"waiting for {least} workers with {spec.config.cpus_per_worker:g} CPUs{gpu} each for {seconds:.0f} s"
+    silent = time.time() - status["time"]
+    if silent > _SILENT_SECONDS:  # it writes every few seconds, also while a step takes minutes
+        return f"no word from the workers for {silent:.0f} s: they are being started again, or the store is out"
     if status["phase"] == "step":
         return f"step {status['step'] + 1}/{spec.plan.steps} is running"
     return f"{status['phase']}, after step {status['step']}/{spec.plan.steps}"

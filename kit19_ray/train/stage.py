@@ -82,6 +82,11 @@ def run(config: Config, data_uri: str) -> str:
             prompt=built["prompt"],
         )
         say(f"train: {_describe(spec)} -> {out}")
+        known = _known_tokens(config.train)
+        if known is not None and known < spec.vocab_size:
+            say(
+                f"train: the model's {known:,} entries grow to {spec.vocab_size:,}, each new one the mean of the others"
+            )
         begun = time.monotonic()
         with stopping_in_good_order(out):
             made = fit(spec)
@@ -138,12 +143,13 @@ def check(train: TrainConfig, data_uri: str, built: DataManifest, known_tokens: 
     found: list[UserError] = []
     if not _rows(built, "validation"):
         found.append(TrainError(f"{data_uri} has no validation rows", hint="build it with data.validation above 0"))
-    if known_tokens is not None and built["vocab_size"] > known_tokens:
+    if known_tokens is not None and built["vocab_size"] > known_tokens and not train.model.grow_vocabulary:
         found.append(
             TrainError(
                 f"train.model.name={train.model.name!r} knows {known_tokens} tokens, the data prefix was built with a "
                 f"tokenizer of {built['vocab_size']}",
-                hint=f"build the data with the model's own tokenizer: data.tokenizer.name={train.model.name}",
+                hint=f"build the data with the model's own tokenizer: data.tokenizer.name={train.model.name}; or set "
+                "train.model.grow_vocabulary=true to add the missing entries",
             )
         )
     return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypedDict, final
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.schemas import ExampleRow
 from kit19_ray.config.schema import Config
-from kit19_ray.data import examples, stage
+from kit19_ray.data import examples, hub_datasets, stage
 from kit19_ray.data.encoding import Encoder
 from kit19_ray.data.inputs import Inputs, collect
 from kit19_ray.data.records import Record, to_record
@@ -90,6 +90,7 @@ def preview(config: Config, num: int) -> Preview:
         SourceError, TaskError, ConfigError, DataError: as the build would.
     """
     check_prompt(config.data.prompt)
+    hub_datasets.fetch(config)
     inputs = collect(config, hashed=False)
     for name, reason in inputs.skipped.items():
         say(f"data: {name} left out: {reason}")

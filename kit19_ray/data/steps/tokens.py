@@ -14,7 +14,7 @@ from kit19_ray.data.export import MixtureEntry
 from kit19_ray.data.ray_tasks import MIB
 from kit19_ray.data.tokenize import Tokenizing
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import chat_template, load_prompt
+from kit19_ray.lm.prompts import CHAT, chat_template, load_prompt
 
 
 def make_tokenizer(
@@ -60,8 +60,10 @@ def _make_tokenizer(entries: Sequence[MixtureEntry], item: tuple[str | None, str
         loaded = tokenizers.train_bpe(export.texts(entries, prompt), vocab_size, seq_len)
     load_prompt(prompt, loaded)  # a chat template that cannot be learned from is said here, not row by row
     loaded.chat_template = chat_template(prompt) or loaded.chat_template
+    if prompt != CHAT:  # a chat template spells its own beginning out
+        tokenizers.without_additions(loaded)
     with tempfile.TemporaryDirectory() as folder:
         tokenizers.save(loaded, Path(folder))
         storage.upload_dir(Path(folder), storage.join(out, "tokenizer"))
     pad = loaded.pad_token_id if loaded.pad_token_id is not None else loaded.eos_token_id
-    return {"eos_token_id": loaded.eos_token_id, "pad_token_id": pad, "vocab_size": len(loaded)}
+    return {"eos_token_id": loaded.eos_token_id, "pad_token_id": pad, "vocab_size": tokenizers.vocabulary(loaded)}
