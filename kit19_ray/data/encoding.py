@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kit19_ray.artifacts.schemas import TEXT
+from kit19_ray.artifacts.schemas import TEXT, ExampleTexts
 from kit19_ray.data.packing import TokenRow
 from kit19_ray.lm.prompts import Message, Prompt, PromptFields, fit_prompt
 
@@ -26,7 +26,7 @@ class Encoder:
     eos_id: int
     seq_len: int
 
-    def encode(self, rows: Sequence[dict[str, Any]]) -> list[tuple[TokenRow | None, bool]]:
+    def encode(self, rows: Sequence[ExampleTexts]) -> list[tuple[TokenRow | None, bool]]:
         """For each example its tokens, or None when prompt and answer cannot fit; and whether some of it was cut.
 
         Tokens are `encode(prompt) + encode(output) + [eos]`; the output and the eos are learned, the prompt is not.
@@ -34,16 +34,16 @@ class Encoder:
         plain text is learned whole, and may be longer than `seq_len`: it is for who packs it to cut it.
         """
         usual = iter(self._usual([r for r in rows if not r.get("messages") and r.get("kind") != TEXT]))
-        return [
-            self._text(r["output"])
-            if r.get("kind") == TEXT
-            else self._conversation(json.loads(r["messages"]))
-            if r.get("messages")
-            else next(usual)
-            for r in rows
-        ]
+        found = []
+        for row in rows:
+            messages = row.get("messages")
+            if row.get("kind") == TEXT:
+                found.append(self._text(row["output"]))
+            else:
+                found.append(self._conversation(json.loads(messages)) if messages else next(usual))
+        return found
 
-    def _usual(self, rows: Sequence[dict[str, Any]]) -> list[tuple[TokenRow | None, bool]]:
+    def _usual(self, rows: Sequence[ExampleTexts]) -> list[tuple[TokenRow | None, bool]]:
         prompts = self._batch([self.prompt.render(r["instruction"], r["input"]) for r in rows])
         texts = list(dict.fromkeys(r["output"] for r in rows))  # a label's sentence stands in many rows
         answers = dict(zip(texts, self._answers(texts), strict=True))
@@ -78,7 +78,7 @@ class Encoder:
     def _batch(self, texts: list[str]) -> list[Encoding]:
         return list(self.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
 
-    def _row(self, row: dict[str, Any], prompt: Encoding, answer: list[int]) -> tuple[TokenRow | None, bool]:
+    def _row(self, row: ExampleTexts, prompt: Encoding, answer: list[int]) -> tuple[TokenRow | None, bool]:
         room = self.seq_len - len(answer)
         cut = len(prompt) > room
         # `Encoding.ids` makes a new list each time it is asked.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import is_train
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import CHAT, PromptFormat, prompt_format
 from kit19_ray.serve.api_error import ApiError
@@ -36,7 +37,7 @@ def wrapper(model: str, named: str | None) -> PromptFormat | None:
     if named is not None:
         return prompt_format(named, "serve.prompt")
     made = manifest.read(storage.normalise(model))
-    if made is None or made.get("stage") != "train" or made["prompt"] == CHAT:
+    if not is_train(made) or made["prompt"] == CHAT:
         return None
     return prompt_format(made["prompt"])
 
