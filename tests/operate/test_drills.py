@@ -1,6 +1,6 @@
 """What may go wrong while runs are under way.
 
-`KIT19_DRILLS=docs/explanation/drills.md pytest tests/operate -k drill` writes the table of outcomes from the run itself."""
+`KIT19_DRILLS=docs/explanation/drills.md pytest tests/operate -k drill` writes the table of outcomes from the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kit19_ray.operate.api.spec import STAGES
 from kit19_ray.operate.kube_client import ApiError
 from tests.operate.control_plane import ControlPlane
 from tests.operate.drills import TABLE, Drill, stage_jobs
-from tests.operate.harness import OperatorProcess, create, gated, kitrun, until, write_scores
+from tests.operate.harness import OperatorProcess, create, gated, kitrun, phase, until, write_scores
 from tests.operate.kuberay import COMPLETE, INITIALIZING, LOST, RUNNING
 from tests.operate.proxy import Proxy
 
@@ -374,16 +374,14 @@ def test_a_quota_keeps_a_job_out(drill: Drill) -> None:
 
 @pytest.mark.usefixtures("operator")
 def test_the_keys_of_a_server_stay(drill: Drill) -> None:
-    """They are made once, survive every change of the run, and come back, as other ones, only when somebody deletes them."""
+    """They are made once and survive every change of the run."""
     drill.create()
     status = drill.reaches("Serving")
     path = f"/api/v1/namespaces/{drill.place}/secrets/{status['keysSecret']}"
     first = drill.cluster.request("GET", path)
     assert set(first["data"]) == {"api-keys", "key"} and first["metadata"]["ownerReferences"][0]["kind"] == "KitRun"
-    assert first["data"]["key"] not in json.dumps(
-        [drill.cluster.run(drill.place, "demo"), drill.kuberay.items("rayservices")]
-    )
     (service,) = drill.kuberay.items("rayservices")
+    assert first["data"]["key"] not in json.dumps([drill.cluster.run(drill.place, "demo"), service])
     drill.create(images={"train": "kit19:2"})
     until(
         lambda: drill.kuberay.items("rayservices")[0]["metadata"]["generation"] > service["metadata"]["generation"],
