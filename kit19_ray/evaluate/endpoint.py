@@ -38,8 +38,8 @@ class CharacterTokenizer:
         """The characters' code points."""
         return [ord(character) for character in text]
 
-    def __call__(self, texts: Sequence[str], add_special_tokens: bool = True) -> dict[str, list[list[int]]]:
-        """The same for several texts, as transformers has it."""
+    def __call__(self, texts: Sequence[str], **options: bool) -> dict[str, list[list[int]]]:
+        """The same for several texts, as transformers has it; there are no special tokens."""
         return {"input_ids": [self.encode(text) for text in texts]}
 
     def decode(self, ids: int | Sequence[int], skip_special_tokens: bool = False) -> str:

@@ -80,10 +80,7 @@ def _named_end(header: bytes) -> int:
 
 
 def tokenizer_of(text: str, name: str) -> Tokenizer:
-    """A `tokenizer.json` for text of our own: all of it, nothing added, and special tokens in it are letters.
-
-    A published file may carry truncation or padding settings, which would cut answers and teach padding; and a text
-    that says `<|endoftext|>` must not end there.
+    """A `tokenizer.json`, opened.
 
     Raises:
         UserError: the file is not one that the library reads.
@@ -91,13 +88,9 @@ def tokenizer_of(text: str, name: str) -> Tokenizer:
     from tokenizers import Tokenizer, __version__
 
     try:
-        found = Tokenizer.from_str(text)
+        return Tokenizer.from_str(text)
     except Exception as error:  # noqa: BLE001 - the library raises no narrower class
         raise UserError(
             f"{name}: tokenizers {__version__} cannot read it: {str(error)[:_SAID]}",
             hint="it was cut short, or a newer release of tokenizers wrote it",
         ) from None
-    found.no_truncation()
-    found.no_padding()
-    found.encode_special_tokens = True
-    return found

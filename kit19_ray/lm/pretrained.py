@@ -74,12 +74,17 @@ def load_tokenizer(name: str) -> Any:
 
     found = resolve(name, "tokenizer_config.json")
     try:
-        return AutoTokenizer.from_pretrained(found, trust_remote_code=False)
+        loaded = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
     except Exception as error:  # of a tokenizer.json it does not know, tokenizers raises no narrower class
         raise UserError(
             f"tokenizer {name!r}: {_first_line(error)}",
             hint="it was cut short, or a newer release of transformers or tokenizers wrote it",
         ) from error
+    backend = getattr(loaded, "backend_tokenizer", None)
+    if backend is not None:  # the file's own settings would cut answers, and would go into what is saved of it
+        backend.no_truncation()
+        backend.no_padding()
+    return loaded
 
 
 def load_config(name: str, revision: str | None = None) -> Any:

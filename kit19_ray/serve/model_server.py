@@ -41,7 +41,7 @@ class ModelServer:
         self._metrics = Metrics(RayRecorder())
         self._engine, codec = _engine(model, name, limits, threads, self._metrics)
         self._context = codec.max_length
-        talk = conversation.Conversation(codec.tokenizer, codec.encode, conversation.wrapper(model, limits.prompt))
+        talk = conversation.Conversation(codec.tokenizer, codec.encoder, conversation.wrapper(model, limits.prompt))
         self._parser = RequestParser(codec, limits, talk)
         self._tokenizer = codec.tokenizer
         self._probe = codec.encode("a")[:1] or [0]

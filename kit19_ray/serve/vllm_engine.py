@@ -27,6 +27,7 @@ from kit19_ray.lm import pretrained
 from kit19_ray.lm.decoding import DecodingSequence
 from kit19_ray.lm.loaded_model import context_length
 from kit19_ray.lm.sampling import SamplingParams
+from kit19_ray.lm.text_encoder import TextEncoder
 from kit19_ray.serve.engine import OnEnd
 from kit19_ray.serve.metrics import Metrics
 
@@ -62,12 +63,13 @@ class VllmCodec:
         self.tokenizer = pretrained.load_tokenizer(model)
         self.max_length = context_length(config, self.tokenizer)
         self.vocab_size = int(config.get_text_config().vocab_size)
+        self.encoder = TextEncoder(self.tokenizer)
         end = self.tokenizer.eos_token_id
         self.eos_ids = frozenset() if end is None else frozenset([int(end)])
 
     def encode(self, text: str) -> list[int]:
         """As LoadedModel.encode."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return self.encoder.text([text])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """As LoadedModel.decode."""
