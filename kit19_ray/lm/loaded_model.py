@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from kit19_ray.lm.pretrained import positions
 from kit19_ray.lm.text_encoder import TextEncoder
 
 log = logging.getLogger(__name__)
@@ -138,11 +139,9 @@ def _free_ram() -> int:
 
 def context_length(config: Any, tokenizer: Any) -> int:
     """Tokens the model can read: what lm-evaluation-harness takes it to be."""
-    text = getattr(config, "text_config", None) or config
-    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-        value = getattr(text, name, None)
-        if value is not None:
-            return int(value)
+    stated = positions(config)
+    if stated is not None:
+        return stated
     limit = getattr(tokenizer, "model_max_length", None)
     return int(limit) if limit is not None and limit < _UNLIMITED else DEFAULT_CONTEXT
 

@@ -110,6 +110,23 @@ def load_config(name: str, revision: str | None = None) -> Any:
             raise UserError(f"model {name!r}: {_first_line(error)}") from error
 
 
+def positions(config: Any) -> int | None:
+    """Tokens that a model can read, as its config says; None where it does not.
+
+    Args:
+        config: transformers' object, or a `config.json` as it is.
+    """
+
+    def at(holder: Any, name: str) -> Any:
+        return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
+
+    text = at(config, "text_config") or config
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        if (value := at(text, name)) is not None:
+            return int(value)
+    return None
+
+
 def load_causal_lm(
     name: str, dtype: torch.dtype | None = None, revision: str | None = None, spread: bool = False
 ) -> Any:
@@ -123,6 +140,7 @@ def load_causal_lm(
     Raises:
         UserError: there is no such model, or it has no safetensors weights.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -137,7 +155,7 @@ def load_causal_lm(
             revision=revision or "main",
             device_map="auto" if spread else None,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # the last: half a file in the hub's cache
         raise UserError(
             f"model {name!r}: {_first_line(error)}",
             hint="weights are read from safetensors files only; other formats can hold code",

@@ -11,7 +11,7 @@ from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.inputs import collect
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import check_prompt
-from kit19_ray.preflight.base_model import check_named
+from kit19_ray.preflight.base_model import check_end, check_named
 from kit19_ray.preflight.findings import Findings
 from kit19_ray.sources.files import sources_uri
 from kit19_ray.tasks.task import Task
@@ -48,6 +48,7 @@ def data(config: Config, hashing: bool) -> tuple[Findings, dict[str, Any] | None
     }
     if config.data.tokenizer.name:
         check_named(config.data.tokenizer.name, "data.tokenizer.name", "tokenizer_config.json", found)
+        check_end(config.data.tokenizer.name, "data.tokenizer.name", found)
     if found.missing:
         found.state = "unknown"
         return found, None

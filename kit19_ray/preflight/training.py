@@ -13,6 +13,7 @@ from kit19_ray.artifacts import checkpoint, manifest, metrics_log
 from kit19_ray.config.schema import Config, TrainConfig
 from kit19_ray.errors import StorageError
 from kit19_ray.io import storage
+from kit19_ray.lm import pretrained
 from kit19_ray.preflight import base_model as named
 from kit19_ray.preflight import memory
 from kit19_ray.preflight.findings import Findings, State
@@ -40,9 +41,13 @@ def train(config: Config, data: Findings, built: dict[str, Any] | None) -> Findi
     sizes = named.sizes(config, vocab_size, found)
     if config.train.model.name:
         named.check_named(config.train.model.name, "train.model.name", "config.json", found)
+    stated = found.check(lambda: named.read_config(str(config.train.model.name))) if config.train.model.name else None
+    positions = pretrained.positions(stated) if stated is not None else None
     if built is not None:
         known = sizes.vocab_size if sizes is not None and config.train.model.name else None
-        found.missing += stage.check(config.train, str(data.uri), built, known)
+        found.missing += stage.check(config.train, str(data.uri), built, known, positions)
+    else:
+        found.missing += stage.check_length(config.train, seq_len, positions)
     made = found.check(lambda: spec.make(config.train, rows, seq_len))
     if made is not None:
         least = config.train.min_workers or config.train.workers
