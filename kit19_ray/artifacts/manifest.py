@@ -14,7 +14,7 @@ from contextlib import closing
 from contextvars import copy_context
 from typing import Any, TypedDict
 
-from kit19_ray.errors import StorageError
+from kit19_ray.errors import StorageError, quote
 from kit19_ray.io import s3_objects, storage
 from kit19_ray.io.uris import shown, split
 from kit19_ray.utils.console import say
@@ -91,7 +91,7 @@ def _check_stage(uri: str, loaded: dict[str, Any], stage: str) -> None:
     said = loaded.get("stage")
     if said != stage:
         raise StorageError(
-            f"{shown(uri)}: its {NAME} is that of {str(said)[:40]!r}, not of {stage!r}",
+            f"{shown(uri)}: its {NAME} is that of {quote(said)}, not of {quote(stage)}",
             hint="name the prefix that the stage printed",
         )
 

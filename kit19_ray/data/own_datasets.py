@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kit19_ray.config.schema import DatasetConfig
-from kit19_ray.errors import SourceError, nearest
+from kit19_ray.errors import SourceError, nearest, quote
 from kit19_ray.io import storage
 from kit19_ray.sources.catalog import Licence, Source, SourceFile
 from kit19_ray.sources.readers import instructions
@@ -57,7 +57,7 @@ def tasks(entries: Iterable[DatasetConfig], taken: Iterable[str]) -> dict[str, T
     for entry in entries:
         name = name_of(entry)
         if name in names:
-            raise SourceError(f"data.datasets: there is a task {name!r} already", hint="give this one a `name`")
+            raise SourceError(f"data.datasets: there is a task {quote(name)} already", hint="give this one a `name`")
         names.add(name)
         found[name] = _task(name, entry)
     return dict(sorted(found.items()))

@@ -14,7 +14,7 @@ from typing import Any
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.config.schema import Config
-from kit19_ray.errors import EvaluateError, SourceError
+from kit19_ray.errors import EvaluateError, SourceError, quote
 from kit19_ray.evaluate.suites import KLUE, KOBEST
 from kit19_ray.io import node_cache, storage
 from kit19_ray.io.files import appearing
@@ -161,7 +161,7 @@ def read(task: str, file: LocatedFile) -> Iterator[dict[str, Any]]:
             ours = options.labels["label"].get(document["label"].strip())
             if ours is None:
                 raise SourceError(
-                    f"{file.uri}, line {row.line}: label {document['label']!r} is not one of "
+                    f"{file.uri}, line {row.line}: label {quote(document['label'])} is not one of "
                     f"{', '.join(options.labels['label'])}"
                 )
             yield {**document, "label": LABELS[task][ours]}
@@ -180,7 +180,7 @@ def _read_klue(task: str, file: LocatedFile) -> Iterator[dict[str, Any]]:
         try:
             yield _klue_document(task, row)
         except (KeyError, TypeError, ValueError) as error:
-            raise SourceError(f"{file.uri}, item {number}: no document of {task}: {error!r}"[:300]) from None
+            raise SourceError(f"{file.uri}, item {number}: no document of {task}: {quote(error)}"[:300]) from None
 
 
 def _klue_document(task: str, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _klue_document(task: str, row: Mapping[str, Any]) -> dict[str, Any]:
         return {"guid": row["guid"], "title": row["title"], "label": YNAT.index(row["label"])}
     label = row["labels"]["binary-label"]
     if label not in (0, 1):
-        raise ValueError(f"binary-label {label!r} is neither 0 nor 1")
+        raise ValueError(f"binary-label {quote(label)} is neither 0 nor 1")
     pair = {name: row[name] for name in ("guid", "sentence1", "sentence2")}
     return {**pair, "labels": {"binary-label": label}}
 

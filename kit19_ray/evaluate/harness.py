@@ -13,7 +13,7 @@ from typing import Any
 
 from kit19_ray.artifacts.samples import Sample
 from kit19_ray.config.schema import Config, EvaluateConfig
-from kit19_ray.errors import EvaluateError, nearest
+from kit19_ray.errors import EvaluateError, nearest, quote
 from kit19_ray.evaluate import documents, suites
 
 SEED = 1234  # the harness's own default for the choice of solved examples
@@ -58,7 +58,7 @@ def names(config: Config) -> list[str]:
             if name not in known:
                 near = nearest(name, [*suites.SUITES, *documents.TASKS]) or nearest(name, known)
                 raise EvaluateError(
-                    f"evaluate.tasks: {name!r} is not a task, group or tag of lm-evaluation-harness{near}",
+                    f"evaluate.tasks: {quote(name)} is not a task, group or tag of lm-evaluation-harness{near}",
                     hint=f"suites are {', '.join(suites.SUITES)}; `lm-eval ls tasks` lists all {len(known):,} names",
                 )
     documents.check_source(config, asked)

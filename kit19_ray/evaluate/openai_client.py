@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from kit19_ray.errors import EvaluateError
+from kit19_ray.errors import EvaluateError, quote
 
 _TIMEOUT = httpx.Timeout(600.0, connect=20.0)
 _TRIES = 5
@@ -42,7 +42,7 @@ class OpenAIClient:
     def __init__(self, url: str, key: str, environment: Sequence[str], concurrency: int) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise EvaluateError(f"{key}: {url[:_SHOWN]!r} is no http:// or https:// URL")
+            raise EvaluateError(f"{key}: {quote(url)} is no http:// or https:// URL")
         if parts.username or parts.password or parts.query:
             raise EvaluateError(
                 f"{key}: the URL of {parts.hostname} holds a secret or a query",
@@ -115,9 +115,7 @@ class OpenAIClient:
             except ValueError:
                 found = None
             if not isinstance(found, dict):
-                raise EvaluateError(
-                    f"{self._key}: {self.url}/{path} answers no JSON object: {response.text[:_SHOWN]!r}"
-                )
+                raise EvaluateError(f"{self._key}: {self.url}/{path} answers no JSON object: {quote(response.text)}")
             return found
         raise EvaluateError(f"{self._key}: {self.url} does not answer, after {_TRIES} tries: {said}")
 

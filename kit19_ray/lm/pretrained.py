@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.errors import UserError
+from kit19_ray.errors import UserError, quote
 from kit19_ray.io import node_cache, storage
 from kit19_ray.lm import model_files
 
@@ -44,7 +44,7 @@ def _prefix(name: str) -> tuple[str, dict[str, str]] | None:
         if _HUB_ID.fullmatch(name):
             return None
         raise UserError(
-            f"{name!r}: there is no such folder, and a hub id looks like `organisation/name`",
+            f"{quote(name)}: there is no such folder, and a hub id looks like `organisation/name`",
             hint="give an existing folder, a file:// or s3:// prefix, or a hub id",
         )
     uri = storage.normalise(name)
@@ -59,7 +59,8 @@ def _prefix(name: str) -> tuple[str, dict[str, str]] | None:
 def _require(name: str, uri: str, marker: str) -> None:
     if not storage.exists(storage.join(uri, marker)):
         raise UserError(
-            f"{name!r}: {uri} has no {marker}, so it is neither in Hugging Face's layout nor a finished train prefix",
+            f"{quote(name)}: {uri} has no {marker}, so it is neither in Hugging Face's layout nor a finished "
+            "train prefix",
             hint="a training run that is not finished has no export: run `kit19 train` again to go on",
         )
 
@@ -77,7 +78,7 @@ def load_tokenizer(name: str) -> Any:
         loaded = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
     except Exception as error:  # of a tokenizer.json it does not know, tokenizers raises no narrower class
         raise UserError(
-            f"tokenizer {name!r}: {_first_line(error)}",
+            f"tokenizer {quote(name)}: {_first_line(error)}",
             hint="it was cut short, or a newer release of transformers or tokenizers wrote it",
         ) from error
     backend = getattr(loaded, "backend_tokenizer", None)
@@ -107,7 +108,7 @@ def load_config(name: str, revision: str | None = None) -> Any:
         try:
             return AutoConfig.from_pretrained(found, trust_remote_code=False, revision=revision or "main")
         except (OSError, ValueError) as error:
-            raise UserError(f"model {name!r}: {_first_line(error)}") from error
+            raise UserError(f"model {quote(name)}: {_first_line(error)}") from error
 
 
 def positions(config: Any) -> int | None:
@@ -157,7 +158,7 @@ def load_causal_lm(
         )
     except (OSError, ValueError, SafetensorError) as error:  # the last: half a file in the hub's cache
         raise UserError(
-            f"model {name!r}: {_first_line(error)}",
+            f"model {quote(name)}: {_first_line(error)}",
             hint="weights are read from safetensors files only; other formats can hold code",
         ) from error
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
 
-from kit19_ray.errors import ConfigError, nearest
+from kit19_ray.errors import ConfigError, nearest, quote
 from kit19_ray.lm.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class ChatPrompt:
         self._tokenizer, self._encoder = tokenizer, TextEncoder(tokenizer)
         if not tokenizer.chat_template:
             raise ConfigError(
-                f"{key}=chat: the tokenizer {str(tokenizer.name_or_path)[:200]!r} has no chat template",
+                f"{key}=chat: the tokenizer {quote(tokenizer.name_or_path)} has no chat template",
                 hint=f"name an instruct model's tokenizer, or one of the wrappers: {', '.join(PROMPTS)}",
             )
         turns: list[Message] = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
@@ -296,7 +296,7 @@ def prompt_format(name: str, key: str = "data.prompt") -> PromptFormat:
     """
     if name not in PROMPTS:
         known = [*PROMPTS, CHAT]
-        raise ConfigError(f"{key}: {name!r} is not one of {', '.join(known)}{nearest(name, known)}")
+        raise ConfigError(f"{key}: {quote(name)} is not one of {', '.join(known)}{nearest(name, known)}")
     return PROMPTS[name]
 
 

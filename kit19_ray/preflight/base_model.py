@@ -30,7 +30,7 @@ def check_named(name: str, key: str, marker: str, found: Findings) -> bool:
     if "://" in name or Path(name).expanduser().exists():
         there = found.check(lambda: storage.exists(storage.join(storage.normalise(name), marker)))
         if there is False:
-            found.missing.append(UserError(f"{key}={name!r}: there is no {marker} in it"))
+            found.missing.append(UserError(f"{key}={quote(name)}: there is no {marker} in it"))
         if there:
             found.check(lambda: _check_files(storage.normalise(name)))
         return bool(there)
@@ -91,7 +91,7 @@ def sizes(config: Config, vocab_size: int, found: Findings) -> Sizes | None:
     if stated is not None:
         known = from_config(stated)
         if known is None:
-            found.notes.append(f"no formula for a model of type {stated.get('model_type')!r}: no memory estimate")
+            found.notes.append(f"no formula for a model of type {quote(stated.get('model_type'))}: no memory estimate")
         return known
     if name in PUBLISHED:
         return PUBLISHED[name]
@@ -115,7 +115,7 @@ def read_config(name: str) -> dict[str, Any] | None:
         return None
     path = storage.join(uri, "config.json")
     if not storage.exists(path):
-        raise UserError(f"{name!r}: {uri} has no config.json, so it is no model in Hugging Face's layout")
+        raise UserError(f"{quote(name)}: {uri} has no config.json, so it is no model in Hugging Face's layout")
     try:
         found = json.loads(storage.read_text(path))
     except ValueError as error:

@@ -21,8 +21,8 @@ from kit19_ray.artifacts import manifest
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import CHAT, PromptFormat, prompt_format
 from kit19_ray.lm.text_encoder import TextEncoder
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import Message
-from kit19_ray.serve.protocol import ApiError
 
 
 def wrapper(model: str, named: str | None) -> PromptFormat | None:

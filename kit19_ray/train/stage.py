@@ -141,8 +141,8 @@ def check(
     if known_tokens is not None and built["vocab_size"] > known_tokens:
         found.append(
             TrainError(
-                f"train.model.name={train.model.name!r} knows {known_tokens} tokens, the data prefix was built with a "
-                f"tokenizer of {built['vocab_size']}",
+                f"train.model.name={quote(train.model.name)} knows {known_tokens} tokens, the data prefix was built "
+                f"with a tokenizer of {built['vocab_size']}",
                 hint=f"build the data with the model's own tokenizer: data.tokenizer.name={train.model.name}",
             )
         )

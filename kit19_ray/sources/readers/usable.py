@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from kit19_ray.errors import SourceError
+from kit19_ray.errors import SourceError, quote
 from kit19_ray.sources.readers.base import Raw, Reject
 from kit19_ray.sources.readers.byte_stream import likely_encoding
-
-_SHOWN = 120  # characters of the row that is shown
 
 
 def some_usable(rows: Iterator[Raw | Reject], name: str, whole: Callable[[], bool]) -> Iterator[Raw | Reject]:
@@ -61,6 +59,6 @@ def unusable(name: str, reasons: Counter[str], line: int, row: str, encoding: st
             hint = f"its bytes are text in {encoding}: set data.encoding={{<source>: {encoding}}}"
     return SourceError(
         f"{name}: not one of its {sum(reasons.values()):,} rows is usable: {reasons[reason]:,} of them {reason}, such "
-        f"as line {line}: {row[:_SHOWN]!r}",
+        f"as line {line}: {quote(row)}",
         hint=hint,
     )
