@@ -82,6 +82,7 @@ class OperateError(UserError):
 
 
 _QUOTED = 200  # characters of a value in a message
+_LONG_LINE = 1000  # characters: a list of names may be as long
 _LONG_WORD = re.compile(r"\S{301,}")
 
 
@@ -98,8 +99,12 @@ def quote(value: object, plain: bool = False) -> str:
 
 
 def clipped(message: str) -> str:
-    """A message without a word, such as a URI or a name, of more than some 300 characters: such a one is cut."""
-    return _LONG_WORD.sub(lambda word: f"{word[0][:_QUOTED]}...", message)
+    """A message that shows some 200 characters of a long word, such as a URI, and the ends of a long line."""
+    words = _LONG_WORD.sub(lambda word: f"{word[0][:_QUOTED]}...", message)
+    if len(words) <= _LONG_LINE:
+        return words
+    lines = words.split("\n")
+    return "\n".join(n if len(n) <= _LONG_LINE else f"{n[:_QUOTED]} ... {n[-_QUOTED:]}" for n in lines)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -238,9 +238,9 @@ def check_port(section: ServeConfig) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((section.host, section.port))
-        except OSError as error:
+        except (OSError, TypeError, UnicodeError) as error:  # the last two: no name of a host
             raise ServeError(
-                f"serve.port: cannot listen on {section.host}:{section.port}: {error.strerror or error}",
+                f"serve.port: cannot listen on {section.host}:{section.port}: {getattr(error, 'strerror', None) or error}",
                 hint="choose another with serve.port=..., or stop what listens there",
             ) from None
 
