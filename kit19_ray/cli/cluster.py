@@ -9,7 +9,7 @@ import typer
 
 from kit19_ray.cli import extras
 from kit19_ray.cli.options import ConfigOption, Json, Overrides, app, load
-from kit19_ray.errors import EXIT_DONE, OperateError
+from kit19_ray.errors import EXIT_DONE, EXIT_OURS, OperateError
 from kit19_ray.utils import console
 
 AddressOption = Annotated[
@@ -58,6 +58,43 @@ def submit(
     else:
         job = commands.submit(loaded, verb, name, address, env or [], new)
     _end(commands.detach(job) if no_wait else commands.follow(job, patience, _newest), json)
+
+
+@app.command()
+def drill(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[DRILL]...", help="Drills by name, or `all`; the usual ones if not.")
+    ] = None,
+    config: ConfigOption = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="On a cluster of its own on this machine, whose nodes may be lost too.")
+    ] = False,
+    names_only: Annotated[bool, typer.Option("--list", help="Print the drills and stop.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave what the runs wrote below the root.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The table as docs/explanation/drills.md has it.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Kill workers of a small training on your cluster, and see what it costs: a table; exit 1 if one ends badly."""
+    from kit19_ray.drill.drills import DRILLS
+
+    if names_only:
+        console.table(
+            [{"drill": d.name, "what is done": d.done, "where": "--local" if d.local else ""} for d in DRILLS]
+        )
+        return
+    loaded = load(config, [])
+    extras.require("train", "kit19 drill")
+    from kit19_ray.drill import stage, table
+
+    found = stage.run(loaded, names or [], local, keep)
+    if json:
+        console.write_json(found)
+    else:
+        console.write(table.markdown(found) if markdown else table.text(found))
+    if any(outcome["wrong"] for outcome in found):
+        raise typer.Exit(EXIT_OURS)
 
 
 @app.command()

@@ -160,12 +160,17 @@ def plan(
     hash_: Annotated[
         bool, typer.Option("--hash", help="Hash the source files, however large, to name the data stage's output.")
     ] = False,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Look at the Ray cluster's nodes too: do the config's processes fit?")
+    ] = False,
 ) -> None:
-    """Say what a config would do, what it needs and what is missing; nothing is written or started."""
+    """Say what a config would do, what it needs and what is missing; nothing is kept or started."""
     loaded = load(config, overrides)
+    if cluster:
+        extras.require("train", "kit19 plan --cluster")
     from kit19_ray.preflight import plan, render
 
-    found = plan.make(loaded, hashing=hash_)
+    found = plan.make(loaded, hash_, cluster)
     write(render.json_text(found) if json else render.text(found))
     found.require()
 

@@ -68,8 +68,14 @@ class DatasetConfig(Section):
     """Instruction data of one's own, without a task file."""
 
     path: str = Field(min_length=1, json_schema_extra=RUNTIME)
-    """File, folder or s3:// prefix: .jsonl, .json, .csv, .tsv, .parquet or .txt, and .gz or .zst behind. The files'
-    content counts in the identity, not the place."""
+    """File, folder, s3:// prefix, or a dataset's hub id: .jsonl, .json, .csv, .tsv, .parquet or .txt, and .gz or .zst
+    behind. Of the hub the files are copied below the root once. The files' content counts in the identity, not the
+    place."""
+    split: str | None = Field(None, min_length=1, json_schema_extra=RUNTIME)
+    """Only files whose path has this word, such as data/train-00000.parquet. None is `train` for a hub id where its
+    files are named so, and every file elsewhere."""
+    revision: str | None = Field(None, json_schema_extra=RUNTIME)
+    """Commit, tag or branch of a hub id. None means the newest of `main` when it was copied."""
     format: Literal["alpaca", "sharegpt", "messages", "text"]
     """What a row is. alpaca: instruction, input, output. sharegpt: conversations of from and value. messages: turns of
     role and content, as OpenAI has them. text: learned as it is, continued pre-training."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from kit19_ray.artifacts.schemas import TEXT
+from kit19_ray.artifacts.schemas import TEXT, ExampleTexts
 from kit19_ray.data.packing import TokenRow
 from kit19_ray.lm.prompts import Message, Prompt, PromptFields, encode_prompts, fit_prompt
 from kit19_ray.lm.text_encoder import TextEncoder
@@ -24,7 +23,7 @@ class Encoder:
     eos_id: int
     seq_len: int
 
-    def encode(self, rows: Sequence[dict[str, Any]]) -> list[tuple[TokenRow | None, bool]]:
+    def encode(self, rows: Sequence[ExampleTexts]) -> list[tuple[TokenRow | None, bool]]:
         """For each example its tokens, or None when prompt and answer cannot fit; and whether some of it was cut.
 
         Tokens are `encode(prompt) + encode(output) + [eos]`; the output and the eos are learned, the prompt is not.
@@ -32,16 +31,16 @@ class Encoder:
         plain text is learned whole, and may be longer than `seq_len`: it is for who packs it to cut it.
         """
         usual = iter(self._usual([r for r in rows if not r.get("messages") and r.get("kind") != TEXT]))
-        return [
-            self._text(r["output"])
-            if r.get("kind") == TEXT
-            else self._conversation(json.loads(r["messages"]))
-            if r.get("messages")
-            else next(usual)
-            for r in rows
-        ]
+        found = []
+        for row in rows:
+            messages = row.get("messages")
+            if row.get("kind") == TEXT:
+                found.append(self._text(row["output"]))
+            else:
+                found.append(self._conversation(json.loads(messages)) if messages else next(usual))
+        return found
 
-    def _usual(self, rows: Sequence[dict[str, Any]]) -> list[tuple[TokenRow | None, bool]]:
+    def _usual(self, rows: Sequence[ExampleTexts]) -> list[tuple[TokenRow | None, bool]]:
         prompts = self._batch([self.prompt.render(r["instruction"], r["input"]) for r in rows])
         texts = list(dict.fromkeys(r["output"] for r in rows))  # a label's sentence stands in many rows
         answers = dict(zip(texts, self._answers(texts), strict=True))
@@ -74,7 +73,7 @@ class Encoder:
     def _batch(self, texts: list[str]) -> list[list[int]]:
         return encode_prompts(self.encoder, self.prompt, texts)
 
-    def _row(self, row: dict[str, Any], prompt: list[int], answer: list[int]) -> tuple[TokenRow | None, bool]:
+    def _row(self, row: ExampleTexts, prompt: list[int], answer: list[int]) -> tuple[TokenRow | None, bool]:
         room = self.seq_len - len(answer)
         cut = len(prompt) > room
         fields: PromptFields = {"instruction": row["instruction"], "input": row["input"]}

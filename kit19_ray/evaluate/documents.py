@@ -23,6 +23,7 @@ from kit19_ray.sources.catalog import Source, load_catalog
 from kit19_ray.sources.files import locate, sources_uri, verify_sha256
 from kit19_ray.sources.readers.base import LocatedFile, Reject, open_uri
 from kit19_ray.sources.readers.delimited import DelimitedOptions, columns, open_table
+from kit19_ray.utils.json_types import JsonObject
 
 VERSION = 2  # of the documents; raise it when equal files would give others
 
@@ -141,7 +142,11 @@ def documents(config: Config, task: str) -> Documents:
     return Documents({path.stem: str(path) for path in sorted(folder.glob("*.jsonl"))}, sha256)
 
 
-def read(task: str, file: LocatedFile) -> Iterator[dict[str, Any]]:
+Document = dict[str, Any]
+"""A benchmark's document under the names of the hub's data set, which each task has of its own."""
+
+
+def read(task: str, file: LocatedFile) -> Iterator[Document]:
     """The documents of one original file, in its order.
 
     Raises:
@@ -157,7 +162,7 @@ def read(task: str, file: LocatedFile) -> Iterator[dict[str, Any]]:
         for row in table:
             if isinstance(row, Reject):
                 raise SourceError(f"{file.uri}, line {row.line}: {row.reason}: {row.row[:80]}")
-            document: dict[str, Any] = {name: row.cells[place] for name, place in places}
+            document: Document = {name: row.cells[place] for name, place in places}
             ours = options.labels["label"].get(document["label"].strip())
             if ours is None:
                 raise SourceError(
@@ -167,7 +172,7 @@ def read(task: str, file: LocatedFile) -> Iterator[dict[str, Any]]:
             yield {**document, "label": LABELS[task][ours]}
 
 
-def _read_klue(task: str, file: LocatedFile) -> Iterator[dict[str, Any]]:
+def _read_klue(task: str, file: LocatedFile) -> Iterator[Document]:
     """KLUE's JSON array: the hub's fields, YNAT's category as the hub's number."""
     with closing(open_uri(file.uri, None)) as stream:
         try:
@@ -183,7 +188,7 @@ def _read_klue(task: str, file: LocatedFile) -> Iterator[dict[str, Any]]:
             raise SourceError(f"{file.uri}, item {number}: no document of {task}: {quote(error)}"[:300]) from None
 
 
-def _klue_document(task: str, row: Mapping[str, Any]) -> dict[str, Any]:
+def _klue_document(task: str, row: Mapping[str, Any]) -> Document:
     if task == "klue_ynat":
         return {"guid": row["guid"], "title": row["title"], "label": YNAT.index(row["label"])}
     label = row["labels"]["binary-label"]
@@ -193,13 +198,13 @@ def _klue_document(task: str, row: Mapping[str, Any]) -> dict[str, Any]:
     return {**pair, "labels": {"binary-label": label}}
 
 
-def overrides(config: Config, task: str) -> dict[str, Any]:
+def overrides(config: Config, task: str) -> JsonObject:
     """The task's entry for the harness: its own definition, reading our files."""
     if config.evaluate.source == "hub":
         return {"task": task}
     files = documents(config, task).files
     cache = node_cache.folder() / "datasets"
-    out: dict[str, Any] = {
+    out: JsonObject = {
         "task": task,
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": files, "cache_dir": str(cache)},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts.scores import Outcomes, TaskScores
+from kit19_ray.artifacts.stage_manifests import DataManifest
 from kit19_ray.config.schema import Config
 from kit19_ray.evaluate import (
     choices_in_words,
@@ -17,6 +19,7 @@ from kit19_ray.evaluate import (
     judge_questions,
     judging,
 )
+from kit19_ray.evaluate.harness import HarnessMetrics
 from kit19_ray.evaluate.judge_questions import Question
 from kit19_ray.evaluate.judging import Judge
 from kit19_ray.evaluate.ray_lm import RayLM
@@ -40,11 +43,11 @@ class Evaluation:
         self.store = UnitStore(out)
         self.units: list[str] = []
         """Of this evaluation, in the order of samples.jsonl."""
-        self.tasks: dict[str, Any] = {}
-        self.groups: dict[str, Any] = {}
-        self.held_out_scores: dict[str, Any] = {}
-        self.judge_scores: dict[str, Any] = {}
-        self.outcomes: dict[str, dict[str, Any]] = {"tasks": {}, "held_out": {}}
+        self.tasks: dict[str, TaskScores] = {}
+        self.groups: dict[str, TaskScores] = {}
+        self.held_out_scores: dict[str, TaskScores] = {}
+        self.judge_scores: dict[str, TaskScores] = {}
+        self.outcomes: Outcomes = {"tasks": {}, "held_out": {}}
         self.test_sets: list[str] = []
         """The harness's tasks without their numbers of solved examples."""
 
@@ -52,7 +55,7 @@ class Evaluation:
         """The harness's tasks behind these names, each with every number of solved examples; then their groups."""
         loaded = harness.load(self._config, asked)
         self.test_sets = list(loaded.tasks)
-        metrics: dict[int, dict[str, Mapping[str, Any]]] = {}
+        metrics: dict[int, dict[str, HarnessMetrics]] = {}
         for place, count in enumerate(self._config.evaluate.num_fewshot):
             for name, task in loaded.tasks.items():
                 shots = harness.shots(task, self._config.evaluate)
@@ -81,7 +84,7 @@ class Evaluation:
             sample["prompt"] = TextEncoder.shown(sample["prompt"])
         return kept, samples
 
-    def held_out(self, data_uri: str, built: Mapping[str, Any]) -> None:
+    def held_out(self, data_uri: str, built: DataManifest) -> None:
         """The validation rows of a data prefix, task by task.
 
         Args:

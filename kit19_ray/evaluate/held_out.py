@@ -17,7 +17,7 @@ from kit19_ray.artifacts.samples import Sample
 from kit19_ray.artifacts.schemas import TEXT
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.evaluate import answers
-from kit19_ray.evaluate.actors import Backend
+from kit19_ray.evaluate.actors import Backend, GenerateOptions
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import Prompt, PromptFields, fit_prompt, shown
 
@@ -230,7 +230,7 @@ def _decoded(rows: Sequence[Row], reader: Reader, backend: Backend, max_tokens: 
     examples = list(reader.examples(bare, tokens))
     if not examples:
         return
-    options = {"max_tokens": tokens, "stop": list(reader.prompt.stop)}
+    options: GenerateOptions = {"max_tokens": tokens, "stop": list(reader.prompt.stop)}
     said = backend.generate([example.prompt for example in examples], options, f"held-out answers of {rows[0]['task']}")
     for example, completion in zip(examples, said, strict=True):
         sample = _sample(example)

@@ -10,10 +10,11 @@ from typing import Any
 
 from kit19_ray.artifacts import samples as samples_file
 from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts.scores import TaskOutcomes, TaskScores
 from kit19_ray.config.schema import JudgeConfig
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import metrics
-from kit19_ray.evaluate.actors import Backend
+from kit19_ray.evaluate.actors import Backend, GenerateOptions
 from kit19_ray.evaluate.endpoint import CharacterTokenizer, Endpoint
 from kit19_ray.evaluate.judge_questions import Question
 from kit19_ray.evaluate.ray_lm import RayLM
@@ -97,7 +98,7 @@ def answer(questions: Sequence[Question], lm: RayLM, wrapper: str, max_tokens: i
             text = lm.apply_chat_template(turns) if templated else _wrapped(turns, wrapper)
             conversation.prompts.append(TextEncoder.shown(text) if templated else text)
             prompts.append(lm.encoder.templated([text])[0] if templated else _wrapped_ids(turns, wrapper, lm))
-        options = {"max_tokens": room, "stop": list(stop)}
+        options: GenerateOptions = {"max_tokens": room, "stop": list(stop)}
         cut = [ids[-(lm.max_length - room) :] for ids in prompts]
         for conversation, completion in zip(
             asked, lm.backend.generate(cut, options, f"answers to question {number + 1}"), strict=True
@@ -192,11 +193,11 @@ def points_of(first: str, second: str) -> float | None:
     return (1 + (sum(own) > 0) - (sum(own) < 0)) / 2 if own[0] * own[1] >= 0 else 0.5
 
 
-def summarize(samples: Sequence[Sample]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def summarize(samples: Sequence[Sample]) -> tuple[TaskScores, TaskOutcomes]:
     """The file's part of scores.json, `score` from 1 to 10 or `win` as a share, by category and turn too; outcomes."""
     name = "win" if samples and samples[0]["template"] == "pairwise" else "score"
     judged = [sample for sample in samples if name in sample["metrics"]]
-    scores: dict[str, Any] = {"n": len(judged), "unjudged": len(samples) - len(judged), "stderr": {}, "interval": {}}
+    scores: TaskScores = {"n": len(judged), "unjudged": len(samples) - len(judged), "stderr": {}, "interval": {}}
     if judged:
         values = [sample["metrics"][name] for sample in judged]
         scores[name] = sum(values) / len(values)

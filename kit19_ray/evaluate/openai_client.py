@@ -7,12 +7,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
 from kit19_ray.errors import EvaluateError, quote
+from kit19_ray.utils.json_types import JsonObject
 
 _TIMEOUT = httpx.Timeout(600.0, connect=20.0)
 _TRIES = 5
@@ -70,7 +71,7 @@ class OpenAIClient:
             raise EvaluateError(f"{self._key}_model is not set, and {self.url} serves {listed}")
         return found[0]
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: JsonObject) -> JsonObject:
         """The answer to one request.
 
         Raises:
@@ -90,7 +91,7 @@ class OpenAIClient:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def _send(self, method: str, path: str, body: JsonObject | None) -> JsonObject:
         said = ""
         for turn in range(_TRIES):
             if turn:

@@ -14,9 +14,10 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from kit19_ray.errors import EvaluateError, quote
-from kit19_ray.evaluate.actors import Backend
+from kit19_ray.evaluate.actors import Backend, GenerateOptions
 from kit19_ray.lm.prefix_tree import Request
 from kit19_ray.lm.text_encoder import TextEncoder
+from kit19_ray.utils.json_types import JsonObject
 
 _GENERATION = {"max_gen_toks": 256, "temperature": 0.0, "top_p": 1.0}  # where a task says nothing, as in `hf`
 
@@ -184,9 +185,9 @@ def _disjoint(ids: list[int], prefix: int, max_length: int) -> list[Request]:
     return [make_disjoint_window(window) for window in windows]
 
 
-def _options(asked: dict[str, Any]) -> dict[str, Any]:
+def _options(asked: JsonObject) -> GenerateOptions:
     """Keywords of `Generator.generate` for a task's generation_kwargs."""
-    given = _GENERATION | asked
+    given: JsonObject = _GENERATION | asked
     until = given.get("until") or []
     sampled = given.get("do_sample", given["temperature"] > 0)
     return {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import is_train
 from kit19_ray.errors import UserError, quote
 from kit19_ray.io import node_cache, storage
 from kit19_ray.lm import model_files
@@ -50,9 +51,9 @@ def _prefix(name: str) -> tuple[str, dict[str, str]] | None:
     uri = storage.normalise(name)
     made = manifest.read(uri)
     sha256: dict[str, str] = {}
-    if made is not None and made.get("stage") == "train":
-        sha256 = manifest.hashes(made, str(made["export"]))
-        uri = storage.join(uri, str(made["export"]))
+    if is_train(made):
+        sha256 = manifest.hashes(made, made["export"])
+        uri = storage.join(uri, made["export"])
     return uri, sha256
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import is_train
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import UserError, quote
 from kit19_ray.io import storage
@@ -130,8 +131,8 @@ def _folder(name: str, marker: str) -> str | None:
         return _cached(pretrained.resolve(name), marker)  # a hub id, or a UserError
     uri = storage.normalise(name)
     made = manifest.read(uri)
-    if made is not None and made.get("stage") == "train":
-        return storage.join(uri, str(made["export"]))
+    if is_train(made):
+        return storage.join(uri, made["export"])
     return uri
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from kit19_ray.errors import UserError
 
-State = Literal["finished", "resumable", "to do", "not needed", "unknown"]
+State = Literal["finished", "resumable", "to do", "not needed", "unknown", "there"]
 Result = TypeVar("Result")
 
 

@@ -27,7 +27,7 @@ from kit19_ray.preflight.model_sizes import Sizes
 GB = 10**9
 CARDS = (40, 80, 141)
 """Memory of the usual data-centre GPUs, in GB."""
-_USABLE = 0.92  # of a card: the CUDA context, NCCL and the allocator's fragments take the rest; a rule of thumb
+USABLE = 0.92  # of a card: the CUDA context, NCCL and the allocator's fragments take the rest; a rule of thumb
 _BUCKET, _MAX_LIVE = 500_000_000, 1_000_000_000  # elements; DeepSpeed's defaults
 _WIDTH = {"bf16": 2, "fp32": 4}  # bytes
 
@@ -91,7 +91,7 @@ class Memory:
 
     def fits(self, card: int) -> bool:
         """Whether it fits a GPU of `card` GB."""
-        return self.total <= card * GB * _USABLE
+        return self.total <= card * GB * USABLE
 
 
 def estimate(setting: Setting) -> Memory:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import DataManifest, is_data
 from kit19_ray.config.schema import Config
-from kit19_ray.data import stage
+from kit19_ray.data import hub_datasets, stage
 from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.inputs import collect
 from kit19_ray.io import storage
@@ -19,7 +20,7 @@ from kit19_ray.tasks.task import Task
 HASHED_BYTES = 1 << 30  # source files up to this are hashed to name the output; more would take minutes
 
 
-def data(config: Config, hashing: bool) -> tuple[Findings, dict[str, Any] | None]:
+def data(config: Config, hashing: bool) -> tuple[Findings, DataManifest | None]:
     """What `kit19 data` would do, and the manifest to train on where it is finished.
 
     Args:
@@ -52,6 +53,13 @@ def data(config: Config, hashing: bool) -> tuple[Findings, dict[str, Any] | None
     if found.missing:
         found.state = "unknown"
         return found, None
+    asked = [
+        e.path for e in config.data.datasets if hub_datasets.is_hub_id(e) and not hub_datasets.is_here(config.root, e)
+    ]
+    if asked:
+        found.state = "unknown"
+        found.notes.append(f"{', '.join(asked)}: copied from the hub when the build begins")
+        return found, None
     if size > HASHED_BYTES and not hashing:
         found.state = "unknown"
         found.notes.append(
@@ -63,8 +71,9 @@ def data(config: Config, hashing: bool) -> tuple[Findings, dict[str, Any] | None
         found.state = "unknown"
         return found, None
     built = found.check(lambda: manifest.read(str(found.uri)))
-    if built is not None:
-        found.state = "finished"
+    if not is_data(built):
+        return found, None
+    found.state = "finished"
     return found, built
 
 

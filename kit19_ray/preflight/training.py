@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kit19_ray.artifacts import checkpoint, manifest, metrics_log
+from kit19_ray.artifacts.stage_manifests import DataManifest, is_train
 from kit19_ray.config.schema import Config, TrainConfig
 from kit19_ray.errors import StorageError
 from kit19_ray.io import storage
@@ -23,7 +24,7 @@ from kit19_ray.train import spec, stage
 _TOKENS_PER_EXAMPLE = 80  # mean of the sample build with its tokenizer; a data prefix that is finished says its own
 
 
-def train(config: Config, data: Findings, built: dict[str, Any] | None) -> Findings:
+def train(config: Config, data: Findings, built: DataManifest | None) -> Findings:
     """What `kit19 train` would do.
 
     Args:
@@ -76,7 +77,7 @@ def _state(found: Findings) -> State:
     return "resumable"
 
 
-def _corpus(config: Config, data: Findings, built: dict[str, Any] | None) -> tuple[int, int, int, float]:
+def _corpus(config: Config, data: Findings, built: DataManifest | None) -> tuple[int, int, int, float]:
     """Packed training rows, their length, entries of the vocabulary, share of positions that have a label."""
     if built is not None:
         split = built["splits"]["train"]
@@ -99,7 +100,7 @@ def _time(config: Config, made: spec.TrainPlan, found: Findings) -> None:
     runs = []
     for name in storage.list_dirs(config.root):
         run = manifest.read(storage.join(config.root, name)) if name.startswith("train-") else None
-        if run and run["config"]["model"] == config.train.model.identity() and run.get("tokens_per_second"):
+        if is_train(run) and run["config"]["model"] == config.train.model.identity() and run.get("tokens_per_second"):
             runs.append((run["tokens"], name, run["tokens_per_second"]))
     if runs:
         _, name, speed = max(runs)  # the longest run is the steadiest figure

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from kit19_ray.report.runs import Run
 
 _DPI = 120
 _PER_ROW = 0.32  # inches of a score's row
+
+
+_LOSSES: tuple[tuple[Literal["loss", "validation_loss"], float, float], ...] = (
+    ("loss", 1.0, 0.5), ("validation_loss", 2.0, 1.0)
+)  # fmt: skip
+"""Figure of a metrics line, width and opacity of its curve."""
 
 
 def draw(runs: Sequence[Run], found: dict[str, Any]) -> dict[str, bytes]:
@@ -26,7 +32,7 @@ def _losses(runs: Sequence[Run]) -> bytes | None:
     figure, axes = _figure(8, 4.5)
     for number, run in enumerate(trained.values()):
         per_step = run.train["tokens"] / run.train["steps"]  # type: ignore[index]  # checked above
-        for key, width, alpha in (("loss", 1.0, 0.5), ("validation_loss", 2.0, 1.0)):
+        for key, width, alpha in _LOSSES:
             points = [(line["step"] * per_step, line[key]) for line in run.lines if key in line]
             label = run.name.partition(" / ")[0] if key == "validation_loss" else None
             marker = "o" if len(points) == 1 else None

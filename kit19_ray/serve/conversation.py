@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import is_train
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import CHAT, PromptFormat, prompt_format
 from kit19_ray.lm.text_encoder import TextEncoder
@@ -38,7 +39,7 @@ def wrapper(model: str, named: str | None) -> PromptFormat | None:
     if named is not None:
         return prompt_format(named, "serve.prompt")
     made = manifest.read(storage.normalise(model))
-    if made is None or made.get("stage") != "train" or made["prompt"] == CHAT:
+    if not is_train(made) or made["prompt"] == CHAT:
         return None
     return prompt_format(made["prompt"])
 

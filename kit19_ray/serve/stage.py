@@ -77,7 +77,7 @@ def start(config: Config, train_uri: str) -> Server:
                 "this Ray cluster runs a Ray Serve application already, and its address is not this config's to choose",
                 hint="stop it with `serve shutdown`, or give this server a cluster of its own",
             )
-        target = serve.api.RunTarget(application(_with_gpu(section), train_uri), APP, "/", quiet)
+        target = serve.api.RunTarget(application(with_gpu(section), train_uri), APP, "/", quiet)
         serve.start(http_options={"host": section.host, "port": section.port}, logging_config=quiet)
         stack.callback(_shutdown)
         serve.run_many([target], wait_for_applications_running=False)
@@ -201,7 +201,7 @@ def check_access(section: ServeConfig, is_local: bool) -> None:
     )
 
 
-def _with_gpu(section: ServeConfig) -> ServeConfig:
+def with_gpu(section: ServeConfig) -> ServeConfig:
     """The section with `use_gpu` decided by what this cluster has.
 
     Raises:

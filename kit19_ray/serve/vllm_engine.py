@@ -23,7 +23,7 @@ from typing import Any
 
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.errors import ServeError
-from kit19_ray.lm import pretrained
+from kit19_ray.lm import cuda, pretrained
 from kit19_ray.lm.decoding import DecodingSequence
 from kit19_ray.lm.loaded_model import context_length
 from kit19_ray.lm.sampling import SamplingParams
@@ -80,10 +80,13 @@ class VllmEngine:
     """vLLM's AsyncLLM on an event loop of its own thread.
 
     Raises:
+        ServeError: torch can use no GPU, and one is asked for.
         Exception: what vLLM raises when it cannot load the model.
     """
 
     def __init__(self, model: str, codec: VllmCodec, section: ServeConfig, metrics: Metrics, name: str) -> None:
+        if section.use_gpu and (problem := cuda.problem()):
+            raise ServeError(problem)
         self._codec, self._metrics, self._name = codec, metrics, name
         self._loop = asyncio.new_event_loop()
         started: Future[Any] = Future()

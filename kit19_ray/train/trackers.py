@@ -1,4 +1,4 @@
-"""TensorBoard, MLflow and Weights & Biases. A run that goes on later goes on there under the same id."""
+"""TensorBoard, Prometheus, MLflow and Weights & Biases. A run that goes on later goes on there under the same id."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require(names: list[str], adapters: bool = False) -> None:
     if adapters and find_spec("peft") is None:
         raise TrainError("train.lora.rank: peft is not installed", hint="pip install 'kit19-ray[lora]'")
     for name in names:
-        if find_spec({"tensorboard": "tensorboardX"}.get(name, name)) is None:
+        if find_spec({"tensorboard": "tensorboardX", "prometheus": "ray"}.get(name, name)) is None:
             raise TrainError(
                 f"train.trackers: {name} is not installed", hint=f"pip install 'kit19-ray[{name}]', or leave it out"
             )
@@ -44,6 +44,7 @@ def make(names: list[str], out: str, attempt: str, config: dict[str, Any]) -> li
     """
     kinds: dict[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: TensorBoard(out, attempt),
+        "prometheus": lambda: Prometheus(out),
         "mlflow": lambda: MLflow(out, config),
         "wandb": lambda: WandB(out, config),
     }
@@ -91,6 +92,32 @@ class TensorBoard:
         if self._remote:
             storage.upload_dir(self._folder, self._uri)
             shutil.rmtree(self._folder)
+
+
+class Prometheus:
+    """Gauges `ray_kit19_train_<figure>` with the run's name, beside Ray's own metrics where Prometheus reads them."""
+
+    name = "prometheus"
+
+    def __init__(self, out: str) -> None:
+        self._run = out.rsplit("/", 1)[1]
+        self._gauges: dict[str, Any] = {}
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Takes the line of a step."""
+        for name, value in (figures(line) | {"step": float(line["step"])}).items():
+            self._gauge(name).set(value, tags={"run": self._run})
+
+    def _gauge(self, name: str) -> Any:
+        from ray.util.metrics import Gauge
+
+        if name not in self._gauges:
+            made = Gauge(f"kit19_train_{name}", "See metrics.jsonl of the run.", tag_keys=("run",))
+            self._gauges[name] = made
+        return self._gauges[name]
+
+    def close(self) -> None:
+        """Ray forgets them with the worker."""
 
 
 class MLflow:

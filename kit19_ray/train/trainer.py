@@ -89,7 +89,8 @@ class Trainer:
             self._training = PackedSplit.open(spec.data, "train")
             self._validation = PackedSplit.open(spec.data, "validation")
         with self._phase("finding the model"):  # on this node; before any rank waits for another
-            if spec.config.model.name is not None:
+            # Under ZeRO-3 rank 0 reads the weights and sends each its shard: other nodes fetch none.
+            if spec.config.model.name is not None and (self._rank == 0 or spec.config.zero_stage != 3):
                 pretrained.resolve(spec.config.model.name)
         with self._phase("loading the model"):
             model = load_model(spec)

@@ -34,6 +34,10 @@ class Rbac(Object):
     aggregate: bool = True
     """Make ClusterRoles that add KitRuns to admin, edit and view. Whoever may create KitRuns gets pods with any
     ServiceAccount, Secret and volume of the namespace."""
+    secret_names: list[Name] = []
+    """The Secrets the operator may read, by name: every `storage.credentialsSecret`, and what pods' `env` and
+    `envFrom` name. Empty means any Secret of the namespaces it works in, by its name; one it may not read
+    counts as there."""
 
 
 class Amount(Object):

@@ -84,6 +84,11 @@ class Serve(Object):
     `config.serve.max_surge_percent`."""
     upgrade_strategy: Embedded | None = None
     """KubeRay's upgradeStrategy of the RayService. null means KubeRay's own, NewCluster."""
+    keys_secret: str = ""
+    """Secret with the server's API keys: its `api-keys` is a file as `config.serve.api_keys_file` has it, read again
+    when it changes. Empty makes one, whose `key` is what clients send, and keeps it on upgrade; what renders without
+    the cluster cannot, and needs this. None is there with `config.serve.auth: none` or an `api_keys_file` of
+    one's own."""
     gcs_fault_tolerance: Embedded | None = None
     """KubeRay's gcsFaultToleranceOptions: with a Redis the replicas serve on while a lost head comes back."""
     ingress: Ingress | None = None

@@ -55,7 +55,20 @@ RULES = (
         ("secrets",),
         ("get",),
         "read storage.credentialsSecret: progress and scores are read with the run's own credentials, and a missing "
-        "Secret is told before a cluster is asked for; no list and no watch",
+        "Secret is told before a cluster is asked for; no list and no watch. `rbac.secretNames` of the chart narrows "
+        "it to names: what cannot be read is then taken to be there",
+    ),
+    Rule(
+        "",
+        ("secrets",),
+        ("create",),
+        "the Secret with a server's API keys, made once and never changed; Kubernetes cannot narrow `create` by name",
+    ),
+    Rule(
+        "coordination.k8s.io",
+        ("leases",),
+        ("get", "create", "update"),
+        "hold the namespace, so that a second release that watches it leaves its KitRuns alone",
     ),
     Rule("", ("events",), ("create", "patch"), "an Event for each transition"),
 )

@@ -153,6 +153,13 @@ class KitRunSpec(Object):
                 "queue.scheduler=scheduler-plugins: KubeRay refuses every RayJob under it (it gangs RayClusters only); "
                 "take queue.kueue, volcano, yunikorn or kai-scheduler"
             )
+        if self.serve.keys_secret and not self.mounts_keys:
+            wrong.append(
+                "serve.keysSecret: config.serve.auth=none, or an api_keys_file of one's own, and a Secret of keys "
+                "exclude each other"
+            )
+        if self.network_policy.egress_open and self.network_policy.egress:
+            wrong.append("networkPolicy: egressOpen=true and a list of egress rules exclude each other")
         wrong += self._unmade()
         held_out = set(self.config.data.tasks) if self.config.data.tasks is not None else None
         for rule in self.config.evaluate.gate:
@@ -182,6 +189,11 @@ class KitRunSpec(Object):
             for (stage, needed), key in zip(needs, keys)
             if needed and stage in self.skip
         ]
+
+    @property
+    def mounts_keys(self) -> bool:
+        """Whether the server's API keys are mounted from a Secret; else everybody may ask, or the config has a file."""
+        return self.config.serve.auth != "none" and self.config.serve.api_keys_file is None
 
     def _scored(self) -> list[str]:
         own = (self.config.data.tasks or ["every task"]) if self.config.evaluate.held_out else []

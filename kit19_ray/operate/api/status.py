@@ -62,6 +62,8 @@ class StageStatus(Part):
     """Where it is."""
     hash: str | None = None
     """Of everything its output depends on. Another hash runs the stage again."""
+    inputs: str | None = None
+    """This operator's hash, where the stage was begun by a version that hashed otherwise."""
     child: str | None = None
     """Name of its RayJob or RayService."""
     attempt: int = 0
@@ -134,6 +136,8 @@ class Status(Part):
     """Mean of the gate's scores, or of every task's acc; such as 0.613."""
     endpoint: str | None = None
     """URL inside the cluster where the model answers."""
+    keys_secret: str | None = None
+    """Secret with the endpoint's API keys."""
     message: str | None = None
     """What is being waited for, or what went wrong."""
     warning: str | None = None

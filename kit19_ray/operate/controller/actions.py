@@ -24,11 +24,20 @@ class Apply:
 
 
 @dataclass(frozen=True)
+class MakeKeys:
+    """Creation of a Secret of API keys, unless one of its name is there; what is in it is made up then."""
+
+    manifest: dict[str, Any]
+    stage: str
+
+
+@dataclass(frozen=True)
 class Delete:
     """Deletion of a child."""
 
     kind: str
     name: str
+    stage: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class DeleteRun:
     """Deletion of the KitRun itself, its time being over."""
 
 
-Action = Apply | Delete | DeleteRun
+Action = Apply | MakeKeys | Delete | DeleteRun
 
 
 @dataclass
@@ -61,7 +70,7 @@ class Work:
     def delete(self, child: Child) -> None:
         if child.deleting:
             return
-        self.actions.append(Delete(child.kind, child.name))
+        self.actions.append(Delete(child.kind, child.name, child.stage))
 
     def since(self, text: str) -> float:
         return (self.now - instant(text)).total_seconds()

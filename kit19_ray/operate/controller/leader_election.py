@@ -29,13 +29,17 @@ class Lease:
         namespace: where the lease is.
         identity: who asks; unique among operators that run at the same time.
         name: of the Lease.
+        seconds: of silence after which it is another's to take; None means 15.
 
     Attributes:
         holder: who holds it, as last seen; None when that is not known.
     """
 
-    def __init__(self, cluster: Cluster, namespace: str, identity: str, name: str = NAME) -> None:
+    def __init__(
+        self, cluster: Cluster, namespace: str, identity: str, name: str = NAME, seconds: int | None = None
+    ) -> None:
         self._cluster, self._namespace, self._identity, self.name = cluster, namespace, identity, name
+        self._seconds = seconds
         self.holder: str | None = None
         self._seen: tuple[Any, float] | None = None
 
@@ -44,7 +48,7 @@ class Lease:
         told = False
         while True:
             try:
-                if await asyncio.to_thread(self._take):
+                if await asyncio.to_thread(self.take):
                     log.info("%s holds the lease %s/%s", self._identity, self._namespace, self.name)
                     return
                 if not told:
@@ -63,7 +67,7 @@ class Lease:
         while time.monotonic() - renewed < GIVE_UP_SECONDS:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                if not await asyncio.to_thread(self._take):
+                if not await asyncio.to_thread(self.take):
                     break
                 renewed = time.monotonic()
             except ApiError as error:
@@ -77,11 +81,19 @@ class Lease:
             found["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
             await asyncio.to_thread(self._cluster.write_lease, found, False)
 
-    def _take(self) -> bool:
-        """Takes or renews the lease; False while it is another's."""
+    def take(self) -> bool:
+        """Takes or renews the lease; False while it is another's.
+
+        Raises:
+            ApiError: the API server refuses, or cannot be reached.
+        """
         found = self._cluster.lease(self._namespace, self.name)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        spec = {"holderIdentity": self._identity, "leaseDurationSeconds": DURATION_SECONDS, "renewTime": now}
+        spec = {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": self._seconds or DURATION_SECONDS,
+            "renewTime": now,
+        }
         if found is None:
             metadata = {"name": self.name, "namespace": self._namespace}
             lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
@@ -100,7 +112,9 @@ class Lease:
         record = (held.get("holderIdentity"), held.get("renewTime"))
         if self._seen is None or self._seen[0] != record:
             self._seen = (record, time.monotonic())
-        return time.monotonic() - self._seen[1] > float(held.get("leaseDurationSeconds") or DURATION_SECONDS)
+        return time.monotonic() - self._seen[1] > float(
+            held.get("leaseDurationSeconds") or self._seconds or DURATION_SECONDS
+        )
 
     def _write(self, lease: dict[str, Any], new: bool) -> bool:
         try:

@@ -17,6 +17,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.leader = Gauge("kit19_operator_leader", "1 while this operator works.", registry=self.registry)
         self.standby = Gauge("kit19_operator_standby", "1 while another holds the lease.", registry=self.registry)
+        self.contested = Gauge(
+            "kit19_operator_contested",
+            "1 where another release works in a namespace that this one watches too.",
+            ["namespace"],
+            registry=self.registry,
+        )
         self.reconciles = Counter(
             "kit19_operator_reconciles", "Looks at a KitRun by how they ended.", ["result"], registry=self.registry
         )

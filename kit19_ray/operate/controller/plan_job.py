@@ -15,7 +15,7 @@ from kit19_ray.operate.manifests.naming import BUILD_ANNOTATION
 
 def refresh(work: Work, stage: Stage) -> None:
     """Forgets what was known at another hash, takes up what an earlier operator left, forgives after an edit."""
-    wanted = naming.stage_hash(work.spec, stage)
+    wanted = naming.stage_id(work.run, work.spec, stage)
     known: StageStatus = getattr(work.status.stages, stage)
     if known.hash != wanted:
         known = StageStatus(hash=wanted)
@@ -159,7 +159,8 @@ def _create(work: Work, stage: Stage, known: StageStatus, left: Sequence[str]) -
     if missing or left or rejected:
         known.state = "Waiting"
         known.reason = "Missing" if missing else "Replacing" if left else "Rejected"
-        known.message = missing or (f"waiting for {', '.join(left)} to go" if left else rejected)
+        going = f"waiting for {', '.join(left)} to go" + (f"; {rejected}" if rejected else "")
+        known.message = missing or (going if left else rejected)
         known.waiting_since = known.waiting_since or known.started_at or stamp(work.now)
         work.waits.append(WATCH_SECONDS)
         if work.deadline_passed(known.waiting_since, work.spec.deadlines.start):

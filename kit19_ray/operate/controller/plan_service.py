@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kit19_ray.operate.api.status import Phase, StageStatus
-from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, Work
+from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, MakeKeys, Work
 from kit19_ray.operate.controller.observation import Child, stamp
-from kit19_ray.operate.manifests import children
+from kit19_ray.operate.manifests import children, serving_keys
 from kit19_ray.operate.manifests.naming import BUILD_ANNOTATION
 
 
@@ -25,6 +25,7 @@ def serve(work: Work) -> Phase:
     if entry is None and (old := work.one("Ingress")):
         work.delete(old)
     rejected = work.observed.rejected.get("serve")
+    status.keys_secret, keys = serving_keys.name(work.run, spec), serving_keys.secret(work.run, spec)
     if service is None or service.deleting or (service.build, service.hash) != (build, known.hash):
         missing = _not_servable(work, service)
         known.state = "Waiting" if missing or rejected else "Starting"
@@ -35,6 +36,7 @@ def serve(work: Work) -> Phase:
         if waits:
             work.waits.append(WATCH_SECONDS)
         if not missing:
+            work.actions += [MakeKeys(keys, "serve")] if keys else []
             work.actions.append(Apply(wanted, "serve"))
     elif service.ready:
         known.state, known.reason, known.message = "Running", "Ready", None
@@ -43,6 +45,8 @@ def serve(work: Work) -> Phase:
         if known.state == "Running" or known.started_at is None:
             known.started_at = stamp(work.now)
         known.state, known.reason, known.message = "Starting", "NotReady", service.message or "the server is starting"
+    if keys and work.observed.keys_gone and not any(isinstance(action, MakeKeys) for action in work.actions):
+        work.actions.append(MakeKeys(keys, "serve"))
     status.message = known.message
     if entry is not None and not _is_there(work.one("Ingress"), entry):
         work.actions.append(Apply(entry, "serve"))
@@ -94,4 +98,4 @@ def stop(work: Work, only_this: bool = False) -> None:
         if child := work.one(kind):
             work.delete(child)
     work.status.stages.serve = StageStatus()
-    work.status.endpoint = None
+    work.status.endpoint = work.status.keys_secret = None

@@ -48,4 +48,4 @@ def read(run: RunRef, spec: KitRunSpec, stage: Stage) -> StageReport:
 def _metrics(uri: str) -> dict[str, float]:
     """The newest figures of a run's metrics; empty before the first."""
     newest = metrics_log.newest(uri)
-    return {name: newest[name] for name in _METRICS if isinstance(newest.get(name), (int, float))}
+    return {name: value for name, value in newest.items() if name in _METRICS and isinstance(value, (int, float))}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from kit19_ray.artifacts import manifest
@@ -22,11 +23,13 @@ class RunRef:
 
     Attributes:
         uid: of the KitRun, for owner references; None makes children without an owner.
+        hashes: by stage, where another one than `stage_hash` is kept: that of a stage begun by another version.
     """
 
     name: str
     namespace: str
     uid: str | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def label(self) -> str:
@@ -61,6 +64,11 @@ def stage_hash(spec: KitRunSpec, stage: Stage) -> str:
     return _short(parts)
 
 
+def stage_id(run: RunRef, spec: KitRunSpec, stage: Stage) -> str:
+    """The hash a stage of a run goes by: `stage_hash`, or that of the version that began it."""
+    return run.hashes.get(stage) or stage_hash(spec, stage)
+
+
 def _data(spec: KitRunSpec) -> dict[str, Any]:
     data = spec.config.data
     # Where the sources are stands for what is in them: the operator does not read them.
@@ -69,7 +77,7 @@ def _data(spec: KitRunSpec) -> dict[str, Any]:
 
 def job_name(run: RunRef, spec: KitRunSpec, stage: Stage, attempt: int) -> str:
     """Name of the RayJob: one for each attempt at each hash."""
-    return child(run, stage, _short([run.namespace, run.name, stage_hash(spec, stage), attempt]))
+    return child(run, stage, _short([run.namespace, run.name, stage_id(run, spec, stage), attempt]))
 
 
 def service_name(run: RunRef) -> str:
@@ -82,6 +90,11 @@ def policy_name(run: RunRef) -> str:
     return child(run, "network", _short([run.namespace, run.name]))
 
 
+def keys_name(run: RunRef) -> str:
+    """Name of the Secret with the server's API keys, where the spec names none."""
+    return child(run, "keys", _short([run.namespace, run.name]))
+
+
 def log_uri(run: RunRef, spec: KitRunSpec, stage: Stage, attempt: int) -> str:
     """Where the driver of a stage leaves its log: it outlives the pods."""
     return pointer_uri(run, spec, stage).removesuffix(".json") + f"-{attempt}.log"
@@ -89,7 +102,8 @@ def log_uri(run: RunRef, spec: KitRunSpec, stage: Stage, attempt: int) -> str:
 
 def pointer_uri(run: RunRef, spec: KitRunSpec, stage: Stage) -> str:
     """Where a stage leaves the URI of its output for the operator (`kit19_ray.artifacts.output_pointer`)."""
-    return storage.join(spec.config.root, "kitruns", run.namespace, run.name, f"{stage}-{stage_hash(spec, stage)}.json")
+    name = f"{stage}-{stage_id(run, spec, stage)}.json"
+    return storage.join(spec.config.root, "kitruns", run.namespace, run.name, name)
 
 
 def labels(run: RunRef, stage: str) -> dict[str, str]:
@@ -105,3 +119,18 @@ def pod_labels(run: RunRef, stage: str) -> dict[str, str]:
         RUN_LABEL: run.label,
         STAGE_LABEL: stage,
     }
+
+
+def owner(run: RunRef) -> dict[str, Any]:
+    """Of a child's metadata: it goes with its KitRun."""
+    if run.uid is None:
+        return {}
+    reference = {
+        "apiVersion": "kit19.dev/v1alpha1",
+        "kind": "KitRun",
+        "name": run.name,
+        "uid": run.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    return {"ownerReferences": [reference]}
