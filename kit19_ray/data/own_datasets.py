@@ -71,7 +71,7 @@ def _of_split(entry: DatasetConfig, found: list[LocatedFile], on_hub: bool) -> l
         wanted = paths  # a hub's dataset whose files are not named by splits
     if found and not wanted:
         raise SourceError(
-            f"data.datasets: {entry.path}: no file of the split {entry.split!r}",
+            f"data.datasets: {entry.path}: no file of the split {quote(entry.split)}",
             hint=f"its files: {', '.join(paths[:5])}{', ...' if len(paths) > 5 else ''}",
         )
     return [file for file in found if file.path in set(wanted)]

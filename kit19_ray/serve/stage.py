@@ -239,8 +239,9 @@ def check_port(section: ServeConfig) -> None:
         try:
             probe.bind((section.host, section.port))
         except (OSError, TypeError, UnicodeError) as error:  # the last two: no name of a host
+            said = getattr(error, "strerror", None) or error
             raise ServeError(
-                f"serve.port: cannot listen on {section.host}:{section.port}: {getattr(error, 'strerror', None) or error}",
+                f"serve.port: cannot listen on {section.host}:{section.port}: {said}",
                 hint="choose another with serve.port=..., or stop what listens there",
             ) from None
 

@@ -82,7 +82,7 @@ def run(config: Config, data_uri: str) -> str:
             prompt=built["prompt"],
         )
         say(f"train: {_describe(spec)} -> {out}")
-        known = _known_tokens(config.train)
+        known, _ = _known(config.train)
         if known is not None and known < spec.vocab_size:
             say(
                 f"train: the model's {known:,} entries grow to {spec.vocab_size:,}, each new one the mean of the others"
