@@ -12,7 +12,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate.actors import Backend, GenerateOptions
-from kit19_ray.utils.json_types import JsonObject
+from kit19_ray.utils.json_types import Json
 
 _GENERATION = {"max_gen_toks": 256, "temperature": 0.0, "top_p": 1.0}  # where a task says nothing, as in `hf`
 
@@ -147,9 +147,9 @@ class RayLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         return out
 
 
-def _options(asked: JsonObject) -> GenerateOptions:
+def _options(asked: Json) -> GenerateOptions:
     """Keywords of `Generator.generate` for a task's generation_kwargs."""
-    given: JsonObject = _GENERATION | asked
+    given: Json = _GENERATION | asked
     until = given.get("until") or []
     sampled = given.get("do_sample", given["temperature"] > 0)
     return {

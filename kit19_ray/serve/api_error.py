@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 
 class ApiError(Exception):

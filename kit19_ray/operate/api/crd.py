@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import yaml
 
 from kit19_ray.operate.api.openapi import structural
 from kit19_ray.operate.api.spec import KitRunSpec
 from kit19_ray.operate.api.status import Status
+from kit19_ray.utils.json_types import Json
 
 GROUP, VERSION, PLURAL, KIND = "kit19.dev", "v1alpha1", "kitruns", "KitRun"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -29,7 +29,7 @@ _COLUMNS = (
 )
 
 
-def spec_schema() -> dict[str, Any]:
+def spec_schema() -> Json:
     """The structural schema of `spec`."""
     schema = structural(KitRunSpec)
     config = schema["properties"]["config"]
@@ -38,7 +38,7 @@ def spec_schema() -> dict[str, Any]:
     return schema
 
 
-def definition() -> dict[str, Any]:
+def definition() -> Json:
     """The CustomResourceDefinition."""
     columns = [
         {"name": name, "type": kind, "jsonPath": path, "description": text}
