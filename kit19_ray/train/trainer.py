@@ -275,7 +275,8 @@ class Trainer:
     def _write_line(self, line: MetricsLine) -> None:
         if self._writer is None:
             return
-        self._writer.line({**self.state.place(self._spec.plan), **line, "time": time.time()})
+        place, kept = self.state.place(self._spec.plan), self._saver.figures()
+        self._writer.line({**place, **line, **kept, "time": time.time()})
 
     def _validate(self) -> float:
         """Mean loss per label of the whole validation split.

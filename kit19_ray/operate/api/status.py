@@ -102,6 +102,10 @@ class StageStatus(Part):
     """Seconds left at this pace."""
     tokens_per_second: float | None = None
     """Over all workers, padding included."""
+    checkpoint_step: int | None = None
+    """Optimizer steps that the newest whole checkpoint holds."""
+    checkpoint_failing_seconds: float | None = None
+    """Since how long the store has not taken a checkpoint; 0 while it does."""
     loss: float | None = None
     """Mean over the labels since the line before."""
     validation_loss: float | None = None
