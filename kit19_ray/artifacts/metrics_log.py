@@ -14,6 +14,8 @@ data_wait_seconds              rank 0 waited for batches since the line before
 step_seconds, validate_seconds, save_seconds   rank 0 spent since the line before
 eta_seconds                    left at this pace; not in step 0's line
 workers                        how many train
+checkpoint_step                optimizer steps that the newest whole checkpoint holds; -1 before the first
+checkpoint_failing_seconds     since how long the store has taken no checkpoint; 0 while it does
 time                           Unix time
 
 A figure that is not finite is null. events.jsonl beside it has `step`, `time` and a `text`: what was skipped, taken up
@@ -59,6 +61,8 @@ class MetricsLine(TypedDict, total=False):
     save_seconds: float
     eta_seconds: float
     workers: int
+    checkpoint_step: int
+    checkpoint_failing_seconds: float
     time: float
     text: str  # of EVENTS only
 

@@ -221,7 +221,7 @@ class EvaluateConfig(Section):
     Python functions beside them, which are run. Their content counts in the identity, not the place."""
     source: Literal["files", "hub"] = "files"
     """Where the tasks' documents come from: original files under the sources folder, or the hub."""
-    num_fewshot: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    num_fewshot: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, json_schema_extra={"or_one": True})
     """Solved examples before each question, every count in one run: [0, 5] or just 5. The paper's table is 0-shot. A
     task whose own definition says 0 stays at 0. The first count's scores have the task's bare name, another's
     `task@5`."""

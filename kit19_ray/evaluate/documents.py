@@ -23,7 +23,7 @@ from kit19_ray.sources.catalog import Source, load_catalog
 from kit19_ray.sources.files import locate, sources_uri, verify_sha256
 from kit19_ray.sources.readers.base import LocatedFile, Reject, open_uri
 from kit19_ray.sources.readers.delimited import DelimitedOptions, columns, open_table
-from kit19_ray.utils.json_types import JsonObject
+from kit19_ray.utils.json_types import Json
 
 VERSION = 2  # of the documents; raise it when equal files would give others
 
@@ -198,13 +198,13 @@ def _klue_document(task: str, row: Mapping[str, Any]) -> Document:
     return {**pair, "labels": {"binary-label": label}}
 
 
-def overrides(config: Config, task: str) -> JsonObject:
+def overrides(config: Config, task: str) -> Json:
     """The task's entry for the harness: its own definition, reading our files."""
     if config.evaluate.source == "hub":
         return {"task": task}
     files = documents(config, task).files
     cache = node_cache.folder() / "datasets"
-    out: JsonObject = {
+    out: Json = {
         "task": task,
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": files, "cache_dir": str(cache)},

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from kit19_ray.errors import EvaluateError, quote
-from kit19_ray.utils.json_types import JsonObject
+from kit19_ray.utils.json_types import Json
 
 _TIMEOUT = httpx.Timeout(600.0, connect=20.0)
 _TRIES = 5
@@ -71,7 +71,7 @@ class OpenAIClient:
             raise EvaluateError(f"{self._key}_model is not set, and {self.url} serves {listed}")
         return found[0]
 
-    def post(self, path: str, body: JsonObject) -> JsonObject:
+    def post(self, path: str, body: Json) -> Json:
         """The answer to one request.
 
         Raises:
@@ -91,7 +91,7 @@ class OpenAIClient:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _send(self, method: str, path: str, body: JsonObject | None) -> JsonObject:
+    def _send(self, method: str, path: str, body: Json | None) -> Json:
         said = ""
         for turn in range(_TRIES):
             if turn:

@@ -17,7 +17,7 @@ from kit19_ray.errors import EvaluateError, quote
 from kit19_ray.evaluate.actors import Backend, GenerateOptions
 from kit19_ray.lm.prefix_tree import Request
 from kit19_ray.lm.text_encoder import TextEncoder
-from kit19_ray.utils.json_types import JsonObject
+from kit19_ray.utils.json_types import Json
 
 _GENERATION = {"max_gen_toks": 256, "temperature": 0.0, "top_p": 1.0}  # where a task says nothing, as in `hf`
 
@@ -185,9 +185,9 @@ def _disjoint(ids: list[int], prefix: int, max_length: int) -> list[Request]:
     return [make_disjoint_window(window) for window in windows]
 
 
-def _options(asked: JsonObject) -> GenerateOptions:
+def _options(asked: Json) -> GenerateOptions:
     """Keywords of `Generator.generate` for a task's generation_kwargs."""
-    given: JsonObject = _GENERATION | asked
+    given: Json = _GENERATION | asked
     until = given.get("until") or []
     sampled = given.get("do_sample", given["temperature"] > 0)
     return {

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.stage_manifests import is_train
@@ -16,6 +15,7 @@ from kit19_ray.io import storage
 from kit19_ray.lm import model_files, pretrained
 from kit19_ray.preflight.findings import Findings
 from kit19_ray.preflight.model_sizes import PUBLISHED, Sizes, from_config, from_scratch
+from kit19_ray.utils.json_types import Json
 
 _PLAIN = (None, "PreTrainedTokenizerFast", "TokenizersBackend")  # classes without tokens of their own
 _YES = frozenset({"1", "true", "yes", "on"})  # as huggingface_hub reads its variables
@@ -101,7 +101,7 @@ def sizes(config: Config, vocab_size: int, found: Findings) -> Sizes | None:
     return None
 
 
-def read_config(name: str) -> dict[str, Any] | None:
+def read_config(name: str) -> Json | None:
     """`config.json` of a model by name: a folder, a prefix, a train prefix's export or the hub's cache.
 
     Returns:

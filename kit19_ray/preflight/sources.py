@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.stage_manifests import DataManifest, is_data
@@ -77,13 +77,23 @@ def data(config: Config, hashing: bool) -> tuple[Findings, DataManifest | None]:
     return found, built
 
 
-def _licences(tasks: dict[str, Task]) -> list[dict[str, Any]]:
+class LicenceFacts(TypedDict):
+    """A source whose licence forbids something, and the tasks it serves."""
+
+    source: str
+    licence: str
+    commercial: bool
+    derivatives: bool
+    tasks: list[str]
+
+
+def _licences(tasks: dict[str, Task]) -> list[LicenceFacts]:
     """The sources whose licence forbids something, with the tasks they serve."""
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, LicenceFacts] = {}
     for name, task in tasks.items():
         licence = task.source.licence
         if licence_policy.forbids(licence):
-            entry = {
+            entry: LicenceFacts = {
                 "source": task.source_id,
                 "licence": licence.name,
                 "commercial": licence.commercial,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kit19_ray.errors import clipped
-
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 
 class ApiError(Exception):

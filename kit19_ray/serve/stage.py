@@ -19,6 +19,7 @@ from kit19_ray.lm.prompts import prompt_format
 from kit19_ray.serve.keys import ENVIRONMENT
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say, write
+from kit19_ray.utils.json_types import Json
 
 APP = "kit19"
 _POLL_SECONDS = 0.2
@@ -134,7 +135,7 @@ def _shutdown() -> None:
     serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def application(section: ServeConfig, model: str, autoscaling: dict[str, Any] | None = None) -> Any:
+def application(section: ServeConfig, model: str, autoscaling: Json | None = None) -> Any:
     """The Ray Serve application that answers with `model`: a gateway, and a deployment for each model.
 
     Args:

@@ -101,7 +101,7 @@ class KitRunSpec(Object):
     """What is tried again, and how often."""
     deadlines: Deadlines = Deadlines()
     """When a stage is stuck."""
-    skip: list[Stage] = []
+    skip: list[Stage] = Field([], max_length=3)
     """Stages not to run, where the config names what they would have made: `train.data`, `evaluate.model`,
     `serve.model`."""
     ttl_seconds_after_finished: int | None = Field(None, ge=0)

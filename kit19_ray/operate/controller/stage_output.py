@@ -13,7 +13,10 @@ from kit19_ray.operate.manifests import naming
 from kit19_ray.operate.manifests.naming import RunRef
 
 # metrics.jsonl's names and the status' own
-_METRICS = ("progress", "step", "steps", "eta_seconds", "tokens_per_second", "loss", "validation_loss")
+_METRICS = (
+    "progress", "step", "steps", "eta_seconds", "tokens_per_second", "loss", "validation_loss", "checkpoint_step",
+    "checkpoint_failing_seconds",
+)  # fmt: skip
 
 
 def variables(spec: KitRunSpec, secret: Mapping[str, str] | None) -> dict[str, str]:
