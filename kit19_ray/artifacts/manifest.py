@@ -23,7 +23,7 @@ from kit19_ray.artifacts.stage_manifests import (
     RecordsManifest,
     TrainManifest,
 )
-from kit19_ray.errors import StorageError
+from kit19_ray.errors import StorageError, quote
 from kit19_ray.io import s3_objects, storage
 from kit19_ray.io.uris import shown, split
 from kit19_ray.utils.console import say
@@ -107,7 +107,7 @@ def _check_stage(uri: str, loaded: Manifest, stage: str) -> None:
     said = loaded.get("stage")
     if said != stage:
         raise StorageError(
-            f"{shown(uri)}: its {NAME} is that of {str(said)[:40]!r}, not of {stage!r}",
+            f"{shown(uri)}: its {NAME} is that of {quote(said)}, not of {quote(stage)}",
             hint="name the prefix that the stage printed",
         )
 

@@ -61,6 +61,8 @@ class MetricsLine(TypedDict, total=False):
     save_seconds: float
     eta_seconds: float
     workers: int
+    checkpoint_step: int
+    checkpoint_failing_seconds: float
     time: float
     text: str  # of EVENTS only
 

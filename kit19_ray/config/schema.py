@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kit19_ray.config.section import RUNTIME, Section
 from kit19_ray.config.train import LoraConfig, ModelConfig, TrainConfig
-from kit19_ray.errors import nearest
+from kit19_ray.errors import nearest, quote
 
 __all__ = [
     "RUNTIME", "Config", "DataConfig", "DatasetConfig", "EvaluateConfig", "GateRule", "GatesConfig", "LoraConfig",
@@ -34,7 +34,7 @@ def known_encoding(name: str) -> str:
         "".encode(name)
     except LookupError:
         raise ValueError(
-            f"encoding {name[:40]!r} is not known{nearest(name, _ENCODINGS)}; Korean files are in cp949 or utf-8"
+            f"encoding {quote(name)} is not known{nearest(name, _ENCODINGS)}; Korean files are in cp949 or utf-8"
         ) from None
     return name
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kit19_ray.artifacts.schemas import TEXT, ExampleTexts
 from kit19_ray.data.packing import TokenRow
-from kit19_ray.lm.prompts import Message, Prompt, PromptFields, fit_prompt
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+from kit19_ray.lm.prompts import Message, Prompt, PromptFields, encode_prompts, fit_prompt
+from kit19_ray.lm.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True)
 class Encoder:
     """Turns example rows into token rows of at most `seq_len` tokens."""
 
-    tokenizer: Tokenizer
+    encoder: TextEncoder
     prompt: Prompt
     eos_id: int
     seq_len: int
@@ -51,13 +48,11 @@ class Encoder:
 
     def _answers(self, texts: list[str]) -> list[list[int]]:
         """Tokens of answers with what ends them."""
-        end = self.prompt.end
-        if end is None:
-            return [[*found.ids, self.eos_id] for found in self._batch(texts)]
-        return [list(found.ids) for found in self._batch([text + end for text in texts])]
+        found = self._batch([self.prompt.answer(text) for text in texts])
+        return [[*ids, self.eos_id] for ids in found] if self.prompt.end is None else found
 
     def _text(self, text: str) -> tuple[TokenRow | None, bool]:
-        ids = [*self._ids(text), self.eos_id]
+        ids = [*self.encoder.text([text])[0], self.eos_id]
         return TokenRow(np.array(ids, np.int32), 1), False  # nothing stands before the first token to tell it by
 
     def _conversation(self, messages: Sequence[Message]) -> tuple[TokenRow | None, bool]:
@@ -75,17 +70,15 @@ class Encoder:
         ids = np.array([token for run in runs for token in run], np.int32)
         return TokenRow(ids, lengths[0], tuple(lengths[1:]) if len(lengths) > 2 else ()), len(runs) < whole
 
-    def _batch(self, texts: list[str]) -> list[Encoding]:
-        return list(self.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+    def _batch(self, texts: list[str]) -> list[list[int]]:
+        return encode_prompts(self.encoder, self.prompt, texts)
 
-    def _row(self, row: ExampleTexts, prompt: Encoding, answer: list[int]) -> tuple[TokenRow | None, bool]:
+    def _row(self, row: ExampleTexts, prompt: list[int], answer: list[int]) -> tuple[TokenRow | None, bool]:
         room = self.seq_len - len(answer)
         cut = len(prompt) > room
-        # `Encoding.ids` makes a new list each time it is asked.
         fields: PromptFields = {"instruction": row["instruction"], "input": row["input"]}
-        ids = fit_prompt(self._ids, self.prompt, fields, room, prompt.ids)
+        ids = fit_prompt(self._ids, self.prompt, fields, room, prompt)
         return (TokenRow(np.array(ids + answer, np.int32), len(ids)) if ids else None), cut
 
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        return self._batch([text])[0]

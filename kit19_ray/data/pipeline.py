@@ -46,7 +46,7 @@ from kit19_ray.errors import DataError
 from kit19_ray.io import storage
 from kit19_ray.utils.console import say
 
-VERSION = 4  # of what these steps write; raise it when equal inputs would give other bytes
+VERSION = 5  # of what these steps write; raise it when equal inputs would give other bytes
 
 
 class Build:

@@ -17,7 +17,7 @@ from kit19_ray.drill import driver, faults, sample_data
 from kit19_ray.drill.drills import DRILLS, SAVE_EVERY, SHORT, STEPS, Drill
 from kit19_ray.drill.local_nodes import LocalNodes, local_nodes
 from kit19_ray.drill.measure import Outcome, failed, measure
-from kit19_ray.errors import TrainError, nearest
+from kit19_ray.errors import TrainError, nearest, quote
 from kit19_ray.io import storage
 from kit19_ray.train import spec as planning
 from kit19_ray.train.fit import fit, use_gpu
@@ -42,9 +42,9 @@ def named(names: Sequence[str], local: bool) -> list[Drill]:
         return [d for d in DRILLS if local or not d.local]
     for name in names:
         if name not in known:
-            raise TrainError(f"no drill {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+            raise TrainError(f"no drill {quote(name)}{nearest(name, known)}; there are {', '.join(known)}")
         if known[name].local and not local:
-            raise TrainError(f"the drill {name!r} takes nodes away: it has a cluster of its own, with --local")
+            raise TrainError(f"the drill {quote(name)} takes nodes away: it has a cluster of its own, with --local")
     return [known[name] for name in names]
 
 

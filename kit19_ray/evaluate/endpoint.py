@@ -16,7 +16,7 @@ from kit19_ray.evaluate.actors import GenerateOptions, OnResults, progress
 from kit19_ray.evaluate.openai_client import OpenAIClient, Refused
 from kit19_ray.lm.decoding import Completion
 from kit19_ray.lm.prefix_tree import Request
-from kit19_ray.utils.json_types import JsonObject
+from kit19_ray.utils.json_types import Json
 
 KEYS = ("KIT19_ENDPOINT_API_KEY", "OPENAI_API_KEY")
 END = 0  # what ends a text, as a token: NUL, which no text holds
@@ -39,8 +39,8 @@ class CharacterTokenizer:
         """The characters' code points."""
         return [ord(character) for character in text]
 
-    def __call__(self, texts: Sequence[str], add_special_tokens: bool = True) -> dict[str, list[list[int]]]:
-        """The same for several texts, as transformers has it."""
+    def __call__(self, texts: Sequence[str], **options: bool) -> dict[str, list[list[int]]]:
+        """The same for several texts, as transformers has it; there are no special tokens."""
         return {"input_ids": [self.encode(text) for text in texts]}
 
     def decode(self, ids: int | Sequence[int], skip_special_tokens: bool = False) -> str:
@@ -121,7 +121,7 @@ class Endpoint:
 
     def _generate(self, prompt: str, options: GenerateOptions) -> Completion:
         stop = list(options.get("stop", ()))
-        body: JsonObject = {
+        body: Json = {
             "model": self.model,
             "max_tokens": options["max_tokens"],
             "temperature": options.get("temperature", 0.0),

@@ -25,7 +25,8 @@ from kit19_ray.evaluate.judging import Judge
 from kit19_ray.evaluate.ray_lm import RayLM
 from kit19_ray.evaluate.response_log import ResponseLog
 from kit19_ray.evaluate.unit_store import UnitScores, UnitStore
-from kit19_ray.lm.prompts import load_prompt
+from kit19_ray.lm.prompts import encode_prompts, load_prompt
+from kit19_ray.lm.text_encoder import TextEncoder
 from kit19_ray.utils.console import say
 
 
@@ -73,11 +74,15 @@ class Evaluation:
     def _task(self, task: Any, shots: int, named: str) -> tuple[UnitScores, list[Sample]]:
         self._lm.task = named
         if not self._lm.backend.can_score and task.OUTPUT_TYPE != "generate_until":
-            return choices_in_words.evaluate(self._lm, task, named, shots, self._config.evaluate)
-        result = harness.evaluate(self._lm, task, shots, self._config.evaluate)
-        entry, outcomes = harness_scores.entry(result, task, shots)
-        kept: UnitScores = {"scores": entry, "outcomes": outcomes, "metrics": harness_scores.numbers(result.metrics)}
-        return kept, list(harness.samples(result, task, named, shots))
+            kept, samples = choices_in_words.evaluate(self._lm, task, named, shots, self._config.evaluate)
+        else:
+            result = harness.evaluate(self._lm, task, shots, self._config.evaluate)
+            entry, outcomes = harness_scores.entry(result, task, shots)
+            kept = {"scores": entry, "outcomes": outcomes, "metrics": harness_scores.numbers(result.metrics)}
+            samples = list(harness.samples(result, task, named, shots))
+        for sample in samples if self._config.evaluate.apply_chat_template else ():
+            sample["prompt"] = TextEncoder.shown(sample["prompt"])
+        return kept, samples
 
     def held_out(self, data_uri: str, built: DataManifest) -> None:
         """The validation rows of a data prefix, task by task.
@@ -86,11 +91,12 @@ class Evaluation:
             built: the prefix's manifest.
         """
         tokenizer, endpoint = self._lm.tokenizer, self._config.evaluate.endpoint is not None
+        prompt = load_prompt(built["prompt"], tokenizer)
         reader = held_out.Reader(
-            encode=lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [],
+            encode=partial(encode_prompts, self._lm.encoder, prompt),
             decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)),
-            prompt=load_prompt(built["prompt"], tokenizer),
-            eos_id=int(tokenizer.eos_token_id),
+            prompt=prompt,
+            eos_id=tokenizer.eos_token_id,
             # A server's tokens are not known here; it says itself what is too long.
             room=self._lm.max_length if endpoint else min(self._lm.max_length, built["seq_len"]),
         )
@@ -99,6 +105,12 @@ class Evaluation:
             rows = held_out.read(data_uri, task)
             unseen = held_out.unseen_templates(data_uri, task)
             samples = held_out.ask(rows, reader, self._lm.backend, self._config.evaluate, unseen)
+            free = sum(not row["candidates"] for row in rows)
+            left_out = len(rows) - max(0, free - self._config.evaluate.generation_limit) - len(samples)
+            if left_out:
+                say(
+                    f"evaluate: {left_out:,} held-out rows of {task} do not fit {reader.room:,} tokens and are left out"
+                )
             scores, outcomes = held_out_scores.summarize(task, samples) if samples else ({}, {})
             return {"scores": scores, "outcomes": outcomes}, samples
 

@@ -19,6 +19,7 @@ from kit19_ray.evaluate.endpoint import CharacterTokenizer, Endpoint
 from kit19_ray.evaluate.judge_questions import Question
 from kit19_ray.evaluate.ray_lm import RayLM
 from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.lm.text_encoder import TextEncoder
 
 KEYS = ("KIT19_JUDGE_API_KEY", "OPENAI_API_KEY")
 _JUDGE_TOKENS = 1024
@@ -91,16 +92,12 @@ def answer(questions: Sequence[Question], lm: RayLM, wrapper: str, max_tokens: i
     room = max(1, min(max_tokens, lm.max_length // 2))
     for number in range(max(len(question.turns) for question in questions)):
         asked = [conversation for conversation in said if number < len(conversation.question.turns)]
+        prompts: list[list[int]] = []
         for conversation in asked:
             turns = conversation.turns(number)
-            text = lm.apply_chat_template(turns) if templated else _wrapped(turns, wrapper, lm.tokenizer)
-            conversation.prompts.append(text)
-        prompts = [
-            list(lm.tokenizer(conversation.prompts[-1], add_special_tokens=False)["input_ids"])
-            if not isinstance(lm.tokenizer, CharacterTokenizer)
-            else lm.tokenizer.encode(conversation.prompts[-1])
-            for conversation in asked
-        ]
+            text = lm.apply_chat_template(turns) if templated else _wrapped(turns, wrapper)
+            conversation.prompts.append(TextEncoder.shown(text) if templated else text)
+            prompts.append(lm.encoder.templated([text])[0] if templated else _wrapped_ids(turns, wrapper, lm))
         options: GenerateOptions = {"max_tokens": room, "stop": list(stop)}
         cut = [ids[-(lm.max_length - room) :] for ids in prompts]
         for conversation, completion in zip(
@@ -116,13 +113,25 @@ def _plain(text: str, tokenizer: Any) -> str:
     return text.strip()
 
 
-def _wrapped(turns: Sequence[dict[str, str]], wrapper: str, tokenizer: Any) -> str:
+def _wrapped(turns: Sequence[dict[str, str]], wrapper: str) -> str:
     """Questions and answers as training examples, up to where the last answer starts."""
-    end = tokenizer.eos_token if not isinstance(tokenizer, CharacterTokenizer) else "\n\n"
     made = prompt_format(wrapper)
     return "".join(
-        made.render(turn["content"]) if turn["role"] == "user" else f"{turn['content']}{end}" for turn in turns
+        made.render(turn["content"]) if turn["role"] == "user" else f"{turn['content']}\n\n" for turn in turns
     )
+
+
+def _wrapped_ids(turns: Sequence[dict[str, str]], wrapper: str, lm: RayLM) -> list[int]:
+    """The same as tokens; an answer ends with the end-of-text token, where there is one."""
+    end = None if isinstance(lm.tokenizer, CharacterTokenizer) else lm.tokenizer.eos_token_id
+    if end is None:
+        return lm.encoder.text([_wrapped(turns, wrapper)])[0]
+    made, ids = prompt_format(wrapper), []
+    for turn in turns:
+        asks = turn["role"] == "user"
+        ids += lm.encoder.text([made.render(turn["content"]) if asks else turn["content"]])[0]
+        ids += [] if asks else [int(end)]
+    return ids
 
 
 def judge(name: str, said: Sequence[Said], judge_backend: Backend, config: JudgeConfig) -> list[Sample]:

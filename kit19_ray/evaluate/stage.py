@@ -147,12 +147,13 @@ def _scores(
         )  # fmt: skip
         if not backend.can_score:
             say("evaluate: the endpoint gives no log-probabilities of a prompt: choices are asked for in words")
-        lm = RayLM(backend, CharacterTokenizer(chat), MAX_LENGTH)
+        lm = RayLM(backend, CharacterTokenizer(chat), MAX_LENGTH, config.evaluate.apply_chat_template)
         model = f"{config.evaluate.endpoint} {backend.model}"
     else:
         tokenizer = pretrained.load_tokenizer(model)
         backend = Pool(named(model), config.evaluate)
-        lm = RayLM(backend, tokenizer, context_length(pretrained.load_config(model), tokenizer))
+        max_length = context_length(pretrained.load_config(model), tokenizer)
+        lm = RayLM(backend, tokenizer, max_length, config.evaluate.apply_chat_template)
     try:
         evaluation = Evaluation(config, lm, out)
         if asked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.stage_manifests import DataManifest, is_data
@@ -12,7 +12,7 @@ from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.inputs import collect
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import check_prompt
-from kit19_ray.preflight.base_model import check_named
+from kit19_ray.preflight.base_model import check_end, check_named
 from kit19_ray.preflight.findings import Findings
 from kit19_ray.sources.files import sources_uri
 from kit19_ray.tasks.task import Task
@@ -49,6 +49,7 @@ def data(config: Config, hashing: bool) -> tuple[Findings, DataManifest | None]:
     }
     if config.data.tokenizer.name:
         check_named(config.data.tokenizer.name, "data.tokenizer.name", "tokenizer_config.json", found)
+        check_end(config.data.tokenizer.name, "data.tokenizer.name", found)
     if found.missing:
         found.state = "unknown"
         return found, None
@@ -76,13 +77,23 @@ def data(config: Config, hashing: bool) -> tuple[Findings, DataManifest | None]:
     return found, built
 
 
-def _licences(tasks: dict[str, Task]) -> list[dict[str, Any]]:
+class LicenceFacts(TypedDict):
+    """A source whose licence forbids something, and the tasks it serves."""
+
+    source: str
+    licence: str
+    commercial: bool
+    derivatives: bool
+    tasks: list[str]
+
+
+def _licences(tasks: dict[str, Task]) -> list[LicenceFacts]:
     """The sources whose licence forbids something, with the tasks they serve."""
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, LicenceFacts] = {}
     for name, task in tasks.items():
         licence = task.source.licence
         if licence_policy.forbids(licence):
-            entry = {
+            entry: LicenceFacts = {
                 "source": task.source_id,
                 "licence": licence.name,
                 "commercial": licence.commercial,

@@ -14,8 +14,7 @@ from kit19_ray.artifacts.scores import TaskScores
 from kit19_ray.evaluate.metrics import binary_f1, macro_f1, paired_bootstrap
 from kit19_ray.evaluate.report import PAPER, PAPER_MODELS
 from kit19_ray.report.runs import Run
-
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 # Documents of the published test sets, which the paper's figures are shares of.
 PAPER_DOCUMENTS = {

@@ -15,7 +15,7 @@ from kit19_ray.io import storage
 from kit19_ray.train.progress import watching
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.utils.console import say
-from kit19_ray.utils.json_types import JsonObject
+from kit19_ray.utils.json_types import Json
 
 FAILURE = "failure.txt"  # the traceback of the run's last failure
 # Ray's own look at NCCL's state: a collective that some ranks never join ends the attempt instead of waiting for it.
@@ -24,8 +24,8 @@ _HANG_DETECTOR = {"RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "1", "RAY_TRAIN_NCCL_RA
 
 def fit(
     spec: TrainSpec,
-    loop: Callable[[JsonObject], JsonObject] | None = None,
-    settings: JsonObject | None = None,
+    loop: Callable[[Json], Any] | None = None,
+    settings: Json | None = None,
     callbacks: Sequence[Any] = (),
     resize_seconds: float = 60.0,
 ) -> TrainOutput | Stopped:

@@ -7,7 +7,7 @@ import time
 from kit19_ray.artifacts import checkpoint, manifest
 from kit19_ray.artifacts.stage_manifests import DataManifest, TrainManifest
 from kit19_ray.config.schema import Config, TrainConfig
-from kit19_ray.errors import TrainError, UserError
+from kit19_ray.errors import TrainError, UserError, quote
 from kit19_ray.io import lease, storage
 from kit19_ray.lm import pretrained
 from kit19_ray.train import spec as planning
@@ -62,7 +62,7 @@ def run(config: Config, data_uri: str) -> str:
         say(f"train: {out} is trained already")
         return out
     plan = planning.make(config.train, _rows(built, "train"), built["seq_len"])
-    for error in check(config.train, data_uri, built, _known_tokens(config.train)):
+    for error in check(config.train, data_uri, built, *_known(config.train)):
         raise error
     trackers.require(list(config.train.trackers), bool(config.train.lora.rank))
     with lease.held(out, "train") as held, ray_session.connected():
@@ -82,7 +82,7 @@ def run(config: Config, data_uri: str) -> str:
             prompt=built["prompt"],
         )
         say(f"train: {_describe(spec)} -> {out}")
-        known = _known_tokens(config.train)
+        known, _ = _known(config.train)
         if known is not None and known < spec.vocab_size:
             say(
                 f"train: the model's {known:,} entries grow to {spec.vocab_size:,}, each new one the mean of the others"
@@ -133,12 +133,15 @@ def _describe(spec: TrainSpec) -> str:
     )
 
 
-def check(train: TrainConfig, data_uri: str, built: DataManifest, known_tokens: int | None) -> list[UserError]:
+def check(
+    train: TrainConfig, data_uri: str, built: DataManifest, known_tokens: int | None, positions: int | None
+) -> list[UserError]:
     """What keeps `train` from running on a data prefix, as far as the manifest tells; `kit19 plan` asks too.
 
     Args:
         data_uri, built: the data prefix and its manifest.
         known_tokens: entries of the base model's vocabulary; None where there is none, or nobody knows.
+        positions: tokens that the base model can read; None likewise.
     """
     found: list[UserError] = []
     if not _rows(built, "validation"):
@@ -146,18 +149,32 @@ def check(train: TrainConfig, data_uri: str, built: DataManifest, known_tokens: 
     if known_tokens is not None and built["vocab_size"] > known_tokens and not train.model.grow_vocabulary:
         found.append(
             TrainError(
-                f"train.model.name={train.model.name!r} knows {known_tokens} tokens, the data prefix was built with a "
-                f"tokenizer of {built['vocab_size']}",
+                f"train.model.name={quote(train.model.name)} knows {known_tokens} tokens, the data prefix was built "
+                f"with a tokenizer of {built['vocab_size']}",
                 hint=f"build the data with the model's own tokenizer: data.tokenizer.name={train.model.name}; or set "
                 "train.model.grow_vocabulary=true to add the missing entries",
             )
         )
-    return found
+    return found + check_length(train, built["seq_len"], positions)
 
 
-def _known_tokens(train: TrainConfig) -> int | None:
-    """Entries of the base model's vocabulary, from its config alone."""
+def check_length(train: TrainConfig, seq_len: int, positions: int | None) -> list[UserError]:
+    """Whether the base model can read rows of `seq_len` tokens."""
+    if positions is None or seq_len <= positions:
+        return []
+    return [
+        TrainError(
+            f"train.model.name={quote(train.model.name)} reads at most {positions:,} tokens, the data's rows have "
+            f"{seq_len:,}",
+            hint=f"build the data with data.seq_len={positions} or less",
+        )
+    ]
+
+
+def _known(train: TrainConfig) -> tuple[int | None, int | None]:
+    """Entries of the base model's vocabulary and tokens it can read, from its config alone."""
     model = train.model
     if model.name is None:
-        return None
-    return int(pretrained.load_config(model.name, model.revision).get_text_config().vocab_size)
+        return None, None
+    config = pretrained.load_config(model.name, model.revision)
+    return int(config.get_text_config().vocab_size), pretrained.positions(config)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from kit19_ray.artifacts.stage_manifests import DataManifest
 from kit19_ray.tasks.task import Task
-from kit19_ray.utils.json_types import JsonObject
+from kit19_ray.utils.json_types import Json
 
 SPLITS = ("train", "validation")
 TASK_CATEGORIES: dict[str, str] = {
@@ -25,7 +25,7 @@ TASK_CATEGORIES: dict[str, str] = {
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
 
 
-def metadata(built: DataManifest, tasks: Mapping[str, Task]) -> JsonObject:
+def metadata(built: DataManifest, tasks: Mapping[str, Task]) -> Json:
     """What the hub shows and searches, and what `datasets.load_dataset` reads: all tasks, or one by its name."""
     total = {split: sum(t["examples"][split] for t in built["tasks"].values()) for split in SPLITS}
     size = len(str(sum(total.values()))) - 3  # 999 has 3 digits and 1,000 has 4
@@ -54,6 +54,6 @@ def front_matter(built: DataManifest, tasks: Mapping[str, Task]) -> str:
     return DatasetCardData(**metadata(built, tasks)).to_yaml()
 
 
-def _data_files(config: str, stem: str, examples: Mapping[str, int]) -> JsonObject:
+def _data_files(config: str, stem: str, examples: Mapping[str, int]) -> Json:
     files = [{"split": split, "path": f"examples/{split}-{stem}.parquet"} for split in SPLITS if examples[split]]
     return {"config_name": config, "data_files": files}

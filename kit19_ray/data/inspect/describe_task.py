@@ -18,7 +18,7 @@ from kit19_ray.sources.files import SAMPLES, locate, sources_uri
 from kit19_ray.sources.readers.base import Raw
 from kit19_ray.tasks.task import Task, Template, load_tasks
 from kit19_ray.utils.console import stdout
-from kit19_ray.utils.json_types import JsonObject
+from kit19_ray.utils.json_types import Json
 from kit19_ray.utils.redaction import without_secrets
 
 SEED = 19  # of the shown examples' phrasings
@@ -55,8 +55,8 @@ class Described(TypedDict):
     task: str
     category: str
     description: str
-    source: JsonObject
-    licence: JsonObject
+    source: Json
+    licence: Json
     citation: str
     sources: str | None
     files: list[DescribedFile]
@@ -66,7 +66,7 @@ class Described(TypedDict):
     choices: dict[str, str] | None
     choice_fields: list[str] | None
     metrics: list[str]
-    templates: list[JsonObject]
+    templates: list[Json]
 
 
 def describe(config: Config, name: str) -> Described:
@@ -233,7 +233,7 @@ def _file(file: DescribedFile) -> str:
     return "  ".join(part for part in (file["path"], f"[{use}]", state, file["url"] or "") if part)
 
 
-def _traits(template: JsonObject) -> list[str]:
+def _traits(template: Json) -> list[str]:
     conditions = [f"{name} {_condition(wanted)}" for name, wanted in template["requires"].items()]
     return [template["kind"], *(["free answer"] if template["generation"] else []), *conditions]
 

@@ -19,7 +19,8 @@ from kit19_ray.data.inputs import Inputs, collect
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.data.sampling import Sample
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import check_prompt, load_prompt, prompt_format
+from kit19_ray.lm.prompts import check_prompt, load_prompt, prompt_format, shown
+from kit19_ray.lm.text_encoder import TextEncoder
 from kit19_ray.sources.readers.base import Raw
 from kit19_ray.utils.console import say, stdout
 from kit19_ray.utils.hashing import hash64
@@ -169,10 +170,10 @@ def _encoded(config: Config, rows: list[ExampleRow], tokenizer: PreTrainedTokeni
             }
         return
     prompt = load_prompt(config.data.prompt, tokenizer)
-    encoder = Encoder(tokenizer.backend_tokenizer, prompt, int(tokenizer.eos_token_id), config.data.seq_len)
+    encoder = Encoder(TextEncoder(tokenizer), prompt, int(tokenizer.eos_token_id), config.data.seq_len)
     for row, (tokens, cut) in zip(rows, encoder.encode(rows), strict=True):
         if tokens is None:
-            asked = prompt.render(row["instruction"], row["input"])
+            asked = shown(prompt, prompt.render(row["instruction"], row["input"]))
             yield {**row, "masked": asked, "learned": row["output"], "left_out": "too_long"}
             continue
         ids = tokens.input_ids.tolist()

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import yaml
 
 from kit19_ray.operate.api.openapi import structural
 from kit19_ray.operate.api.spec import KitRunSpec
 from kit19_ray.operate.api.status import Status
+from kit19_ray.utils.json_types import Json
 
 GROUP, VERSION, PLURAL, KIND = "kit19.dev", "v1alpha1", "kitruns", "KitRun"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -92,7 +92,7 @@ def _rules(rules: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
     return [{"rule": rule, "message": message} for rule, message in rules]
 
 
-def spec_schema() -> dict[str, Any]:
+def spec_schema() -> Json:
     """The structural schema of `spec`."""
     schema = structural(KitRunSpec)
     config = schema["properties"]["config"]
@@ -101,7 +101,7 @@ def spec_schema() -> dict[str, Any]:
     return schema
 
 
-def definition(rules: bool = True) -> dict[str, Any]:
+def definition(rules: bool = True) -> Json:
     """The CustomResourceDefinition.
 
     Args:
@@ -112,7 +112,7 @@ def definition(rules: bool = True) -> dict[str, Any]:
         | ({"priority": priority} if priority else {})
         for name, kind, path, text, priority in _COLUMNS
     ]
-    schema: dict[str, Any] = {
+    schema: Json = {
         "type": "object",
         "description": "One run of KIT-19: data, train, evaluate, the gate, serve.",
         "required": ["spec"],

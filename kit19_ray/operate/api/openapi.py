@@ -6,11 +6,9 @@ keys that the schema does not know.
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel
 
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 _KEPT = (
     "type", "enum", "pattern", "format", "minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum",
