@@ -42,6 +42,23 @@ class Shard(TypedDict):
     blocks: list[str]
 
 
+class GuardState(TypedDict):
+    """What `train.guard` knows of the gradients so far."""
+
+    skipped: int
+    in_a_row: int
+    norms: list[float]
+
+
+class RunState(TypedDict):
+    """What a run carries from step to step beside weights and optimizer, see `train.train_state`."""
+
+    loss: float
+    labels: int
+    figures: dict[str, float]
+    guard: GuardState
+
+
 class Index(TypedDict):
     """index.json: `state` is what the trainer carries, `parameters` the elements of each parameter."""
 
@@ -51,7 +68,7 @@ class Index(TypedDict):
     validation_loss: float | None
     workers: int
     zero_stage: int
-    state: dict[str, Any]
+    state: RunState
     parameters: dict[str, int]
     block: int
     shards: list[Shard]

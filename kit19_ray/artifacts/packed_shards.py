@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.schemas import IGNORE, packed_schema
-from kit19_ray.errors import DataError
+from kit19_ray.errors import DataError, quote
 from kit19_ray.io import node_cache, storage
 
 Int32 = npt.NDArray[np.int32]
@@ -72,7 +72,7 @@ class PackedSplit:
         """
         built = manifest.require(data_uri, "data")
         if split not in built["splits"]:
-            raise DataError(f"{data_uri} has no split {split!r}, only {', '.join(sorted(built['splits']))}")
+            raise DataError(f"{data_uri} has no split {quote(split)}, only {', '.join(sorted(built['splits']))}")
         shards = [
             _map(node_cache.local_file(storage.join(data_uri, s["path"]), s["sha256"]), built["seq_len"], s["path"])
             for s in built["splits"][split]["shards"]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from kit19_ray.cli import extras
-from kit19_ray.cli.options import ConfigOption, Json, Overrides, app, load
+from kit19_ray.cli.options import AsJson, ConfigOption, Overrides, app, load
 from kit19_ray.errors import EXIT_DONE, EXIT_OURS, OperateError
 from kit19_ray.utils import console
 
@@ -40,7 +40,7 @@ def submit(
     namespace: Namespace = None,
     spec: Annotated[str | None, typer.Option(metavar="FILE", help="The rest of a KitRun's spec, YAML.")] = None,
     image: Annotated[str | None, typer.Option(help="Container image, instead of --spec's images.train.")] = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Send a verb to a Ray cluster or to Kubernetes, follow it and exit with the job's status."""
     kind = _kind(rayjob, kitrun, address)
@@ -74,7 +74,7 @@ def drill(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="The table as docs/explanation/drills.md has it.")
     ] = False,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Kill workers of a small training on your cluster, and see what it costs: a table; exit 1 if one ends badly."""
     from kit19_ray.drill.drills import DRILLS
@@ -106,7 +106,7 @@ def status(
     rayjob: RayJobOption = False,
     kitrun: KitRunOption = False,
     namespace: Namespace = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Show the jobs of a Ray cluster, the RayJobs or KitRuns of a namespace, or one with its newest metrics."""
     extras.require("submit", "kit19 status")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kit19_ray.cli import extras, tasks  # noqa: F401 - `tasks` registers its verbs, before those here
-from kit19_ray.cli.options import Ablation, ConfigOption, Json, Overrides, ablated, app, load
+from kit19_ray.cli.options import Ablation, AsJson, ConfigOption, Overrides, ablated, app, load
 from kit19_ray.config import reference
 from kit19_ray.errors import UserError
 from kit19_ray.utils.console import show, write
@@ -64,7 +64,7 @@ def data(
         int | None, typer.Option(min=0, metavar="N", help="Rows of each kind that --diff shows; 3 when not given.")
     ] = None,
     ablation: Ablation = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Build examples, tokens and packed shards from the original files."""
     if examples is not None and diff is None:
@@ -156,7 +156,7 @@ def run(
 def plan(
     config: ConfigOption = None,
     overrides: Overrides = None,
-    json: Json = False,
+    json: AsJson = False,
     hash_: Annotated[
         bool, typer.Option("--hash", help="Hash the source files, however large, to name the data stage's output.")
     ] = False,
@@ -185,7 +185,7 @@ def report(
     out: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Write report.md with its charts and report.html there.")
     ] = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Compare finished runs: configs, losses, scores with their errors beside the paper's."""
     from kit19_ray.config import loading

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kit19_ray.config.section import RUNTIME, Section
 from kit19_ray.config.train import LoraConfig, ModelConfig, TrainConfig
-from kit19_ray.errors import nearest
+from kit19_ray.errors import nearest, quote
 
 __all__ = [
     "RUNTIME", "Config", "DataConfig", "DatasetConfig", "EvaluateConfig", "GateRule", "GatesConfig", "LoraConfig",
@@ -34,7 +34,7 @@ def known_encoding(name: str) -> str:
         "".encode(name)
     except LookupError:
         raise ValueError(
-            f"encoding {name[:40]!r} is not known{nearest(name, _ENCODINGS)}; Korean files are in cp949 or utf-8"
+            f"encoding {quote(name)} is not known{nearest(name, _ENCODINGS)}; Korean files are in cp949 or utf-8"
         ) from None
     return name
 
@@ -221,7 +221,7 @@ class EvaluateConfig(Section):
     Python functions beside them, which are run. Their content counts in the identity, not the place."""
     source: Literal["files", "hub"] = "files"
     """Where the tasks' documents come from: original files under the sources folder, or the hub."""
-    num_fewshot: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    num_fewshot: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, json_schema_extra={"or_one": True})
     """Solved examples before each question, every count in one run: [0, 5] or just 5. The paper's table is 0-shot. A
     task whose own definition says 0 stays at 0. The first count's scores have the task's bare name, another's
     `task@5`."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from kit19_ray.config.schema import Config, DatasetConfig
-from kit19_ray.errors import SourceError
+from kit19_ray.errors import SourceError, quote
 from kit19_ray.io import storage
 from kit19_ray.sources.readers import instructions
 from kit19_ray.utils.console import say
@@ -81,7 +81,7 @@ def _fetch(uri: str, entry: DatasetConfig) -> None:
     except GatedRepoError:
         raise SourceError(f"{at} is gated", hint="accept its terms on its page, and set HF_TOKEN") from None
     except RevisionNotFoundError:
-        raise SourceError(f"{at}: the dataset has no revision {entry.revision!r}") from None
+        raise SourceError(f"{at}: the dataset has no revision {quote(entry.revision)}") from None
     except RepositoryNotFoundError:
         raise SourceError(
             f"{at}: no file or folder here, and no dataset on the hub that this token may read",

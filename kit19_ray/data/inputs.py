@@ -11,7 +11,7 @@ from kit19_ray.config.schema import Config
 from kit19_ray.data import hub_datasets, mixture, own_datasets, source_parts
 from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.source_parts import FilePart
-from kit19_ray.errors import DataError, SourceError, UserError, nearest
+from kit19_ray.errors import DataError, SourceError, UserError, nearest, quote
 from kit19_ray.sources import evaluation_sets
 from kit19_ray.sources.evaluation_sets import Located
 from kit19_ray.sources.files import check_published, locate, sources_uri, verify_sha256
@@ -80,7 +80,7 @@ def collect(config: Config, hashed: bool = True, problems: list[UserError] | Non
     for name in data.splits:
         with _noted(problems):
             if name not in tasks:
-                raise DataError(f"data.splits: {name!r} is no task of this build{nearest(name, tasks)}")
+                raise DataError(f"data.splits: {quote(name)} is no task of this build{nearest(name, tasks)}")
     weights = {name: entry.weight for name, entry in entries.items() if entry.weight is not None}
     quotas: dict[str, int] = dict.fromkeys(tasks, data.quota)
     with _noted(problems):

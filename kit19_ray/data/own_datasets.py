@@ -12,7 +12,7 @@ from typing import Any
 
 from kit19_ray.config.schema import DatasetConfig
 from kit19_ray.data import hub_datasets
-from kit19_ray.errors import SourceError, nearest
+from kit19_ray.errors import SourceError, nearest, quote
 from kit19_ray.io import storage
 from kit19_ray.sources.catalog import Licence, Source, SourceFile
 from kit19_ray.sources.readers import instructions
@@ -58,7 +58,7 @@ def tasks(entries: Iterable[DatasetConfig], taken: Iterable[str]) -> dict[str, T
     for entry in entries:
         name = name_of(entry)
         if name in names:
-            raise SourceError(f"data.datasets: there is a task {name!r} already", hint="give this one a `name`")
+            raise SourceError(f"data.datasets: there is a task {quote(name)} already", hint="give this one a `name`")
         names.add(name)
         found[name] = _task(name, entry)
     return dict(sorted(found.items()))
@@ -71,7 +71,7 @@ def _of_split(entry: DatasetConfig, found: list[LocatedFile], on_hub: bool) -> l
         wanted = paths  # a hub's dataset whose files are not named by splits
     if found and not wanted:
         raise SourceError(
-            f"data.datasets: {entry.path}: no file of the split {entry.split!r}",
+            f"data.datasets: {entry.path}: no file of the split {quote(entry.split)}",
             hint=f"its files: {', '.join(paths[:5])}{', ...' if len(paths) > 5 else ''}",
         )
     return [file for file in found if file.path in set(wanted)]

@@ -14,7 +14,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import PoolCounts, RecordsManifest
 from kit19_ray.config.schema import GatesConfig
 from kit19_ray.data import rejects, sampling, shuffle, tables
 from kit19_ray.data.checks import CHECKED
@@ -161,7 +161,7 @@ def sample(pool: Pool, split: str, number: int, run: Run) -> RecordFile:
     return RecordFile(uri, task.name, pool.task.source_id, split, len(table), sha256)
 
 
-def finish(pool: Pool, counts: dict[str, Any], files: Sequence[RecordFile]) -> None:
+def finish(pool: Pool, counts: PoolCounts, files: Sequence[RecordFile]) -> None:
     """Writes the rejects, in the order of the files, and commits the pool."""
     with storage.open_output(storage.join(pool.out, REJECTS)) as out:
         for first in range(0, pool.num_parts, _PARTS_AT_ONCE):
@@ -169,7 +169,7 @@ def finish(pool: Pool, counts: dict[str, Any], files: Sequence[RecordFile]) -> N
                 out.write(line.encode())
     runs = {split: [file.rows for file in files if file.split == split] for split in SPLITS}
     known = {file.uri.rpartition("/")[2]: file.sha256 for file in files}
-    made = {"stage": "records", "task": pool.task.name, **counts, "runs": runs}
+    made: RecordsManifest = {"stage": "records", "task": pool.task.name, **counts, "runs": runs}
     manifest.commit(pool.out, made, known=known, without=["rows/"])
 
 

@@ -11,13 +11,13 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from kit19_ray.artifacts import packed_shards
 from kit19_ray.artifacts.schemas import IGNORE
+from kit19_ray.artifacts.stage_manifests import ShardEntry, SplitEntry
 from kit19_ray.data import rendering, tokenize
 from kit19_ray.data.export import MixtureEntry
 from kit19_ray.data.packing import TokenRow, pack, pieces
@@ -28,26 +28,11 @@ MOST = 16  # shards that one task packs: it holds the tokens of all of them
 _COLUMNS = ["id", "order", "num_prompt", "later", "input_ids"]
 
 
-class ShardCounts(TypedDict):
+class ShardCounts(ShardEntry):
     """A shard as the manifest lists it, and what it holds; `labels` are the learned tokens."""
 
-    path: str
-    sha256: str
-    rows: int
-    examples: int
     tokens: int
     labels: int
-
-
-class SplitCounts(TypedDict):
-    """A split of a build: its totals and its shards."""
-
-    rows: int
-    examples: int
-    tokens: int
-    labels: int
-    packing_efficiency: float
-    shards: list[dict[str, str | int]]
 
 
 @dataclass(frozen=True)
@@ -129,9 +114,9 @@ def _write(packing: Packing, path: str, rows: list[TokenRow]) -> ShardCounts:
     }
 
 
-def split_totals(packed: Sequence[ShardCounts], seq_len: int) -> dict[str, SplitCounts]:
+def split_totals(packed: Sequence[ShardCounts], seq_len: int) -> dict[str, SplitEntry]:
     """Per split: rows, examples, tokens, learned tokens, packing efficiency and its shards."""
-    splits: dict[str, SplitCounts] = {}
+    splits: dict[str, SplitEntry] = {}
     for name in SPLITS:
         mine = sorted((s for s in packed if s["path"].startswith(f"{name}/")), key=lambda s: s["path"])
         rows, tokens = sum(s["rows"] for s in mine), sum(s["tokens"] for s in mine)
@@ -141,6 +126,8 @@ def split_totals(packed: Sequence[ShardCounts], seq_len: int) -> dict[str, Split
             "tokens": tokens,
             "labels": sum(s["labels"] for s in mine),
             "packing_efficiency": round(tokens / (rows * seq_len), 4) if rows else 0.0,
-            "shards": [{k: s[k] for k in ("path", "rows", "examples", "sha256")} for s in mine],
+            "shards": [
+                {"path": s["path"], "rows": s["rows"], "examples": s["examples"], "sha256": s["sha256"]} for s in mine
+            ],
         }
     return splits

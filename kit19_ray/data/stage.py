@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import BuildOutput, DataManifest, Identity
 from kit19_ray.config.schema import Config
 from kit19_ray.data import hub_datasets
 from kit19_ray.data.card import render
@@ -19,8 +18,6 @@ from kit19_ray.lm.prompts import check_prompt
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say
 
-Row = dict[str, Any]
-
 
 def uri(config: Config) -> str:
     """The prefix this config's data section builds; reads the source files to hash them."""
@@ -31,7 +28,7 @@ def _uri(config: Config, inputs: Inputs) -> str:
     return manifest.stage_uri(config.root, "data", _identity(config, inputs))
 
 
-def _identity(config: Config, inputs: Inputs) -> Row:
+def _identity(config: Config, inputs: Inputs) -> Identity:
     return {
         "version": VERSION,
         "seed": config.seed,
@@ -92,7 +89,7 @@ def _announce(config: Config, inputs: Inputs, out: str) -> None:
     say(f"data: {len(inputs.tasks)} tasks, {len(inputs.sha256)} files -> {out}")
 
 
-def _manifest(config: Config, inputs: Inputs, built: Row) -> Row:
+def _manifest(config: Config, inputs: Inputs, built: BuildOutput) -> DataManifest:
     """Counts of the whole build: per task from its rows to its tokens, per split its shards."""
     data = config.data
     return {

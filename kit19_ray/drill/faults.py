@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, NoReturn, TypedDict, cast
 
 from kit19_ray.artifacts import checkpoint, run_request
-from kit19_ray.errors import StorageError
+from kit19_ray.artifacts.stage_manifests import Stopped, TrainOutput
+from kit19_ray.errors import StorageError, UserError
 from kit19_ray.io import storage
 from kit19_ray.train.spec import TrainSpec
+from kit19_ray.utils.json_types import Json
 
 STRUCK, DETECTED = "struck.json", "detected.json"  # in the run's prefix
 
@@ -76,7 +78,7 @@ def read(out: str, name: str) -> Word | None:
     return found
 
 
-def loop(settings: dict[str, Any]) -> dict[str, Any]:
+def loop(settings: Json) -> TrainOutput | Stopped | dict[str, UserError]:
     """The stage's own worker function, with the fault of the settings.
 
     Args:

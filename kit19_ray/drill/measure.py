@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from kit19_ray.artifacts import metrics_log
+from kit19_ray.artifacts.metrics_log import MetricsLine
+from kit19_ray.artifacts.stage_manifests import TrainOutput
 from kit19_ray.drill import faults
 from kit19_ray.drill.drills import Drill
 
@@ -32,7 +34,7 @@ class Outcome(TypedDict):
     wrong: str
 
 
-def measure(out: str, drill: Drill, made: dict[str, Any], expected: dict[str, Any]) -> Outcome:
+def measure(out: str, drill: Drill, made: TrainOutput, expected: TrainOutput) -> Outcome:
     """The outcome of a drill whose run ended.
 
     Args:
@@ -88,7 +90,7 @@ def _step(text: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _grown(taken_up: list[dict[str, Any]]) -> list[str]:
+def _grown(taken_up: list[MetricsLine]) -> list[str]:
     """What is missing of going on with one worker and then with two."""
     numbers = [text.split("with ")[1].split()[0] for text in (str(event["text"]) for event in taken_up)]
     return [] if numbers[:1] == ["1"] and numbers[-1:] == ["2"] else [f"went on with {', '.join(numbers)} workers"]

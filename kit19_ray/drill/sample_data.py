@@ -59,7 +59,7 @@ def write(
     with tempfile.TemporaryDirectory(prefix="kit19-tokenizer-") as folder:
         tokenizer.save_pretrained(folder)
         storage.upload_dir(Path(folder), storage.join(uri, "tokenizer"))
-    built = {
+    built: Any = {  # as much of a data prefix's manifest as training reads
         "stage": "data", "seq_len": seq_len, "eos_token_id": EOS, "pad_token_id": EOS, "vocab_size": vocab_size,
         "prompt": "kullm", "splits": splits, "tasks": {},
     }  # fmt: skip

@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from kit19_ray.artifacts import metrics_log
+from kit19_ray.artifacts.stage_manifests import Stopped, TrainOutput
 from kit19_ray.config.schema import Config, TrainConfig
 from kit19_ray.drill import driver, faults, sample_data
 from kit19_ray.drill.drills import DRILLS, SAVE_EVERY, SHORT, STEPS, Drill
 from kit19_ray.drill.local_nodes import LocalNodes, local_nodes
 from kit19_ray.drill.measure import Outcome, failed, measure
-from kit19_ray.errors import TrainError, nearest
+from kit19_ray.errors import TrainError, nearest, quote
 from kit19_ray.io import storage
 from kit19_ray.train import spec as planning
 from kit19_ray.train.fit import fit, use_gpu
@@ -41,9 +42,9 @@ def named(names: Sequence[str], local: bool) -> list[Drill]:
         return [d for d in DRILLS if local or not d.local]
     for name in names:
         if name not in known:
-            raise TrainError(f"no drill {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+            raise TrainError(f"no drill {quote(name)}{nearest(name, known)}; there are {', '.join(known)}")
         if known[name].local and not local:
-            raise TrainError(f"the drill {name!r} takes nodes away: it has a cluster of its own, with --local")
+            raise TrainError(f"the drill {quote(name)} takes nodes away: it has a cluster of its own, with --local")
     return [known[name] for name in names]
 
 
@@ -65,10 +66,10 @@ def run(config: Config, names: Sequence[str] = (), local: bool = False, keep: bo
         try:
             base = _spec(config, root)
             say(f"drill: {base.config.workers} workers, {'GPU' if base.use_gpu else 'CPU'}, below {root}")
-            expected: dict[int, dict[str, Any]] = {}
+            expected: dict[int, TrainOutput] = {}
             for drill in wanted:
                 if drill.steps not in expected:
-                    expected[drill.steps] = fit(_of(base, f"undisturbed-{drill.steps}", drill.steps))
+                    expected[drill.steps] = _finished(fit(_of(base, f"undisturbed-{drill.steps}", drill.steps)))
                 say(f"drill: {drill.name}: {drill.done}")
                 outcomes.append(_run(drill, base, expected[drill.steps], nodes))
                 say(f"drill: {drill.name}: {outcomes[-1]['wrong'] or 'as it must be'}")
@@ -122,7 +123,7 @@ def _of(base: TrainSpec, name: str, steps: int, **train: Any) -> TrainSpec:
     return replace(base, out=f"{base.out}-{name.replace(' ', '-').replace(':', '')}", config=config, plan=plan)
 
 
-def _run(drill: Drill, base: TrainSpec, expected: dict[str, Any], nodes: LocalNodes | None) -> Outcome:
+def _run(drill: Drill, base: TrainSpec, expected: TrainOutput, nodes: LocalNodes | None) -> Outcome:
     from kit19_ray.drill.detector import Detector
 
     train: dict[str, Any] = {"hang_minutes": 0.5} if drill.name == "hang" else {}
@@ -141,7 +142,13 @@ def _run(drill: Drill, base: TrainSpec, expected: dict[str, Any], nodes: LocalNo
             made = fit(spec, faults.loop, settings)
     except Exception as error:  # noqa: BLE001 - the outcome of a drill, and the next one comes
         return failed(drill, " ".join(str(error).split())[:500])
-    return measure(spec.out, drill, made, expected)
+    return measure(spec.out, drill, _finished(made), expected)
+
+
+def _finished(made: TrainOutput | Stopped) -> TrainOutput:
+    if "stopped" in made:  # whoever ran the drills asked for it, as `kit19 train` has it
+        raise KeyboardInterrupt
+    return made
 
 
 def _reached(out: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Required, TypedDict
 
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.errors import EvaluateError
@@ -24,6 +24,15 @@ OnResults = Callable[[list[int], list[Any]], None]
 """Told the numbers of some requests and what came out, as it comes."""
 
 
+class GenerateOptions(TypedDict, total=False):
+    """Keywords of `Generator.generate`."""
+
+    max_tokens: Required[int]
+    temperature: float
+    top_p: float
+    stop: list[str]
+
+
 class Backend(Protocol):
     """What answers: the actors of a pool, an endpoint, or either behind a log of what was said already."""
 
@@ -36,7 +45,7 @@ class Backend(Protocol):
         """Log-probability and greediness of every request, in order; `what` is counted, for the progress line."""
 
     def generate(
-        self, prompts: Sequence[list[int]], options: dict[str, Any], what: str, on_results: OnResults | None = None
+        self, prompts: Sequence[list[int]], options: GenerateOptions, what: str, on_results: OnResults | None = None
     ) -> list[Completion]:
         """A completion of every prompt, in order; `options` are keywords of `Generator.generate`, the same for all."""
 
@@ -53,7 +62,7 @@ class Scorer:
         """See `Generator.loglikelihoods`."""
         return self.generator.loglikelihoods(requests)
 
-    def generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[Completion]:
+    def generate(self, prompts: list[list[int]], options: GenerateOptions) -> list[Completion]:
         """See `Generator.generate`."""
         return self.generator.generate(prompts, **options)
 
@@ -118,7 +127,7 @@ class Pool:
         return self._spread("loglikelihoods", lambda ns: ([requests[n] for n in ns],), parts, costs, what, on_results)
 
     def generate(
-        self, prompts: Sequence[list[int]], options: dict[str, Any], what: str, on_results: OnResults | None = None
+        self, prompts: Sequence[list[int]], options: GenerateOptions, what: str, on_results: OnResults | None = None
     ) -> list[Completion]:
         """See `Backend.generate`."""
         order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))

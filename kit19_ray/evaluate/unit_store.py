@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from kit19_ray.artifacts import samples as samples_file
 from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts.scores import TaskOutcomes, TaskScores
+from kit19_ray.evaluate.harness import HarnessMetrics
 from kit19_ray.io import storage
 
 UNFINISHED = "unfinished"
@@ -22,11 +24,11 @@ UNFINISHED = "unfinished"
 class UnitScores(TypedDict, total=False):
     """A unit's first line."""
 
-    scores: dict[str, Any]
+    scores: TaskScores
     """Its part of scores.json."""
-    outcomes: dict[str, dict[str, Any]]
+    outcomes: TaskOutcomes
     """Its part of outcomes.json."""
-    metrics: dict[str, Any]
+    metrics: HarnessMetrics
     """The harness's own metrics, of which groups are made."""
 
 

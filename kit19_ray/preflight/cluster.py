@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import StorageError, TrainError, UserError
@@ -21,6 +21,7 @@ from kit19_ray.preflight.node_look import NodeLook, look
 from kit19_ray.serve import stage as serving
 from kit19_ray.train import fit
 from kit19_ray.utils import ray_session
+from kit19_ray.utils.json_types import Json
 
 _LOOK_SECONDS = 120.0  # a node that has not answered by then is said to be silent
 
@@ -94,7 +95,7 @@ def _nodes(root: str) -> list[Node]:
     probe = storage.join(root, f"plan-{secrets.token_hex(4)}.probe")
     storage.write_text(probe, "")
     try:
-        alive: list[dict[str, Any]] = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
+        alive: list[Json] = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
         remote = ray.remote(num_cpus=0, max_retries=0)(look)
         tasks = [
             remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(probe)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import StorageError, UserError
@@ -14,6 +13,7 @@ from kit19_ray.preflight.findings import Findings
 from kit19_ray.preflight.serving import evaluate, serve
 from kit19_ray.preflight.sources import data
 from kit19_ray.preflight.training import train
+from kit19_ray.utils.json_types import Json
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Preflight:
         every = [error for found in (self.root, *self.stages) for error in found.missing]
         return list({str(error): error for error in every}.values())
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Json:
         """As JSON."""
         return {
             "root": self.root.uri,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 from kit19_ray.preflight.findings import Findings
 from kit19_ray.preflight.plan import Preflight
+from kit19_ray.preflight.training import DeviceFacts
 
 _RIGHTS = {"commercial use": "commercial", "derivatives": "derivatives"}
 _UNITS = ("B", "KB", "MB", "GB", "TB")
@@ -89,7 +89,7 @@ def _train(found: Findings) -> Iterator[str]:
         yield "time: not known, no run of this model is under the root"
 
 
-def _device(entry: dict[str, Any]) -> Iterator[str]:
+def _device(entry: DeviceFacts) -> Iterator[str]:
     parts = ", ".join(
         f"{name} {size(number)}" for name, number in entry["bytes"].items() if name not in ("total", "host")
     )

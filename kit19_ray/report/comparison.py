@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.scores import TaskScores
 from kit19_ray.evaluate.metrics import binary_f1, macro_f1, paired_bootstrap
 from kit19_ray.evaluate.report import PAPER, PAPER_MODELS
 from kit19_ray.report.runs import Run
-
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 # Documents of the published test sets, which the paper's figures are shares of.
 PAPER_DOCUMENTS = {
@@ -60,28 +60,30 @@ def compare(runs: Sequence[Run]) -> Json:
 
 def _is_tuned(runs: Sequence[Run], base: int, tuned: int) -> bool:
     """Whether a run's model was trained from the model that another run scored as it is."""
-    trained_from = ((runs[tuned].train or {}).get("config") or {}).get("model", {}).get("name")
-    scored = (runs[base].scores or {}).get("model")
-    return trained_from is not None and runs[tuned].scores is not None and trained_from == scored
+    train, scored = runs[tuned].train, runs[base].scores
+    if train is None or scored is None or runs[tuned].scores is None:
+        return False
+    trained_from = (train.get("config") or {}).get("model", {}).get("name")
+    return trained_from is not None and trained_from == scored.get("model")
 
 
 def _leaks(runs: Sequence[Run]) -> Json:
     """Test set -> its status in each run's training data, None where a run did not score it."""
-    found = [(run.scores or {}).get("leaks", {}) for run in runs]
+    found = [run.scores.get("leaks", {}) if run.scores else {} for run in runs]
     names = list(dict.fromkeys(name for leaks in found for name in leaks))
     return {name: [leaks.get(name) for leaks in found] for name in names}
 
 
 def _run(run: Run) -> Json:
-    train = run.train or {}
-    splits = (run.data or {}).get("splits", {})
+    train: Mapping[str, Any] = run.train or {}
+    split = run.data.get("splits", {}).get("train") if run.data else None
     return {
         "name": run.name,
         "train": run.train_uri,
         "evaluate": run.evaluate_uri,
-        "model": run.train_uri or (run.scores or {}).get("model"),
+        "model": run.train_uri or (run.scores.get("model") if run.scores else None),
         "data": str(train["data"]).rsplit("/", 1)[1] if train else None,
-        "examples": splits.get("train", {}).get("examples"),
+        "examples": split["examples"] if split else None,
         "parameters": train.get("parameters"),
         "precision": train.get("precision"),
         "steps": train.get("steps"),
@@ -124,7 +126,7 @@ def _measured(runs: Sequence[Run], section: str) -> list[tuple[str, str]]:
     """(task, metric) of everything any run was scored on, in the order of first sight."""
     found: dict[tuple[str, str], None] = {}
     for run in runs:
-        for task, entry in (run.scores or {}).get(section, {}).items():
+        for task, entry in _section(run, section).items():
             if section == "held_out":
                 found |= dict.fromkeys((task, metric) for metric in _HELD_OUT if _value(entry, metric) is not None)
                 continue
@@ -132,6 +134,13 @@ def _measured(runs: Sequence[Run], section: str) -> list[tuple[str, str]]:
             others = [name for name, value in entry.items() if isinstance(value, float)]
             found |= dict.fromkeys((task, metric) for metric in own or others)
     return list(found)
+
+
+def _section(run: Run, section: str) -> Mapping[str, TaskScores]:
+    """tasks, groups or held_out of a run's scores; empty where it has none."""
+    scores: Mapping[str, Any] = run.scores or {}
+    found: Mapping[str, TaskScores] = scores.get(section, {})
+    return found
 
 
 def _row(runs: Sequence[Run], section: str, task: str, metric: str) -> Json:
@@ -163,8 +172,7 @@ def _value(entry: Mapping[str, Any], metric: str, part: str | None = None) -> An
 
 
 def _cell(run: Run, section: str, task: str, metric: str) -> Json | None:
-    scores = run.scores or {}
-    entry = scores.get(section, {}).get(task, {})
+    entry = _section(run, section).get(task, {})
     value = _value(entry, metric)
     if value is None:
         return None
@@ -180,7 +188,8 @@ def _cell(run: Run, section: str, task: str, metric: str) -> Json | None:
 
 def _conditions(run: Run, section: str, task: str, entry: Mapping[str, Any], n_documents: int) -> Json:
     """What a score depends on besides the model."""
-    scores, made = run.scores or {}, run.evaluate or {}
+    scores: Mapping[str, Any] = run.scores or {}
+    made: Mapping[str, Any] = run.evaluate or {}
     if section == "held_out":
         rows = made.get("held_out")
         return {"rows of data": rows[:12] if rows else None, "documents": n_documents}

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from kit19_ray.config.schema import Section, ServeConfig
 from kit19_ray.errors import ServeError
+from kit19_ray.utils.json_types import Json
 
 
 class Autoscaling(Section):
@@ -33,7 +34,7 @@ class Arguments(Section):
     """None keeps `serve.replicas` copies."""
 
 
-def build(args: dict[str, Any]) -> Any:
+def build(args: Json) -> Any:
     """The application, to be run by Ray Serve.
 
     Raises:

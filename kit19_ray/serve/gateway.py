@@ -18,12 +18,13 @@ from ray.serve.exceptions import RayServeException
 
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import app, metrics
-from kit19_ray.serve.api_error import ApiError, Json
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.keys import ADMIN_ENVIRONMENT, ApiKeys
 from kit19_ray.serve.metrics import Metrics, RayRecorder
 from kit19_ray.serve.protocol import CompletionRequest, check_model
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 
@@ -39,7 +40,7 @@ class Gateway:
         models: a handle of each model's deployment by the model's name; the first is the default.
     """
 
-    def __init__(self, limits: ServeConfig, models: dict[str, Any]) -> None:
+    def __init__(self, limits: ServeConfig, models: Json) -> None:
         self.limits = limits
         self.metrics = Metrics(RayRecorder())
         self.keys = ApiKeys(limits.api_keys_file) if limits.auth != "none" else None
@@ -166,6 +167,6 @@ def _refusal(error: Exception) -> Exception:
     return error
 
 
-def _nodes() -> list[dict[str, Any]]:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray does not type it
+def _nodes() -> list[Json]:
+    nodes: list[Json] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray does not type it
     return nodes

@@ -13,7 +13,7 @@ from kit19_ray.config.schema import ServeConfig
 from kit19_ray.lm.decoding import Completion, DecodingSequence
 from kit19_ray.lm.sampling import SamplingParams
 from kit19_ray.serve import conversation
-from kit19_ray.serve.api_error import ApiError, Json
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.detokenizer import Increments
 from kit19_ray.serve.engine import Engine, TransformersEngine, batch_limits
@@ -22,6 +22,7 @@ from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.request_parser import ParsedRequest, RequestParser
 from kit19_ray.serve.responses import Token
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 
@@ -42,7 +43,7 @@ class ModelServer:
         self._metrics = Metrics(RayRecorder())
         self._engine, codec = _engine(model, name, limits, threads, self._metrics)
         self._context = codec.max_length
-        talk = conversation.Conversation(codec.tokenizer, codec.encode, conversation.wrapper(model, limits.prompt))
+        talk = conversation.Conversation(codec.tokenizer, codec.encoder, conversation.wrapper(model, limits.prompt))
         self._parser = RequestParser(codec, limits, talk)
         self._tokenizer = codec.tokenizer
         self._probe = codec.encode("a")[:1] or [0]

@@ -7,16 +7,16 @@ not know them, and this document is made from the same pydantic models.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from kit19_ray import __version__
-from kit19_ray.serve.api_error import Json
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
+from kit19_ray.utils.json_types import Json
 
 
 class _Body(BaseModel):
@@ -251,7 +251,7 @@ def _operation(path: str, summary: str, content: Json, error: Json, errors: tupl
             **({"headers": _RETRY_AFTER} if status in ("429", "503") else {}),
         }
     name = "_".join(part for part in path.replace("{", "").replace("}", "").split("/") if part)
-    made: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
+    made: Json = {"operationId": name, "summary": summary, "responses": responses}
     return made if path in _OPEN else made | {"security": [{"key": []}, {}]}
 
 

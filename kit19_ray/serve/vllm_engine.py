@@ -27,8 +27,10 @@ from kit19_ray.lm import cuda, pretrained
 from kit19_ray.lm.decoding import DecodingSequence
 from kit19_ray.lm.loaded_model import context_length
 from kit19_ray.lm.sampling import SamplingParams
+from kit19_ray.lm.text_encoder import TextEncoder
 from kit19_ray.serve.engine import OnEnd
 from kit19_ray.serve.metrics import Metrics
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 
@@ -62,12 +64,13 @@ class VllmCodec:
         self.tokenizer = pretrained.load_tokenizer(model)
         self.max_length = context_length(config, self.tokenizer)
         self.vocab_size = int(config.get_text_config().vocab_size)
+        self.encoder = TextEncoder(self.tokenizer)
         end = self.tokenizer.eos_token_id
         self.eos_ids = frozenset() if end is None else frozenset([int(end)])
 
     def encode(self, text: str) -> list[int]:
         """As LoadedModel.encode."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return self.encoder.text([text])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """As LoadedModel.decode."""
@@ -109,7 +112,7 @@ class VllmEngine:
         self._thread.join(timeout=60)
         self._engine.shutdown()
 
-    def _run(self, options: dict[str, Any], started: Future[Any]) -> None:
+    def _run(self, options: Json, started: Future[Any]) -> None:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -161,10 +164,10 @@ class VllmEngine:
         on_end(sequence)
 
 
-def engine_options(model: str, codec: VllmCodec, section: ServeConfig) -> dict[str, Any]:
+def engine_options(model: str, codec: VllmCodec, section: ServeConfig) -> Json:
     """The config's serve section as vLLM's engine arguments."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    options: dict[str, Any] = {
+    options: Json = {
         "model": pretrained.resolve(model),
         "max_model_len": codec.max_length,
         "max_num_seqs": section.max_batch_size,

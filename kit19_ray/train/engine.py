@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kit19_ray.errors import TrainError
+from kit19_ray.errors import TrainError, quote
 from kit19_ray.lm import attention
 from kit19_ray.train import model as models
 from kit19_ray.train.deepspeed_config import deepspeed_config
@@ -184,8 +184,8 @@ class Engine:
         self._engine.train()
         if not check_packed_attention(found):
             raise TrainError(
-                f"train.model.name={self._spec.config.model.name!r}: {type(self.module.model).__name__} lets packed "
-                "examples see each other: it does not take their borders from the positions",
+                f"train.model.name={quote(self._spec.config.model.name)}: {type(self.module.model).__name__} lets "
+                "packed examples see each other: it does not take their borders from the positions",
                 hint="use a model whose attention masks follow position_ids, such as GPT-NeoX, Llama, Mistral or Qwen2",
             )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kit19_ray.artifacts.stage_manifests import TrainFigures
 from kit19_ray.io import storage
 from kit19_ray.lm import pretrained
 from kit19_ray.train import model_card
@@ -27,7 +28,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 _MERGED_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 
 
-def export(engine: Engine, spec: TrainSpec, batch: Batch, figures: dict[str, Any]) -> dict[str, str] | None:
+def export(engine: Engine, spec: TrainSpec, batch: Batch, figures: TrainFigures) -> dict[str, str] | None:
     """Writes `<out>/export/`, and `<out>/adapter/` beside it, and returns their files' SHA-256 at rank 0.
 
     Args:

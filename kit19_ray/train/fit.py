@@ -8,12 +8,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from kit19_ray.artifacts.stage_manifests import Stopped, TrainOutput
 from kit19_ray.config.schema import TrainConfig
 from kit19_ray.errors import TrainError, UserError
 from kit19_ray.io import storage
 from kit19_ray.train.progress import watching
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.utils.console import say
+from kit19_ray.utils.json_types import Json
 
 FAILURE = "failure.txt"  # the traceback of the run's last failure
 # Ray's own look at NCCL's state: a collective that some ranks never join ends the attempt instead of waiting for it.
@@ -22,11 +24,11 @@ _HANG_DETECTOR = {"RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "1", "RAY_TRAIN_NCCL_RA
 
 def fit(
     spec: TrainSpec,
-    loop: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
-    settings: dict[str, Any] | None = None,
+    loop: Callable[[Json], Any] | None = None,
+    settings: Json | None = None,
     callbacks: Sequence[Any] = (),
     resize_seconds: float = 60.0,
-) -> dict[str, Any]:
+) -> TrainOutput | Stopped:
     """Runs the workers to the end and returns what rank 0 says of the run: see `worker.train_loop_per_worker`.
 
     Args:
@@ -79,12 +81,14 @@ def fit(
         raise explained(failure, spec) from None
     finally:
         shutil.rmtree(kept, ignore_errors=True)
-    made = result.return_value
-    if isinstance(made, dict) and isinstance(made.get("error"), UserError):
-        raise made["error"]
-    if not isinstance(made, dict) or not (made.get("files") or "stopped" in made):
+    made: Any = result.return_value
+    said = made if isinstance(made, dict) else {}
+    if isinstance(said.get("error"), UserError):
+        raise said["error"]
+    if not (said.get("files") or "stopped" in said):
         raise RuntimeError(f"the workers ended without an export: {made!r}")
-    return made
+    finished: TrainOutput | Stopped = made
+    return finished
 
 
 def worker_environment(spec: TrainSpec) -> dict[str, str]:

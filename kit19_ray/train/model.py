@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from kit19_ray.config.schema import LoraConfig
-from kit19_ray.errors import TrainError, nearest
+from kit19_ray.errors import TrainError, nearest, quote
 from kit19_ray.lm import pretrained
 from kit19_ray.train.spec import TrainSpec
 
@@ -149,7 +149,7 @@ def add_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:
     unknown = [target for target in lora.targets or [] if target not in names]
     if unknown:
         raise TrainError(
-            f"train.lora.targets: {type(model).__name__} has no linear layer {unknown[0]!r}"
+            f"train.lora.targets: {type(model).__name__} has no linear layer {quote(unknown[0])}"
             f"{nearest(unknown[0], names)}; it has {', '.join(sorted(names))}"
         )
     settings = peft.LoraConfig(

@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from kit19_ray.artifacts import metrics_log
-from kit19_ray.artifacts.metrics_log import Status
+from kit19_ray.artifacts.metrics_log import MetricsLine, Status
 from kit19_ray.errors import StorageError
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.utils.console import bars, say
@@ -32,7 +31,7 @@ class News:
         status: what rank 0 is doing, None before it says so.
     """
 
-    line: dict[str, Any] | None
+    line: MetricsLine | None
     events: list[str]
     status: Status | None
 
@@ -51,10 +50,10 @@ def watching(spec: TrainSpec) -> Iterator[None]:
         thread.join(timeout=30)
 
 
-def describe(line: dict[str, Any]) -> str:
+def describe(line: MetricsLine) -> str:
     """The figures of a metrics line in a few words."""
-    shown = [name for name in ("loss", "validation_loss") if line.get(name) is not None]
-    parts = [f"{name.replace('_', ' ')} {line[name]:.4f}" for name in shown]
+    losses = {"loss": line.get("loss"), "validation loss": line.get("validation_loss")}
+    parts = [f"{name} {loss:.4f}" for name, loss in losses.items() if loss is not None]
     if line.get("tokens_per_second"):
         parts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
     if line.get("mfu"):

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.errors import TrainError
 from kit19_ray.io import storage
 from kit19_ray.train.metrics_writer import Tracker
+from kit19_ray.utils.json_types import Json
 
 _UPLOAD_SECONDS = 60.0
 
@@ -36,7 +38,7 @@ def require(names: list[str], adapters: bool = False, few_bits: bool = False) ->
             )
 
 
-def make(names: list[str], out: str, attempt: str, config: dict[str, Any]) -> list[Tracker]:
+def make(names: list[str], out: str, attempt: str, config: Json) -> list[Tracker]:
     """The trackers by name.
 
     Args:
@@ -53,7 +55,7 @@ def make(names: list[str], out: str, attempt: str, config: dict[str, Any]) -> li
     return [kinds[name]() for name in names]
 
 
-def figures(line: dict[str, Any]) -> dict[str, float]:
+def figures(line: MetricsLine) -> dict[str, float]:
     """What of a line can be drawn."""
     return {
         name: float(value)
@@ -76,7 +78,7 @@ class TensorBoard:
         self._remote, self._sent = local is None, time.monotonic()
         self._writer = SummaryWriter(str(self._folder), filename_suffix=f".{attempt}", write_to_disk=True)
 
-    def log(self, line: dict[str, Any]) -> None:
+    def log(self, line: MetricsLine) -> None:
         """Takes the line of a step."""
         for name, value in figures(line).items():
             self._writer.add_scalar(name, value, line["step"], walltime=line.get("time"))
@@ -105,7 +107,7 @@ class Prometheus:
         self._run = out.rsplit("/", 1)[1]
         self._gauges: dict[str, Any] = {}
 
-    def log(self, line: dict[str, Any]) -> None:
+    def log(self, line: MetricsLine) -> None:
         """Takes the line of a step."""
         for name, value in (figures(line) | {"step": float(line["step"])}).items():
             self._gauge(name).set(value, tags={"run": self._run})
@@ -127,7 +129,7 @@ class MLflow:
 
     name = "mlflow"
 
-    def __init__(self, out: str, config: dict[str, Any]) -> None:
+    def __init__(self, out: str, config: Json) -> None:
         import os
 
         from mlflow.tracking import MlflowClient
@@ -146,7 +148,7 @@ class MLflow:
             for key, value in _flat(config).items():
                 self._client.log_param(self._run, key, value)
 
-    def log(self, line: dict[str, Any]) -> None:
+    def log(self, line: MetricsLine) -> None:
         """Takes the line of a step."""
         from mlflow.entities import Metric
 
@@ -164,7 +166,7 @@ class WandB:
 
     name = "wandb"
 
-    def __init__(self, out: str, config: dict[str, Any]) -> None:
+    def __init__(self, out: str, config: Json) -> None:
         import os
 
         import wandb
@@ -175,7 +177,7 @@ class WandB:
             dir=os.environ.get("WANDB_DIR") or tempfile.gettempdir(),
         )  # fmt: skip
 
-    def log(self, line: dict[str, Any]) -> None:
+    def log(self, line: MetricsLine) -> None:
         """Takes the line of a step."""
         self._run.log(figures(line), step=line["step"])
 
@@ -184,8 +186,8 @@ class WandB:
         self._run.finish()
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _flat(config: Json, prefix: str = "") -> dict[str, str]:
+    out: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:
             out |= _flat(value, f"{prefix}{key}.")

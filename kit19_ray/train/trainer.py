@@ -14,7 +14,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.artifacts.packed_shards import PackedSplit
+from kit19_ray.artifacts.stage_manifests import Stopped, TrainOutput
 from kit19_ray.errors import TrainError
 from kit19_ray.lm import pretrained
 from kit19_ray.train import model_card, samples, schedule, trackers
@@ -75,7 +77,7 @@ class Trainer:
             yield
         self._watchdog.progress(name, allowed)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> TrainOutput | Stopped:
         """All of it; see `train_loop_per_worker` for what it returns."""
         self.prepare()
         if not self.train():
@@ -205,10 +207,10 @@ class Trainer:
             self._saver.save(self._engine)
             self._pace.saved(time.perf_counter() - begun)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> TrainOutput:
         """Exports, and returns the manifest's part."""
         tokens = self.state.step * self._spec.plan.batch_tokens
-        figures: dict[str, Any] = {
+        figures: Any = {
             "parameters": self._engine.parameters,
             "trained_parameters": self._engine.trained_parameters,
             "precision": str(self._engine.dtype).removeprefix("torch."),
@@ -223,7 +225,8 @@ class Trainer:
             rows = np.arange(min(_COMPARED_ROWS, len(self._validation)))
             batch = prepare_batch(self._validation, rows, self._device, self._engine.flat)
             files = export(self._engine, self._spec, batch, figures)
-        return figures | {"files": files}
+        whole: TrainOutput = figures | {"files": files}
+        return whole
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self._spec.plan.steps
@@ -252,7 +255,7 @@ class Trainer:
             self.state.labels += read.labels
         return rate
 
-    def training_figures(self, rate: float) -> dict[str, Any]:
+    def training_figures(self, rate: float) -> MetricsLine:
         """Loss since the last line, learning rate, gradient norm, steps left out."""
         loss = self.state.loss / self.state.labels if self.state.labels else float("nan")
         self.state.loss, self.state.labels = 0.0, 0
@@ -269,10 +272,11 @@ class Trainer:
         if self._writer is not None:
             self._writer.status(phase, self.state.step)
 
-    def _write_line(self, line: dict[str, Any]) -> None:
+    def _write_line(self, line: MetricsLine) -> None:
         if self._writer is None:
             return
-        self._writer.line(self.state.place(self._spec.plan) | line | {"time": time.time()})
+        place, kept = self.state.place(self._spec.plan), self._saver.figures()
+        self._writer.line({**place, **line, **kept, "time": time.time()})
 
     def _validate(self) -> float:
         """Mean loss per label of the whole validation split.

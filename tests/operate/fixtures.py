@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from kit19_ray.operate.kube_client import Cluster
-from tests.operate import harness, kubelet
+from tests.operate import drills, harness, kubelet
 from tests.operate.control_plane import ControlPlane
-from tests.operate.harness import OperatorProcess
+from tests.operate.drills import Drill
+from tests.operate.harness import OperatorProcess, write_scores
 from tests.operate.kubelet import Kubelet
+from tests.operate.kuberay import Script, Scripted
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +57,21 @@ def node(operated_plane: ControlPlane, admin: Cluster) -> Iterator[Kubelet]:
         pytest.skip("a cluster with nodes of its own has kubelets of its own")
     with kubelet.running(admin, "loopback") as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def drill_table() -> Iterator[None]:
+    """Writes the outcomes of the session's drills to the page that KIT19_DRILLS names."""
+    yield
+    if target := os.environ.get("KIT19_DRILLS"):
+        drills.write_table(Path(target))
+
+
+@pytest.fixture
+def drill(
+    operated_plane: ControlPlane, admin: Cluster, place: str, tmp_path: Path, drill_table: None
+) -> Iterator[Drill]:
+    """A namespace in which KubeRay's stand-in works, and every stage leaves scores that pass the gate."""
+    del drill_table
+    with Scripted(admin, place, Script(done=write_scores(tmp_path, 0.75))) as kuberay:
+        yield Drill(operated_plane, admin, place, tmp_path, kuberay)

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from kit19_ray.artifacts.stage_manifests import PoolCounts
 from kit19_ray.config.schema import Config
 from kit19_ray.data import ray_tasks, record_pool, sampling
 from kit19_ray.data.checks import Checker
@@ -48,7 +49,7 @@ def make(
     done = []
     for name, pool in pools.items():
         dropped = receipts[name].dropped + sum((b.dropped for b in buckets[name]), Counter[str]())
-        counts = {
+        counts: PoolCounts = {
             "raw": receipts[name].rows,
             "records": receipts[name].records,
             "unique": sum(b.unique for b in buckets[name]),
@@ -132,5 +133,5 @@ def _sample(pools: Mapping[str, Pool], item: tuple[str, str, int, Run]) -> Recor
     return record_pool.sample(pools[item[0]], *item[1:])
 
 
-def _finish(pools: Mapping[str, Pool], item: tuple[str, dict[str, Any], Sequence[RecordFile]]) -> None:
+def _finish(pools: Mapping[str, Pool], item: tuple[str, PoolCounts, Sequence[RecordFile]]) -> None:
     record_pool.finish(pools[item[0]], *item[1:])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import TokenizerInfo, TokensManifest
 from kit19_ray.data import export, ray_tasks, rendering, tokenize
 from kit19_ray.data import tokenizer as tokenizers
 from kit19_ray.data.export import MixtureEntry
@@ -19,7 +19,7 @@ from kit19_ray.lm.prompts import CHAT, chat_template, load_prompt
 
 def make_tokenizer(
     entries: Sequence[MixtureEntry], named: str | None, prompt: str, vocab_size: int, seq_len: int, out: str
-) -> dict[str, Any]:
+) -> TokenizerInfo:
     """Writes a tokenizer's files below `out`/tokenizer; its ids and size.
 
     Args:
@@ -27,8 +27,9 @@ def make_tokenizer(
         named: a published one.
     """
     making = (named, prompt, vocab_size, seq_len, out)
+    info: TokenizerInfo
     (info,) = ray_tasks.run("tokenizer", _make_tokenizer, [("of the build", making)], entries, 1024 * MIB)
-    return dict(info)
+    return info
 
 
 def make(prefixes: Mapping[str, str], examples: Mapping[str, str], how: Tokenizing) -> None:
@@ -47,11 +48,11 @@ def make(prefixes: Mapping[str, str], examples: Mapping[str, str], how: Tokenizi
     for (_, name, path, _), sha256 in zip(parts, hashes, strict=True):
         known[name][path] = sha256
     for name, prefix in prefixes.items():
-        made = {"stage": "tokens", "examples": examples[name].rpartition("/")[2]}
+        made: TokensManifest = {"stage": "tokens", "examples": examples[name].rpartition("/")[2]}
         manifest.commit(prefix, made, known=known[name])
 
 
-def _make_tokenizer(entries: Sequence[MixtureEntry], item: tuple[str | None, str, int, int, str]) -> dict[str, int]:
+def _make_tokenizer(entries: Sequence[MixtureEntry], item: tuple[str | None, str, int, int, str]) -> TokenizerInfo:
     named, prompt, vocab_size, seq_len, out = item
     if named:
         loaded = tokenizers.published(named)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class Lease:
             spec |= {"acquireTime": now, "leaseTransitions": int(held.get("leaseTransitions") or 0) + 1}
         return self._write(found | {"spec": {**held, **spec}}, new=False)
 
-    def _expired(self, held: dict[str, Any]) -> bool:
+    def _expired(self, held: Json) -> bool:
         """Whether the holder has been silent for its duration, by this machine's clock: clocks differ."""
         record = (held.get("holderIdentity"), held.get("renewTime"))
         if self._seen is None or self._seen[0] != record:
@@ -116,7 +117,7 @@ class Lease:
             held.get("leaseDurationSeconds") or self._seconds or DURATION_SECONDS
         )
 
-    def _write(self, lease: dict[str, Any], new: bool) -> bool:
+    def _write(self, lease: Json, new: bool) -> bool:
         try:
             self._cluster.write_lease(lease, new)
         except ApiError as error:

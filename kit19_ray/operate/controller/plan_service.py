@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kit19_ray.operate.api.status import Phase, StageStatus
 from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, MakeKeys, Work
 from kit19_ray.operate.controller.observation import Child, stamp
 from kit19_ray.operate.manifests import children, serving_keys
 from kit19_ray.operate.manifests.naming import BUILD_ANNOTATION
+from kit19_ray.utils.json_types import Json
 
 
 def serve(work: Work) -> Phase:
@@ -80,7 +79,7 @@ def _not_servable(work: Work, service: Child | None) -> str | None:
     return work.observed.missing.get("serve")
 
 
-def _is_there(found: Child | None, wanted: dict[str, Any]) -> bool:
+def _is_there(found: Child | None, wanted: Json) -> bool:
     return found is not None and found.build == wanted["metadata"]["annotations"][BUILD_ANNOTATION]
 
 

@@ -13,7 +13,10 @@ from kit19_ray.operate.manifests import naming
 from kit19_ray.operate.manifests.naming import RunRef
 
 # metrics.jsonl's names and the status' own
-_METRICS = ("progress", "step", "steps", "eta_seconds", "tokens_per_second", "loss", "validation_loss")
+_METRICS = (
+    "progress", "step", "steps", "eta_seconds", "tokens_per_second", "loss", "validation_loss", "checkpoint_step",
+    "checkpoint_failing_seconds",
+)  # fmt: skip
 
 
 def variables(spec: KitRunSpec, secret: Mapping[str, str] | None) -> dict[str, str]:
@@ -48,4 +51,4 @@ def read(run: RunRef, spec: KitRunSpec, stage: Stage) -> StageReport:
 def _metrics(uri: str) -> dict[str, float]:
     """The newest figures of a run's metrics; empty before the first."""
     newest = metrics_log.newest(uri)
-    return {name: newest[name] for name in _METRICS if isinstance(newest.get(name), (int, float))}
+    return {name: value for name, value in newest.items() if name in _METRICS and isinstance(value, (int, float))}

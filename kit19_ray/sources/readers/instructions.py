@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kit19_ray.errors import SourceError, nearest
+from kit19_ray.errors import SourceError, nearest, quote
 from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
 from kit19_ray.sources.readers.lines import physical_lines
 from kit19_ray.sources.readers.text import has_surrogate, normalise
@@ -102,14 +102,14 @@ def _check_columns(options: InstructionOptions, row: Mapping[str, Any], path: st
     for name in (*options.columns, *fields):
         if name not in fields:
             raise SourceError(
-                f"columns: {name[:80]!r} is no field of format {options.format}{nearest(name, fields)}; "
+                f"columns: {quote(name)} is no field of format {options.format}{nearest(name, fields)}; "
                 f"it has {', '.join(fields)}"
             )
         if _column(options, name, row) is None and (name not in _OPTIONAL or name in options.columns):
             wanted = [options.columns[name]] if name in options.columns else list(fields[name])
             has = ", ".join(repr(key)[:80] for key in list(row)[:20])
             raise SourceError(
-                f"{path}: no column {' or '.join(repr(w)[:80] for w in wanted)} for {name!r} of format "
+                f"{path}: no column {' or '.join(repr(w)[:80] for w in wanted)} for {quote(name)} of format "
                 f"{options.format}{nearest(wanted[0], row)}; it has {has}",
                 hint=f"name it: columns: {{{name}: ...}}",
             )
