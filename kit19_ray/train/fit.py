@@ -14,6 +14,7 @@ from kit19_ray.errors import TrainError, UserError
 from kit19_ray.io import storage
 from kit19_ray.train.progress import watching
 from kit19_ray.train.spec import TrainSpec
+from kit19_ray.utils import ray_session
 from kit19_ray.utils.json_types import Json
 
 FAILURE = "failure.txt"  # the traceback of the run's last failure
