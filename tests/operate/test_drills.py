@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 import time
@@ -16,7 +17,7 @@ from kit19_ray.operate.kube_client import ApiError
 from tests.operate.control_plane import ControlPlane
 from tests.operate.drills import TABLE, Drill, stage_jobs
 from tests.operate.harness import OperatorProcess, create, gated, kitrun, phase, until, write_scores
-from tests.operate.kuberay import COMPLETE, INITIALIZING, LOST, RUNNING
+from tests.operate.kuberay import COMPLETE, INITIALIZING, LOST, RUNNING, job_status
 from tests.operate.proxy import Proxy
 
 pytestmark = [
@@ -427,3 +428,71 @@ def test_two_releases_watch_one_namespace(operated_plane: ControlPlane, drill: D
     finally:
         first.kill()
         second.kill()
+
+
+@pytest.mark.usefixtures("operator")
+def test_gpu_workers_join_later_than_the_head(drill: Drill) -> None:
+    """A1: KubeRay has the application built when the head is there and says Ready of its proxy; workers come later."""
+    drill.script.application = "DEPLOYING"
+    drill.create(stages={"serve": {"gpus": 1}})
+    status = drill.reaches("Deploying")
+    until(lambda: "DEPLOYING" in str(drill.status().get("message")), 20, lambda: str(drill.status()))
+    assert "endpoint" not in status
+    drill.script.application = "RUNNING"
+    assert drill.reaches("Serving")["endpoint"]
+    drill.ends("GPU workers come late", "Ready is True, the application waits for its GPUs", "Deploying, then Serving")
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_cut_stream_does_not_use_up_the_rebuilds(drill: Drill) -> None:
+    """B2: KubeRay loses sight of a job that gets on."""
+    drill.script.held = {"train"}
+    drill.create(retries={"rebuilds": 0, "backoffSeconds": 0.5})
+    out = drill.root / "train-1"
+    out.mkdir()
+    for number in (1, 2):
+        drill.runs("train")
+        (job,) = stage_jobs(drill, "train")
+        head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+        pointer = Path(next(v["value"] for v in head["env"] if v["name"] == "KIT19_POINTER").removeprefix("file://"))
+        (out / "metrics.jsonl").write_text(json.dumps({"step": 10 * number, "steps": 40, "loss": 2.0}) + "\n")
+        pointer.write_text(json.dumps({"stage": "train", "uri": f"file://{out}", "finished": False}))
+        until(lambda n=number: drill.status()["stages"]["train"].get("step") == 10 * n, 40, lambda: str(drill.status()))
+        lost = job_status(LOST) | {"reason": "SubmissionFailed", "message": "the log stream was cut"}
+        drill.kuberay.write("rayjobs", job, lost)
+        until(lambda n=number: drill.jobs("train") == n + 1, 40, lambda: str(drill.status()))
+    drill.script.held.clear()
+    status = drill.reaches("Serving")
+    assert status["stages"]["train"]["failures"] == 0 and drill.jobs("train") == 3
+    drill.ends(
+        "log stream cut",
+        "KubeRay gives a train job up twice (SubmissionFailed) while it gets on; retries.rebuilds is 0",
+        "neither counts: Serving with the third RayJob",
+    )
+
+
+@pytest.mark.usefixtures("operator")
+def test_an_older_kuberay_lacks_a_field(drill: Drill) -> None:
+    """C2, B1b: what protects the run is refused with the version it needs, not dropped."""
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/rayjobs.ray.io"
+    newer = drill.cluster.request("GET", path)["spec"]
+    older = copy.deepcopy(newer)
+    for version in older["versions"]:
+        spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        del spec["rayClusterSpec"]["properties"]["authOptions"]
+    try:
+        drill.cluster.request("PATCH", path, {"spec": older}, "application/merge-patch+json")
+        time.sleep(3)  # until the server has the new schema
+        drill.create()
+        status = drill.reaches("Failed")
+        assert "its KubeRay is too old; upgrade it (auth: token needs KubeRay 1.5.1)" in status["message"]
+        assert drill.jobs("data") == 0
+        drill.create(auth="none")
+        drill.reaches("Serving")
+    finally:
+        drill.cluster.request("PATCH", path, {"spec": newer}, "application/merge-patch+json")
+    drill.ends(
+        "KubeRay too old",
+        "the RayJob kind has no authOptions; later auth: none",
+        "Failed with the version it needs, no RayJob; then Serving",
+    )

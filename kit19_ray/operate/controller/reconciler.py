@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kit19_ray.errors import OperateError
+from kit19_ray.operate.api import support
 from kit19_ray.operate.api.spec import STAGES, KitRunSpec, parse
 from kit19_ray.operate.api.status import Status
 from kit19_ray.operate.controller import observation
@@ -289,7 +290,7 @@ def _refusal(kind: str, error: ApiError) -> str:
     if field is None:
         return f"the API server refuses the {kind}: {error.message}"
     owner = "KubeRay" if kind.startswith("Ray") else "Kubernetes"
-    hint = " (auth: token needs KubeRay 1.5.1)" if "authOptions" in field else ""
+    hint = f" (auth: token needs KubeRay {support.KUBERAY_TOKEN})" if "authOptions" in field else ""
     return f"the {kind} kind of this cluster has no field {field}: its {owner} is too old; upgrade it{hint}"
 
 
