@@ -25,7 +25,7 @@ def wanted(split: str, examples: int) -> int:
 
 
 @dataclass(frozen=True)
-class Run:
+class RankRange:
     """Records with `low` <= priority <= `high`, of which the first `take` by (priority, id) belong to the sample."""
 
     low: int
@@ -33,19 +33,19 @@ class Run:
     take: int
 
 
-def runs(priorities: UInt64, k: int, size: int) -> list[Run]:
+def runs(priorities: UInt64, k: int, size: int) -> list[RankRange]:
     """The bottom k, as runs of about `size` records each; together they hold exactly the sample.
 
     Args:
         priorities: of all records, in any order.
     """
     chosen = np.sort(priorities)[:k]
-    found: list[Run] = []
+    found: list[RankRange] = []
     start = 0
     while start < len(chosen):
         # Equal priorities stay in one run, so that a run is a range.
         end = int(np.searchsorted(chosen, chosen[min(start + size, len(chosen)) - 1], "right"))
-        found.append(Run(int(chosen[start]), int(chosen[end - 1]), end - start))
+        found.append(RankRange(int(chosen[start]), int(chosen[end - 1]), end - start))
         start = end
     return found
 

@@ -130,13 +130,18 @@ def positions(config: Any) -> int | None:
 
 
 def load_causal_lm(
-    name: str, dtype: torch.dtype | None = None, revision: str | None = None, spread: bool = False
+    name: str,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    spread: bool = False,
+    quantized: Any = None,
 ) -> Any:
     """The causal LM `name` (see `resolve`), in evaluation mode on the CPU.
 
     Args:
         dtype: of the weights; None keeps the files'.
         revision: of a hub id; None means `main`.
+        quantized: transformers' settings for weights of fewer bits; the model is then on this process's device.
         spread: the layers over all GPUs of this process, by accelerate's `device_map="auto"`, not on the CPU.
 
     Raises:
@@ -147,6 +152,11 @@ def load_causal_lm(
     from transformers.utils import logging
 
     found = resolve(name)
+    place: Any = "auto" if spread else None
+    if quantized is not None:
+        import torch
+
+        place = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of reading local files; a download from the hub keeps its own
     try:
         return AutoModelForCausalLM.from_pretrained(
@@ -155,7 +165,8 @@ def load_causal_lm(
             use_safetensors=True,
             trust_remote_code=False,
             revision=revision or "main",
-            device_map="auto" if spread else None,
+            device_map=place,
+            quantization_config=quantized,
         )
     except (OSError, ValueError, SafetensorError) as error:  # the last: half a file in the hub's cache
         raise UserError(

@@ -244,5 +244,8 @@ def _layers(model: Any) -> Any:
 
 
 def _shape(parameter: torch.Tensor) -> torch.Size:
-    """The whole shape of a parameter, which under ZeRO-3 is not that of the part at hand."""
+    """The whole shape of a parameter: not that of the part at hand (ZeRO-3), nor of packed bits (lora.quantize)."""
+    quantized = getattr(parameter, "quant_state", None)
+    if quantized is not None:
+        return torch.Size(quantized.shape)
     return torch.Size(getattr(parameter, "ds_shape", parameter.shape))

@@ -19,7 +19,7 @@ from kit19_ray.utils.json_types import Json
 _UPLOAD_SECONDS = 60.0
 
 
-def require(names: list[str], adapters: bool = False) -> None:
+def require(names: list[str], adapters: bool = False, few_bits: bool = False) -> None:
     """Refuses a tracker, or adapters, whose package is not installed, before any worker starts.
 
     Raises:
@@ -29,6 +29,8 @@ def require(names: list[str], adapters: bool = False) -> None:
 
     if adapters and find_spec("peft") is None:
         raise TrainError("train.lora.rank: peft is not installed", hint="pip install 'kit19-ray[lora]'")
+    if few_bits and find_spec("bitsandbytes") is None:
+        raise TrainError("train.lora.quantize: bitsandbytes is not installed", hint="pip install 'kit19-ray[qlora]'")
     for name in names:
         if find_spec({"tensorboard": "tensorboardX", "prometheus": "ray"}.get(name, name)) is None:
             raise TrainError(
