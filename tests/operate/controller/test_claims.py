@@ -22,6 +22,7 @@ class Leases:
     def __init__(self) -> None:
         self.held: dict[tuple[str, str], Json] = {}
         self.refusal: ApiError | None = None
+        self.writes, self.conflict = 0, False
 
     def lease(self, namespace: str, name: str) -> Json | None:
         if self.refusal:
@@ -30,7 +31,8 @@ class Leases:
 
     def write_lease(self, lease: Json, new: bool) -> Json:
         key = lease["metadata"]["namespace"], lease["metadata"]["name"]
-        if new and key in self.held:
+        self.writes += 1
+        if self.conflict or (new and key in self.held):
             raise ApiError(409, "exists")
         self.held[key] = copy.deepcopy(lease)
         return lease
@@ -52,6 +54,25 @@ def test_the_second_release_leaves_the_namespace_to_the_first(server: Leases, ca
     assert other(second) == "a/kit19" and other(second) == "a/kit19"
     assert other(second, "elsewhere") is None and other(first, "elsewhere") == "b/kit19"
     assert caplog.text.count("team: release a/kit19 works here already; its KitRuns are left alone") == 1
+
+
+def test_a_hundred_runs_of_a_namespace_ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The claim is written once, by the first; none of them takes its own release for another."""
+    server = Leases()
+    claims, other_release = Claims(server, "a/kit19"), Claims(server, "b/kit19")  # type: ignore[arg-type]
+
+    async def story() -> set[str | None]:
+        return set(await asyncio.gather(*(claims.other("team") for _ in range(100))))
+
+    assert asyncio.run(story()) == {None} and server.writes == 1
+    assert other(other_release) == "a/kit19"
+
+
+def test_another_replica_that_was_faster_is_no_other_release(server: Leases) -> None:
+    claims = Claims(server, "a/kit19")  # type: ignore[arg-type]
+    assert other(claims) is None
+    server.conflict = True
+    assert other(claims) is None
 
 
 def test_replicas_and_upgrades_of_one_release_are_one(server: Leases) -> None:
