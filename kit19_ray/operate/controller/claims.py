@@ -55,11 +55,11 @@ class Claims:
         try:
             mine = await asyncio.to_thread(lease.take)
         except ApiError as error:
-            # A namespace that goes, rights of an earlier version: nobody can be told apart, and the work goes on.
             log.info("%s: it cannot be told whether another release works here: %s", namespace, error)
             if error.status in (403, 404):
+                # A namespace that goes, rights of an earlier version: nobody can be told apart, and the work goes on.
                 self._leases.pop(namespace)
-            self._others.pop(namespace, None)
+                self._others.pop(namespace, None)
             return
         # Another replica of this release may have been faster: it writes the same.
         other = None if mine or lease.holder == self._release else lease.holder or "another release"

@@ -96,3 +96,10 @@ def test_where_it_cannot_be_told_the_work_goes_on(server: Leases, status: int) -
     """Roles of an earlier version have no right to it; a namespace may be going."""
     server.refusal = ApiError(status, "leases is forbidden")
     assert other(Claims(server, "a/kit19")) is None  # type: ignore[arg-type]
+
+
+def test_what_was_known_stays_while_the_api_server_is_away(server: Leases) -> None:
+    first, second = Claims(server, "a/kit19"), Claims(server, "b/kit19")  # type: ignore[arg-type]
+    assert other(first) is None and other(second) == "a/kit19"
+    server.refusal = ApiError(0, "the API server cannot be reached")
+    assert other(second) == "a/kit19" and other(first) is None
