@@ -15,7 +15,7 @@ from kit19_ray.lm.sampling import SamplingParams
 from kit19_ray.serve import conversation
 from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import ChatRequest
-from kit19_ray.serve.detokenizer import Increments
+from kit19_ray.serve.detokenizer import Detokenizer
 from kit19_ray.serve.engine import Engine, TransformersEngine, batch_limits
 from kit19_ray.serve.metrics import Metrics, RayRecorder
 from kit19_ray.serve.protocol import CompletionRequest
@@ -221,7 +221,7 @@ class _Choice:
     ) -> None:
         self._parsed, self._parser, self._index, self._prompt = parsed, parser, index, prompt
         self._head = parsed.heads[index // parsed.n]
-        self._increments = Increments(tokenizer, parsed.params.stop)
+        self._detokenizer = Detokenizer(tokenizer, parsed.params.stop)
         self._so_far = Completion()
         self._sent = 0
 
@@ -236,7 +236,7 @@ class _Choice:
         self._so_far.token_ids.append(token)
         self._so_far.logprobs.append(logprob)
         self._so_far.top_logprobs.append(top)
-        text = self._increments.add(token)
+        text = self._detokenizer.add(token)
         if not text:
             return None
         self._so_far.text += text

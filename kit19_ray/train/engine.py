@@ -123,6 +123,9 @@ class Engine:
         for batch in batches:
             loss = self._engine(**batch)
             # DeepSpeed averages gradients over the ranks; the loss is a mean over labels, so that is undone.
+            # num_labels is of the GLOBAL batch: a rank with few labels must not count as much as one with many, and a
+            # run on another number of workers must give the same gradient. max(1, ...): a batch of prompts alone has no
+            # label.
             self._engine.backward(loss * (self.world_size / max(1, num_labels)), scale_wrt_gas=False)
             self._engine.step()
             total += loss.detach()
@@ -219,6 +222,7 @@ class Engine:
 def check_packed_attention(logits: torch.Tensor) -> bool:
     """Whether the logits of `_two_rows` show that positions that restart keep packed examples apart."""
     half = _EXAMPLE
+    # The second example is the same in both rows; whatever differs in its logits came from the first.
     second = logits.reshape(2, 2 * half, -1)[:, half:]
     return bool((second[0] - second[1]).abs().max() <= 1e-2 * second.abs().max())
 
