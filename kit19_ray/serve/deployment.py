@@ -52,6 +52,8 @@ def build(args: dict[str, Any]) -> Any:
         raise ServeError("args: serve.model is not set, so there is nothing to serve")
     _check_access(arguments.serve)
     pretrained.resolve(model)
+    for adapter in arguments.serve.adapters.values():
+        pretrained.resolve_adapter(adapter.path)
     scaling = arguments.autoscaling
     return stage.application(arguments.serve, model, scaling.model_dump() if scaling else None)
 
