@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kit19_ray.errors import UserError
 from kit19_ray.lm import pretrained
-from kit19_ray.serve import protocol
-from kit19_ray.serve.protocol import ApiError, Json
+from kit19_ray.serve import protocol, request_body
+from kit19_ray.serve.api_error import ApiError, Json
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 
@@ -77,13 +77,13 @@ def routes(service: Service) -> APIRouter:
 
     @router.post("")
     async def load(request: Request) -> JSONResponse:
-        asked = protocol.read(await request.body(), LoadRequest)
+        asked = request_body.read(await request.body(), LoadRequest)
         await _check(asked.root, asked.base is not None)
         return JSONResponse(await service.registry.load(asked.name, asked.root, asked.base), status_code=201)
 
     @router.put("/{name:path}")
     async def swap(name: str, request: Request) -> Json:
-        asked = protocol.read(await request.body(), SwapRequest)
+        asked = request_body.read(await request.body(), SwapRequest)
         entries = {entry["id"]: entry for entry in service.registry.listed()}
         protocol.check_model(name, list(entries))
         await _check(asked.root, entries[name]["parent"] is not None)

@@ -19,8 +19,8 @@ from typing import Any
 from kit19_ray.artifacts import manifest
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import CHAT, PromptFormat, prompt_format
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import Message
-from kit19_ray.serve.protocol import ApiError
 
 
 def wrapper(model: str, named: str | None) -> PromptFormat | None:

@@ -19,12 +19,13 @@ from ray.serve.exceptions import RayServeException
 
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import app, metrics
+from kit19_ray.serve.api_error import ApiError, Json
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.keys import ADMIN_ENVIRONMENT, ApiKeys
 from kit19_ray.serve.metrics import Metrics, RayRecorder
 from kit19_ray.serve.model_apps import ClusterStore, ServeApps
 from kit19_ray.serve.model_registry import ModelRegistry, config_of, wanted
-from kit19_ray.serve.protocol import ApiError, CompletionRequest, Json
+from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
 
 log = logging.getLogger("ray.serve")

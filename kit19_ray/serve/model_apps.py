@@ -14,8 +14,8 @@ import time
 from typing import Any
 
 from kit19_ray.config.serve import ServeConfig
+from kit19_ray.serve.api_error import ApiError, Json
 from kit19_ray.serve.model_registry import ModelSpec, config_of
-from kit19_ray.serve.protocol import ApiError, Json
 
 log = logging.getLogger("ray.serve")
 

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from kit19_ray.config.serve import ServeConfig
-from kit19_ray.serve.protocol import ApiError, Json, check_model
+from kit19_ray.serve.api_error import ApiError, Json
+from kit19_ray.serve.protocol import check_model
 
 log = logging.getLogger("ray.serve")
 

@@ -15,11 +15,12 @@ from kit19_ray.lm import pretrained
 from kit19_ray.lm.decoding import DecodingSequence
 from kit19_ray.lm.sampling import SamplingParams
 from kit19_ray.serve import conversation
+from kit19_ray.serve.api_error import ApiError, Json
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.engine import Engine, TransformersEngine, batch_limits
 from kit19_ray.serve.metrics import Metrics, RayRecorder
 from kit19_ray.serve.model_registry import ModelSpec
-from kit19_ray.serve.protocol import ApiError, CompletionRequest, Json
+from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.request_parser import ParsedRequest, RequestParser
 from kit19_ray.serve.streamed_choice import StreamedChoice
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from kit19_ray import __version__
+from kit19_ray.serve.api_error import Json
 from kit19_ray.serve.chat import ChatRequest
-from kit19_ray.serve.protocol import CompletionRequest, Json
+from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kit19_ray.lm.decoding import Completion
+from kit19_ray.serve.api_error import Json
 from kit19_ray.serve.detokenizer import Increments
-from kit19_ray.serve.protocol import Json
 from kit19_ray.serve.request_parser import ParsedRequest, RequestParser
 from kit19_ray.serve.responses import Token
 

@@ -8,7 +8,9 @@ from pydantic import Field
 
 from kit19_ray.config.schema import Config
 from kit19_ray.operate.api.kubernetes_types import Embedded, Name, Object
-from kit19_ray.operate.api.spec import RAY_VERSION, Autoscaling, Ingress, NetworkPolicy, Queue, Stage, StagePods
+from kit19_ray.operate.api.pods import StagePods
+from kit19_ray.operate.api.serving import Autoscaling, Ingress, NetworkPolicy
+from kit19_ray.operate.api.spec import RAY_VERSION, Queue, Stage
 from scripts.charts.common import GLOBAL, IMAGE_PATTERN, IMAGE_RULE, PullImage, ServiceAccount, image
 
 EMPTY: dict[str, Any] = {"empty": True}

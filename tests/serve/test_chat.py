@@ -14,9 +14,9 @@ from kit19_ray.config.schema import ServeConfig
 from kit19_ray.errors import ConfigError
 from kit19_ray.lm.prompts import prompt_format, render_prompt
 from kit19_ray.serve import chat, conversation
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import Message
 from kit19_ray.serve.conversation import Conversation
-from kit19_ray.serve.protocol import ApiError
 
 LIMITS = ServeConfig(max_tokens=32, max_prompt_chars=100, max_prompts=4)
 TURNS = [{"role": "user", "content": "안녕"}]

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.serve import events
+from kit19_ray.serve.api_error import ApiError, Json
 from kit19_ray.serve.detokenizer import Increments
 from kit19_ray.serve.metrics import MemoryRecorder, Metrics
-from kit19_ray.serve.protocol import ApiError, Json
 
 
 @given(st.text(max_size=30), st.lists(st.text("#가나 \n", min_size=1, max_size=4), max_size=2))

@@ -8,58 +8,38 @@ from; when somebody else was faster, all of it is done again.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from kit19_ray.errors import OperateError
-from kit19_ray.io import s3
-from kit19_ray.operate.api.spec import STAGES, KitRunSpec, Stage, parse
-from kit19_ray.operate.api.status import StageStatus, Status
-from kit19_ray.operate.controller import observation, stage_output
+from kit19_ray.operate.api.spec import STAGES, KitRunSpec, parse
+from kit19_ray.operate.api.status import Status
+from kit19_ray.operate.controller import observation
 from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, Delete
 from kit19_ray.operate.controller.conditions import Notice, notices
+from kit19_ray.operate.controller.memory import FRESH_SECONDS, RunMemory
 from kit19_ray.operate.controller.metrics import Metrics
-from kit19_ray.operate.controller.observation import Child, Observed, StageReport
+from kit19_ray.operate.controller.observation import Observed
 from kit19_ray.operate.controller.plan import Plan, invalid, plan
+from kit19_ray.operate.controller.stage_reports import StageReports
+from kit19_ray.operate.controller.threads import Threads
 from kit19_ray.operate.kube_client import OBSERVED, ApiError, Cluster
-from kit19_ray.operate.manifests import naming
 from kit19_ray.operate.manifests.naming import RunRef
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _CONFLICTS = 20
-_FRESH_SECONDS = 300.0
 _WRONG = (400, 422)  # the object is wrong; every other refusal may pass
-_THREADS = 8
 
 Tell = Callable[[dict[str, Any], Notice], None]
 FINALIZER = "kit19.dev/operator"
 """Of earlier versions; taken away wherever it is met, for owner references do its work and outlive no operator."""
-
-
-@dataclass
-class _Memory:
-    """What is remembered of a run between looks; all of it may be lost."""
-
-    reports: dict[Stage, StageReport] = field(default_factory=dict)
-    read_at: dict[Stage, float] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    rejected: dict[str, str] = field(default_factory=dict)
-    unreadable: str | None = None
-    generation: int = 0
-    children: dict[tuple[str, str], Child] = field(default_factory=dict)
-    news: set[tuple[str, str]] = field(default_factory=set)  # children heard of since the last list was asked for
-    listed_at: float = -_FRESH_SECONDS
 
 
 class Reconciler:
@@ -71,8 +51,9 @@ class Reconciler:
 
     def __init__(self, cluster: Cluster, metrics: Metrics, tell: Tell) -> None:
         self._cluster, self._metrics, self._tell = cluster, metrics, tell
-        self._memory: dict[str, _Memory] = {}
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="cluster")
+        self._memory: dict[str, RunMemory] = {}
+        self._threads = Threads()
+        self._stages = StageReports(cluster, metrics, self._threads)
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         """One reconciliation; returns in how many seconds the next is due at the latest, None when only events matter.
@@ -92,7 +73,7 @@ class Reconciler:
 
     def on_child_event(self, uid: str, item: Mapping[str, Any], gone: bool) -> bool:
         """Takes in an event of a child of the KitRun with this uid; False when nothing in it matters."""
-        memory = self._memory.setdefault(uid, _Memory())
+        memory = self._memory.setdefault(uid, RunMemory())
         known, key = memory.children, (item["kind"], item["metadata"]["name"])
         memory.news.add(key)
         if gone:
@@ -109,11 +90,11 @@ class Reconciler:
         self._metrics.forget(namespace, name)
 
     async def _reconcile(self, namespace: str, name: str) -> float | None:
-        body = await self._call(self._cluster.run, namespace, name)
+        body = await self._threads.call(self._cluster.run, namespace, name)
         if body is not None and FINALIZER in body["metadata"].get("finalizers", []):
             others = [one for one in body["metadata"]["finalizers"] if one != FINALIZER]
-            await self._call(self._cluster.release, namespace, name, others)
-            body = await self._call(self._cluster.run, namespace, name)
+            await self._threads.call(self._cluster.release, namespace, name, others)
+            body = await self._threads.call(self._cluster.run, namespace, name)
         for _ in range(_CONFLICTS):
             if body is None or "deletionTimestamp" in body["metadata"]:
                 return None
@@ -133,24 +114,24 @@ class Reconciler:
             spec, warning = read_spec(body)
         except OperateError as error:
             return invalid(metadata["generation"], before, str(error), now)
-        memory = self._memory.setdefault(metadata["uid"], _Memory())
+        memory = self._memory.setdefault(metadata["uid"], RunMemory())
         if memory.generation != metadata["generation"]:
             memory.refused, memory.rejected, memory.reports, memory.read_at = {}, {}, {}, {}
-            memory.unreadable = await self._unreadable(run, spec)
+            memory.unreadable = await self._stages.unreadable(run, spec)
             memory.generation = metadata["generation"]
-        fresh = time.monotonic() - memory.listed_at >= _FRESH_SECONDS
+        fresh = time.monotonic() - memory.listed_at >= FRESH_SECONDS
         while True:
             if fresh:
                 memory.news.clear()
-                found = [observation.child(item) for item in await self._call(self._cluster.children, run)]
+                found = [observation.child(item) for item in await self._threads.call(self._cluster.children, run)]
                 listed = {(child.kind, child.name): child for child in found}
                 # News that came while the list was on its way is newer than the list.
                 told = {key: memory.children[key] for key in memory.news if key in memory.children}
                 memory.children = {k: v for k, v in listed.items() if k not in memory.news} | told
                 memory.listed_at = time.monotonic()
             children = tuple(memory.children.values())
-            reports = await self._reports(run, spec, before, children, memory)
-            missing = await self._missing(spec, run, before, children)
+            reports = await self._stages.of_stages(run, spec, before, children, memory)
+            missing = await self._stages.missing_secrets(spec, run, before, children)
             for report in reports.values():
                 memory.unreadable = (report.error or "") if report.unreadable else ""
             observed = Observed(
@@ -167,62 +148,6 @@ class Reconciler:
                 return made
             fresh = True
 
-    async def _unreadable(self, run: RunRef, spec: KitRunSpec) -> str | None:
-        """Whether the root can be read, asked before anything depends on it: why not, "" when it can, None for a
-        missing Secret, which is told elsewhere.
-        """
-        secret = await self._secret(run.namespace, spec.storage.credentials_secret)
-        if secret is None:
-            return None
-        report = await self._call(_read, stage_output.variables(spec, secret), run, spec, "data")
-        return (report.error or "") if report.unreadable else ""
-
-    async def _reports(
-        self, run: RunRef, spec: KitRunSpec, status: Status, children: tuple[Child, ...], memory: _Memory
-    ) -> dict[str, StageReport]:
-        """What the storage says of the stages of which something is not known yet."""
-        wanted = [stage for stage in STAGES if stage not in spec.skip and _unknown(stage, status, children)]
-        now = time.monotonic()
-        due = [
-            stage
-            for stage in wanted
-            if now - memory.read_at.get(stage, -WATCH_SECONDS) >= WATCH_SECONDS or _just_ended(stage, status, children)
-        ]
-        if due:
-            secret = await self._secret(run.namespace, spec.storage.credentials_secret)
-            variables = stage_output.variables(spec, secret)
-            for stage in due:
-                report = await self._call(_read, variables, run, spec, stage)
-                memory.reports[stage], memory.read_at[stage] = report, now
-                if report.unreadable:
-                    self._metrics.storage_errors.inc()
-                    log.warning("%s/%s: %s", run.namespace, run.name, report.error)
-        return {stage: memory.reports[stage] for stage in wanted if stage in memory.reports}
-
-    async def _missing(
-        self, spec: KitRunSpec, run: RunRef, status: Status, children: tuple[Child, ...]
-    ) -> dict[str, str]:
-        """By stage that is about to start, the Secrets its pods name and that are not there."""
-        stage = next((s for s in STAGES if s not in spec.skip and not _done(s, spec, status)), "serve")
-        if spec.suspend or any(child.stage == stage for child in children):
-            return {}
-        absent = [name for name in _secrets(spec, stage) if await self._secret(run.namespace, name) is None]
-        if not absent:
-            return {}
-        names = ", ".join(absent)
-        return {stage: f"Secret {names} is not in namespace {run.namespace}: create it, or mend the name in the spec"}
-
-    async def _secret(self, namespace: str, name: str | None) -> dict[str, str] | None:
-        """A Secret's values; empty where the operator may not read it, None where there is none."""
-        if name is None:
-            return {}
-        try:
-            return await self._call(self._cluster.secret, namespace, name)
-        except ApiError as error:
-            if error.status == 403:
-                return {}
-            raise
-
     async def _write(
         self, body: dict[str, Any] | None, before: Status, after: Status
     ) -> tuple[bool, dict[str, Any] | None]:
@@ -236,12 +161,12 @@ class Reconciler:
                 return True, body
             place = metadata["namespace"], metadata["name"]
             try:
-                await self._call(self._cluster.write_status, *place, metadata["resourceVersion"], after.dump())
+                await self._threads.call(self._cluster.write_status, *place, metadata["resourceVersion"], after.dump())
             except ApiError as error:
                 if error.status not in (404, 409):
                     raise
                 self._metrics.reconciles.labels("conflict").inc()
-                body = await self._call(self._cluster.run, *place)
+                body = await self._threads.call(self._cluster.run, *place)
                 continue
             self._metrics.show(*place, after)
             return True, body
@@ -256,10 +181,10 @@ class Reconciler:
 
     async def _apply_actions(self, body: dict[str, Any], made: Plan) -> float | None:
         metadata, again = body["metadata"], False
-        memory = self._memory[metadata["uid"]] if made.actions else _Memory()
+        memory = self._memory[metadata["uid"]] if made.actions else RunMemory()
         for action in made.actions:
             if isinstance(action, Delete):
-                await self._call(self._cluster.delete, action.kind, metadata["namespace"], action.name)
+                await self._threads.call(self._cluster.delete, action.kind, metadata["namespace"], action.name)
                 if child := memory.children.get((action.kind, action.name)):
                     memory.children[action.kind, action.name] = replace(child, deleting=True)
             elif isinstance(action, Apply):
@@ -279,7 +204,7 @@ class Reconciler:
                     memory.rejected[stage] = said
                     return WATCH_SECONDS if known else 0.0
             else:
-                await self._call(self._cluster.delete_run, metadata["namespace"], metadata["name"])
+                await self._threads.call(self._cluster.delete_run, metadata["namespace"], metadata["name"])
         for action in made.actions:
             if isinstance(action, Apply):
                 memory.rejected.pop(action.stage, None)  # everything of that stage was taken
@@ -294,19 +219,14 @@ class Reconciler:
         memory = self._memory[uid]
         key = (action.manifest["kind"], action.manifest["metadata"]["name"])
         before = memory.children.get(key)
-        if before is None and (reason := await self._call(self._cluster.stranger, action.manifest)):
+        if before is None and (reason := await self._threads.call(self._cluster.stranger, action.manifest)):
             raise ApiError(409, reason)
-        applied = await self._call(self._cluster.apply, action.manifest)
+        applied = await self._threads.call(self._cluster.apply, action.manifest)
         if memory.children.get(key) is not before:
             return True  # an event came meanwhile, and is newer than the answer
         self.on_child_event(uid, applied, gone=False)
         # One that was there before may be all it shall be: no event of it will come.
         return before is not None
-
-    async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """A blocking call in a thread."""
-        context = copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(function, *arguments))
 
 
 def read_spec(body: Mapping[str, Any]) -> tuple[KitRunSpec, str | None]:
@@ -350,37 +270,3 @@ def _same(planned: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     keys = ("uid", "generation", "deletionTimestamp")
     same = all(planned["metadata"].get(key) == now["metadata"].get(key) for key in keys)
     return same and planned.get("status") == now.get("status")
-
-
-def _read(variables: Mapping[str, str], run: RunRef, spec: KitRunSpec, stage: Stage) -> StageReport:
-    with s3.using(variables, attempts=2):  # the next round asks again
-        return stage_output.read(run, spec, stage)
-
-
-def _done(stage: Stage, spec: KitRunSpec, status: Status) -> bool:
-    known: StageStatus = getattr(status.stages, stage)
-    return known.state == "Succeeded" and known.hash == naming.stage_hash(spec, stage)
-
-
-def _unknown(stage: Stage, status: Status, children: tuple[Child, ...]) -> bool:
-    """Whether the storage may know more of a stage than the status does."""
-    known: StageStatus = getattr(status.stages, stage)
-    if known.state == "Succeeded":
-        return known.uri is None or (stage == "evaluate" and not status.scores)
-    return (stage == "train" and known.state == "Running") or _just_ended(stage, status, children)
-
-
-def _just_ended(stage: Stage, status: Status, children: tuple[Child, ...]) -> bool:
-    known: StageStatus = getattr(status.stages, stage)
-    ended = any(child.stage == stage and child.job_status == "SUCCEEDED" for child in children)
-    return ended and known.state != "Succeeded"
-
-
-def _secrets(spec: KitRunSpec, stage: str) -> list[str]:
-    """Names of the Secrets a stage's pods cannot start without."""
-    pods = spec.pods(stage)
-    found = [spec.storage.credentials_secret, *spec.images.pull_secrets]
-    references = [(variable.manifest().get("valueFrom") or {}).get("secretKeyRef") for variable in pods.env]
-    references += [source.manifest().get("secretRef") for source in pods.env_from]
-    found += [one.get("name") for one in references if one and not one.get("optional")]
-    return sorted({name for name in found if name})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kit19_ray.operate.api.spec import Head, KitRunSpec, PodTemplate, StagePods
+from kit19_ray.operate.api.pods import Head, PodTemplate, StagePods
+from kit19_ray.operate.api.spec import KitRunSpec
 from kit19_ray.operate.manifests import naming
 from kit19_ray.operate.manifests.naming import RunRef
 from kit19_ray.operate.manifests.strategic_merge import merge
