@@ -48,6 +48,16 @@ def resolve_adapter(name: str) -> str:
         UserError: there is none, or its weights are not safetensors.
         StorageError: the prefix cannot be read.
     """
+    return str(node_cache.local_dir(*find_adapter(name)))
+
+
+def find_adapter(name: str) -> tuple[str, dict[str, str]]:
+    """The prefix of an adapter's files, and their SHA-256 as far as known; only a few bytes are read.
+
+    Raises:
+        UserError: as `resolve_adapter`.
+        StorageError: as `resolve_adapter`.
+    """
     if "://" not in name and not Path(name).expanduser().exists():
         raise UserError(
             f"adapter {name!r}: there is no such folder", hint="give an existing folder, or a file:// or s3:// prefix"
@@ -66,7 +76,7 @@ def resolve_adapter(name: str) -> str:
                 f"adapter {name!r}: {uri} has no {marker}", hint="it is to be an adapter as peft writes it, safetensors"
             )
     model_files.check(uri)
-    return str(node_cache.local_dir(uri, sha256))
+    return uri, sha256
 
 
 def _prefix(name: str) -> tuple[str, dict[str, str]] | None:

@@ -53,7 +53,7 @@ def build(args: dict[str, Any]) -> Any:
     _check_access(arguments.serve)
     pretrained.resolve(model)
     for adapter in arguments.serve.adapters.values():
-        pretrained.resolve_adapter(adapter.path)
+        pretrained.find_adapter(adapter.path)
     scaling = arguments.autoscaling
     return stage.application(arguments.serve, model, scaling.model_dump() if scaling else None)
 

@@ -68,7 +68,7 @@ def start(config: Config, train_uri: str) -> Server:
         prompt_format(section.prompt, "serve.prompt")
     pretrained.resolve(train_uri)
     for adapter in section.adapters.values():
-        pretrained.resolve_adapter(adapter.path)
+        pretrained.find_adapter(adapter.path)
     with ExitStack() as stack:
         stack.enter_context(ray_session.connected(config.data.cpus))
         from ray import serve
@@ -80,7 +80,7 @@ def start(config: Config, train_uri: str) -> Server:
                 "this Ray cluster runs a Ray Serve application already, and its address is not this config's to choose",
                 hint="stop it with `serve shutdown`, or give this server a cluster of its own",
             )
-        section = _with_gpu(section)
+        section = with_gpu(section)
         target = serve.api.RunTarget(application(section, train_uri), APP, "/", quiet)
         # The gateway would start the models itself, but only once it is there: so both start at the same time.
         apps = model_apps.ServeApps(section)
@@ -185,7 +185,7 @@ def check_access(section: ServeConfig, is_local: bool) -> None:
     )
 
 
-def _with_gpu(section: ServeConfig) -> ServeConfig:
+def with_gpu(section: ServeConfig) -> ServeConfig:
     """The section with `use_gpu` decided by what this cluster has.
 
     Raises:
