@@ -316,4 +316,7 @@ def config_of(section: ServeConfig) -> Mapping[str, Any]:
     """What of the section changes how a model is run: the rest is the gateway's."""
     mine = {"model", "models", "adapters", "served_name", "host", "port", "cors_origins"}
     mine |= {"auth", "api_keys_file", "admin_keys_file", "body_timeout_seconds"}
-    return section.model_dump(mode="json", exclude=mine)
+    kept = section.model_dump(mode="json", exclude=mine)
+    if section.engine != "transformers":  # vLLM sets memory for adapters aside when it starts
+        kept["adapters"] = len(section.adapters)
+    return kept

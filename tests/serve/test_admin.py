@@ -18,7 +18,12 @@ from kit19_ray.lm.generator import Generator
 from kit19_ray.serve import stage
 from tests.serve.conftest import CONTEXT
 
-pytestmark = pytest.mark.ray
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings(
+        "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+    ),  # peft 0.21 asks for it
+]
 
 ADMIN = "the-admins-own-long-key"
 PROMPTS = ["이 영화는 정말", "두 문장의 뜻이 같은지", "대한민국의 수도는", "배우의"]

@@ -99,8 +99,9 @@ def test_a_worker_answers_as_the_server_and_counts_what_it_cannot(
 
 @pytest.mark.ray
 def test_rows_of_a_bucket_are_answered_in_order_and_again_only_where_they_changed(
-    ray_cluster: None, s3_root: str, tiny_model: Path, expected: dict[str, str]
+    s3_root: str, tiny_model: Path, expected: dict[str, str]
 ) -> None:
+    """Before the module's own cluster is there: what Ray starts must know the bucket's endpoint."""
     source, out = f"{s3_root}/rows", f"{s3_root}/answers"
     lines = [json.dumps({"n": n, "prompt": PROMPTS[n % 6]}) + "\n" for n in range(20)]
     storage.write_text(f"{source}/a.jsonl", "".join(lines))
