@@ -17,6 +17,7 @@ import pytest
 from kit19_ray.config.schema import Config, ServeConfig
 from kit19_ray.lm.generator import Generator
 from kit19_ray.serve import stage
+from kit19_ray.utils.console import say
 
 pytestmark = pytest.mark.ray
 
@@ -212,7 +213,7 @@ def test_sixty_four_clients_without_a_pause(http: httpx.Client, generator: Gener
     with ThreadPoolExecutor(64) as pool:
         counts = list(pool.map(client, range(64)))
     answered, refused = (sum(values) for values in zip(*counts))
-    print(f"{answered} answers, each its prompt's; {refused} refusals with Retry-After")  # read with pytest -s
+    say(f"{answered} answers, each its prompt's; {refused} refusals with Retry-After")  # read with pytest -s
     assert answered and all(mine or others for mine, others in counts)
 
 
@@ -229,12 +230,12 @@ def test_generated_requests_meet_no_fault_and_no_answer_off_the_schema(http: htt
         schemathesis.checks.CHECKS.get_one("response_schema_conformance"),
     ]
     operations = [operation.ok() for operation in schema.get_all_operations()]
-    cases = int(os.environ.get("KIT19_FUZZ_CASES", "180"))
+    each = -(-int(os.environ.get("KIT19_FUZZ_CASES", "180")) // len(operations))
     for made in operations:
 
         @given(case=made.as_strategy())
         @settings(
-            max_examples=-(-cases // len(operations)),
+            max_examples=each,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             database=None,
