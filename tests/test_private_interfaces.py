@@ -20,6 +20,8 @@ NAMES = [
     ("ray.train.v2._internal.execution.context", "get_train_context"),
     ("ray.data", "DataContext.raise_original_map_exception"),
     ("ray.data", "DataContext.op_resource_reservation_enabled"),
+    ("ray.cluster_utils", "Cluster"),
+    ("transformers.core_model_loading", "revert_weight_conversion"),
     ("lm_eval.api.task", "tqdm"),
     ("lm_eval.api.task", "get_metric"),
     ("typer.core", "TyperGroup.parse_args"),

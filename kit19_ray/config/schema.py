@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from kit19_ray.config.section import RUNTIME, Section
 from kit19_ray.config.serve import AdapterConfig, ServeConfig
 from kit19_ray.config.train import LoraConfig, ModelConfig, TrainConfig
-from kit19_ray.errors import nearest
+from kit19_ray.errors import nearest, quote
 
 __all__ = [
     "RUNTIME", "AdapterConfig", "Config", "DataConfig", "DatasetConfig", "EvaluateConfig", "GateRule", "GatesConfig",
@@ -35,7 +35,7 @@ def known_encoding(name: str) -> str:
         "".encode(name)
     except LookupError:
         raise ValueError(
-            f"encoding {name[:40]!r} is not known{nearest(name, _ENCODINGS)}; Korean files are in cp949 or utf-8"
+            f"encoding {quote(name)} is not known{nearest(name, _ENCODINGS)}; Korean files are in cp949 or utf-8"
         ) from None
     return name
 
@@ -69,8 +69,14 @@ class DatasetConfig(Section):
     """Instruction data of one's own, without a task file."""
 
     path: str = Field(min_length=1, json_schema_extra=RUNTIME)
-    """File, folder or s3:// prefix: .jsonl, .json, .csv, .tsv, .parquet or .txt, and .gz or .zst behind. The files'
-    content counts in the identity, not the place."""
+    """File, folder, s3:// prefix, or a dataset's hub id: .jsonl, .json, .csv, .tsv, .parquet or .txt, and .gz or .zst
+    behind. Of the hub the files are copied below the root once. The files' content counts in the identity, not the
+    place."""
+    split: str | None = Field(None, min_length=1, json_schema_extra=RUNTIME)
+    """Only files whose path has this word, such as data/train-00000.parquet. None is `train` for a hub id where its
+    files are named so, and every file elsewhere."""
+    revision: str | None = Field(None, json_schema_extra=RUNTIME)
+    """Commit, tag or branch of a hub id. None means the newest of `main` when it was copied."""
     format: Literal["alpaca", "sharegpt", "messages", "text"]
     """What a row is. alpaca: instruction, input, output. sharegpt: conversations of from and value. messages: turns of
     role and content, as OpenAI has them. text: learned as it is, continued pre-training."""
@@ -216,7 +222,7 @@ class EvaluateConfig(Section):
     Python functions beside them, which are run. Their content counts in the identity, not the place."""
     source: Literal["files", "hub"] = "files"
     """Where the tasks' documents come from: original files under the sources folder, or the hub."""
-    num_fewshot: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    num_fewshot: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, json_schema_extra={"or_one": True})
     """Solved examples before each question, every count in one run: [0, 5] or just 5. The paper's table is 0-shot. A
     task whose own definition says 0 stays at 0. The first count's scores have the task's bare name, another's
     `task@5`."""

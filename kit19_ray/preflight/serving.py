@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import DataManifest, is_train
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import documents, suites
@@ -17,7 +17,7 @@ from kit19_ray.preflight.findings import Findings
 from kit19_ray.serve import stage as server
 
 
-def evaluate(config: Config, train: Findings, built: dict[str, Any] | None) -> Findings:
+def evaluate(config: Config, train: Findings, built: DataManifest | None) -> Findings:
     """What `kit19 evaluate` would do.
 
     Args:
@@ -67,7 +67,7 @@ def _model(name: str | None, key: str, train: Findings, found: Findings) -> str 
     """The model as the stage takes it, None where it is not there yet or cannot be told without a download."""
     if name is None:
         return train.uri if train.state == "finished" else None
-    if "://" in name and (found.check(lambda: manifest.read(name)) or {}).get("stage") == "train":
+    if "://" in name and is_train(found.check(lambda: manifest.read(name))):
         return name
     there = check_named(name, key, "config.json", found)
     # Fingerprints of a remote folder's files would be read from all over it.

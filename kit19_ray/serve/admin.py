@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from kit19_ray.errors import UserError
 from kit19_ray.lm import pretrained
 from kit19_ray.serve import protocol, request_body
-from kit19_ray.serve.api_error import ApiError, Json
+from kit19_ray.serve.api_error import ApiError
+from kit19_ray.utils.json_types import Json
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 

@@ -18,12 +18,13 @@ from kit19_ray import __version__
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import admin, chat, events, metrics, openapi, page, protocol, tokenizing
 from kit19_ray.serve.access import Access
-from kit19_ray.serve.api_error import ApiError, Json
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.keys import ApiKeys
 from kit19_ray.serve.limits import BodyLimit
 from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 

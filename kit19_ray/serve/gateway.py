@@ -19,7 +19,7 @@ from ray.serve.exceptions import RayServeException
 
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import app, metrics
-from kit19_ray.serve.api_error import ApiError, Json
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.keys import ADMIN_ENVIRONMENT, ApiKeys
 from kit19_ray.serve.metrics import Metrics, RayRecorder
@@ -27,6 +27,7 @@ from kit19_ray.serve.model_apps import ClusterStore, ServeApps
 from kit19_ray.serve.model_registry import ModelRegistry, config_of, wanted
 from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 
@@ -48,7 +49,7 @@ class Gateway:
     """
 
     async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
-        self, limits: ServeConfig, model: str, autoscaling: dict[str, Any] | None = None
+        self, limits: ServeConfig, model: str, autoscaling: Json | None = None
     ) -> None:
         self.limits = limits
         self.metrics = Metrics(RayRecorder())
@@ -178,6 +179,6 @@ def _refusal(error: Exception) -> Exception:
     return error
 
 
-def _nodes() -> list[dict[str, Any]]:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray does not type it
+def _nodes() -> list[Json]:
+    nodes: list[Json] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray does not type it
     return nodes

@@ -14,8 +14,9 @@ import time
 from typing import Any
 
 from kit19_ray.config.serve import ServeConfig
-from kit19_ray.serve.api_error import ApiError, Json
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.model_registry import ModelSpec, config_of
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 
@@ -33,7 +34,7 @@ class ServeApps:
         autoscaling: Ray Serve's autoscaling_config; None keeps `section.replicas` copies.
     """
 
-    def __init__(self, section: ServeConfig, autoscaling: dict[str, Any] | None = None) -> None:
+    def __init__(self, section: ServeConfig, autoscaling: Json | None = None) -> None:
         self._section, self._autoscaling = section, autoscaling
 
     def name(self, spec: ModelSpec) -> str:

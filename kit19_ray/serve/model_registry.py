@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from kit19_ray.config.serve import ServeConfig
-from kit19_ray.serve.api_error import ApiError, Json
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.protocol import check_model
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 

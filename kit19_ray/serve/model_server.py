@@ -15,7 +15,7 @@ from kit19_ray.lm import pretrained
 from kit19_ray.lm.decoding import DecodingSequence
 from kit19_ray.lm.sampling import SamplingParams
 from kit19_ray.serve import conversation
-from kit19_ray.serve.api_error import ApiError, Json
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.engine import Engine, TransformersEngine, batch_limits
 from kit19_ray.serve.metrics import Metrics, RayRecorder
@@ -24,6 +24,7 @@ from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.request_parser import ParsedRequest, RequestParser
 from kit19_ray.serve.streamed_choice import StreamedChoice
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 
@@ -45,7 +46,7 @@ class ModelServer:
         self._engine, codec = _engine(model, name, limits, threads, self._metrics)
         self._context = codec.max_length
         self._codec = codec
-        talk = conversation.Conversation(codec.tokenizer, codec.encode, conversation.wrapper(model, limits.prompt))
+        talk = conversation.Conversation(codec.tokenizer, codec.encoder, conversation.wrapper(model, limits.prompt))
         self._parsers: dict[str | None, RequestParser] = {None: RequestParser(codec, limits, talk)}
         self._adapting = asyncio.Lock()
         self._tokenizer = codec.tokenizer
@@ -80,7 +81,7 @@ class ModelServer:
         self._engine.load_adapter(adapter.key, pretrained.resolve_adapter(adapter.uri))
         codec = self._codec
         wrapper = conversation.wrapper(adapter.uri, self.limits.prompt)
-        return RequestParser(codec, self.limits, conversation.Conversation(codec.tokenizer, codec.encode, wrapper))
+        return RequestParser(codec, self.limits, conversation.Conversation(codec.tokenizer, codec.encoder, wrapper))
 
     async def _parser(self, adapter: ModelSpec | None) -> RequestParser | ApiError:
         """What reads requests for the model, or for an adapter: a replica that is new loads it now."""

@@ -7,14 +7,12 @@ not know them, and this document is made from the same pydantic models.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from kit19_ray import __version__
 from kit19_ray.serve.admin import LoadRequest, SwapRequest
-from kit19_ray.serve.api_error import Json
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.response_models import (
@@ -31,6 +29,7 @@ from kit19_ray.serve.response_models import (
     Tokenized,
 )
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
+from kit19_ray.utils.json_types import Json
 
 _ERRORS = {
     "400": "The request is not valid JSON, has an unknown or wrong field, or asks for too much; `param` has its path.",
@@ -135,7 +134,7 @@ def _operation(path: str, summary: str, content: Json, error: Json, errors: tupl
             **({"headers": _RETRY_AFTER} if status in ("429", "503") else {}),
         }
     name = "_".join(part for part in path.replace("{", "").replace("}", "").split("/") if part)
-    made: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
+    made: Json = {"operationId": name, "summary": summary, "responses": responses}
     return made if path in _OPEN else made | {"security": [{"key": []}, {}]}
 
 

@@ -20,6 +20,7 @@ from kit19_ray.serve.keys import ENVIRONMENT
 from kit19_ray.serve.model_registry import wanted
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say, write
+from kit19_ray.utils.json_types import Json
 
 APP = "kit19"
 _POLL_SECONDS = 0.2
@@ -141,7 +142,7 @@ def _shutdown() -> None:
     serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def application(section: ServeConfig, model: str, autoscaling: dict[str, Any] | None = None) -> Any:
+def application(section: ServeConfig, model: str, autoscaling: Json | None = None) -> Any:
     """The Ray Serve application that answers with `model`: a gateway, which runs each model as an application.
 
     Args:
@@ -222,9 +223,10 @@ def check_port(section: ServeConfig) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((section.host, section.port))
-        except OSError as error:
+        except (OSError, TypeError, UnicodeError) as error:  # the last two: no name of a host
+            said = getattr(error, "strerror", None) or error
             raise ServeError(
-                f"serve.port: cannot listen on {section.host}:{section.port}: {error.strerror or error}",
+                f"serve.port: cannot listen on {section.host}:{section.port}: {said}",
                 hint="choose another with serve.port=..., or stop what listens there",
             ) from None
 

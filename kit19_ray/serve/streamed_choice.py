@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from kit19_ray.lm.decoding import Completion
-from kit19_ray.serve.api_error import Json
-from kit19_ray.serve.detokenizer import Increments
+from kit19_ray.serve.detokenizer import Detokenizer
 from kit19_ray.serve.request_parser import ParsedRequest, RequestParser
 from kit19_ray.serve.responses import Token
+from kit19_ray.utils.json_types import Json
 
 
 class StreamedChoice:
@@ -19,7 +19,7 @@ class StreamedChoice:
     ) -> None:
         self._parsed, self._parser, self._index, self._prompt = parsed, parser, index, prompt
         self._head = parsed.heads[index // parsed.n]
-        self._increments = Increments(tokenizer, parsed.params.stop)
+        self._detokenizer = Detokenizer(tokenizer, parsed.params.stop)
         self._so_far = Completion()
         self._sent = 0
 
@@ -36,7 +36,7 @@ class StreamedChoice:
         self._so_far.token_ids.append(token)
         self._so_far.logprobs.append(logprob)
         self._so_far.top_logprobs.append(top)
-        text = self._increments.add(token)
+        text = self._detokenizer.add(token)
         if not text:
             return None
         self._so_far.text += text

@@ -26,12 +26,14 @@ from typing import Any
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.errors import ServeError
 from kit19_ray.io import storage
-from kit19_ray.lm import pretrained
+from kit19_ray.lm import cuda, pretrained
 from kit19_ray.lm.decoding import DecodingSequence
 from kit19_ray.lm.loaded_model import context_length
 from kit19_ray.lm.sampling import SamplingParams
+from kit19_ray.lm.text_encoder import TextEncoder
 from kit19_ray.serve.engine import OnEnd
 from kit19_ray.serve.metrics import Metrics
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 
@@ -66,12 +68,13 @@ class VllmCodec:
         self.tokenizer = pretrained.load_tokenizer(model)
         self.max_length = context_length(config, self.tokenizer)
         self.vocab_size = int(config.get_text_config().vocab_size)
+        self.encoder = TextEncoder(self.tokenizer)
         end = self.tokenizer.eos_token_id
         self.eos_ids = frozenset() if end is None else frozenset([int(end)])
 
     def encode(self, text: str) -> list[int]:
         """As LoadedModel.encode."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return self.encoder.text([text])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """As LoadedModel.decode."""
@@ -82,10 +85,13 @@ class VllmEngine:
     """vLLM's AsyncLLM on an event loop of its own thread.
 
     Raises:
+        ServeError: torch can use no GPU, and one is asked for.
         Exception: what vLLM raises when it cannot load the model.
     """
 
     def __init__(self, model: str, codec: VllmCodec, section: ServeConfig, metrics: Metrics, name: str) -> None:
+        if section.use_gpu and (problem := cuda.problem()):
+            raise ServeError(problem)
         self._codec, self._metrics, self._name = codec, metrics, name
         self._takes_adapters = bool(section.adapters)
         self._adapters: dict[str, Any] = {}  # vLLM's own names of them
@@ -136,7 +142,7 @@ class VllmEngine:
         self._thread.join(timeout=60)
         self._engine.shutdown()
 
-    def _run(self, options: dict[str, Any], started: Future[Any]) -> None:
+    def _run(self, options: Json, started: Future[Any]) -> None:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -190,10 +196,10 @@ class VllmEngine:
         on_end(sequence)
 
 
-def engine_options(model: str, codec: VllmCodec, section: ServeConfig) -> dict[str, Any]:
+def engine_options(model: str, codec: VllmCodec, section: ServeConfig) -> Json:
     """The config's serve section as vLLM's engine arguments."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    options: dict[str, Any] = {
+    options: Json = {
         "model": pretrained.resolve(model),
         "max_model_len": codec.max_length,
         "max_num_seqs": section.max_batch_size,

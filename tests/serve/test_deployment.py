@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kit19_ray.errors import UserError
+from kit19_ray.errors import ServeError, UserError
 from kit19_ray.serve import deployment, model_apps
 from kit19_ray.serve.model_registry import wanted
 
@@ -75,17 +75,15 @@ def test_gpus_are_what_the_config_says_without_a_look_at_the_cluster(
     assert models(deployment.build({"serve": section}))["kit19"].ray_actor_options["num_gpus"] == gpus
 
 
-def test_a_server_that_is_open_to_everybody_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_server_on_a_cluster_has_keys_or_says_that_everybody_may_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     from kit19_ray.lm import pretrained
 
     monkeypatch.setattr(pretrained, "resolve", lambda name: name)
-    deployment.build({"serve": {"model": "s3://b/train-1", "auth": "none"}})
-    assert not caplog.messages
-    deployment.build({"serve": {"model": "s3://b/train-1"}})
-    assert "can be reached from other machines, but there is no API key" in caplog.text
-    caplog.clear()
+    monkeypatch.delenv("KIT19_API_KEYS", raising=False)
+    section = {"model": "s3://b/train-1"}
+    with pytest.raises(ServeError, match="can be reached from other machines, but there is no API key"):
+        deployment.build({"serve": section})
+    deployment.build({"serve": section | {"auth": "none"}})
+    deployment.build({"serve": section | {"auth": "keys", "api_keys_file": "/etc/kit19-keys/api-keys"}})
     monkeypatch.setenv("KIT19_API_KEYS", "a-long-enough-key-for-all")
-    deployment.build({"serve": {"model": "s3://b/train-1"}})
-    assert not caplog.messages
+    deployment.build({"serve": section})

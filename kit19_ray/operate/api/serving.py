@@ -56,6 +56,10 @@ class Serve(Object):
     upgrade_strategy: Embedded | None = None
     """KubeRay's upgradeStrategy of the RayService, such as {type: NewClusterWithIncrementalUpgrade, ...}. None means
     KubeRay's own, NewCluster."""
+    keys_secret: Name | None = None
+    """Secret of the KitRun's namespace with the server's API keys: its `api-keys` is a file as
+    `config.serve.api_keys_file` has it, read again when it changes. None: the operator makes one, in which `key` is
+    what clients send. There is none with `config.serve.auth: none` or a `config.serve.api_keys_file` of one's own."""
     gcs_fault_tolerance: Embedded | None = None
     """KubeRay's gcsFaultToleranceOptions: with a Redis the replicas serve on while a lost head comes back. None: a lost
     head is a new cluster."""
@@ -83,6 +87,12 @@ class NetworkPolicy(Object):
     its controller is in one of them."""
     metrics_from: list[Embedded] = []
     """Peers that may scrape Ray's metrics, port 8080."""
-    egress: list[Embedded] | None = None
-    """Egress rules beside DNS, the run's own pods, the nodes' identity services (169.254.170.23, 169.254.169.254) and,
-    for an autoscaler, the API server. None leaves egress open: object store and hub."""
+    egress: list[Embedded] = []
+    """Egress rules beside what every run needs: DNS, its own pods, the nodes' identity services (169.254.170.23,
+    169.254.169.254), the API server for an autoscaler, the hosts the spec names by URL (the store, judges, Redis, a
+    proxy or tracker in `env`), and TCP 443 for AWS' own S3, the hub and W&B where they are used."""
+    egress_open: bool = False
+    """Leave the way out open to everything."""
+    hub: bool | None = None
+    """Let the pods reach the hub, and so every host at TCP 443. None: where the config names a model or a tokenizer of
+    the hub, or `evaluate.source` is the hub."""

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from kit19_ray.config import loading
 from kit19_ray.config.schema import Config
-from kit19_ray.errors import OperateError, UserError
+from kit19_ray.errors import OperateError, UserError, quote
 from kit19_ray.io import storage
 from kit19_ray.operate.api.kubernetes_types import Name, Object
 from kit19_ray.operate.api.pods import Images, StagePods, Stages
@@ -101,7 +101,7 @@ class KitRunSpec(Object):
     """What is tried again, and how often."""
     deadlines: Deadlines = Deadlines()
     """When a stage is stuck."""
-    skip: list[Stage] = []
+    skip: list[Stage] = Field([], max_length=3)
     """Stages not to run, where the config names what they would have made: `train.data`, `evaluate.model`,
     `serve.model`."""
     ttl_seconds_after_finished: int | None = Field(None, ge=0)
@@ -127,7 +127,9 @@ class KitRunSpec(Object):
         if not config.root:
             raise ValueError("root is not set: file:///... on a shared volume, or s3://bucket/prefix")
         if "://" not in config.root:
-            raise ValueError(f"root={config.root!r} must be a file:/// or s3:// URI: a pod has no working directory")
+            raise ValueError(
+                f"root={quote(config.root)} must be a file:/// or s3:// URI: a pod has no working directory"
+            )
         try:
             root = storage.normalise(config.root)
         except UserError as error:
@@ -151,6 +153,13 @@ class KitRunSpec(Object):
                 "queue.scheduler=scheduler-plugins: KubeRay refuses every RayJob under it (it gangs RayClusters only); "
                 "take queue.kueue, volcano, yunikorn or kai-scheduler"
             )
+        if self.serve.keys_secret and not self.mounts_keys:
+            wrong.append(
+                "serve.keysSecret: config.serve.auth=none, or an api_keys_file of one's own, and a Secret of keys "
+                "exclude each other"
+            )
+        if self.network_policy.egress_open and self.network_policy.egress:
+            wrong.append("networkPolicy: egressOpen=true and a list of egress rules exclude each other")
         wrong += self._unmade()
         held_out = set(self.config.data.tasks) if self.config.data.tasks is not None else None
         for rule in self.config.evaluate.gate:
@@ -158,7 +167,9 @@ class KitRunSpec(Object):
             if not scored and (
                 not self.config.evaluate.held_out or (held_out is not None and rule.task not in held_out)
             ):
-                wrong.append(f"config.evaluate.gate: {rule.task!r} is not scored; scored: {', '.join(self._scored())}")
+                wrong.append(
+                    f"config.evaluate.gate: {quote(rule.task)} is not scored; scored: {', '.join(self._scored())}"
+                )
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
@@ -178,6 +189,11 @@ class KitRunSpec(Object):
             for (stage, needed), key in zip(needs, keys)
             if needed and stage in self.skip
         ]
+
+    @property
+    def mounts_keys(self) -> bool:
+        """Whether the server's API keys are mounted from a Secret; else everybody may ask, or the config has a file."""
+        return self.config.serve.auth != "none" and self.config.serve.api_keys_file is None
 
     def _scored(self) -> list[str]:
         own = (self.config.data.tasks or ["every task"]) if self.config.evaluate.held_out else []

@@ -24,3 +24,5 @@ class RunMemory:
     children: dict[tuple[str, str], Child] = field(default_factory=dict)
     news: set[tuple[str, str]] = field(default_factory=set)  # children heard of since the last list was asked for
     listed_at: float = -FRESH_SECONDS
+    keys_gone: bool = False
+    other: str | None = None  # the release that carries it out in this one's place

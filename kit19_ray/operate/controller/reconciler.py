@@ -17,11 +17,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kit19_ray.errors import OperateError
+from kit19_ray.operate.api import support
 from kit19_ray.operate.api.spec import STAGES, KitRunSpec, parse
 from kit19_ray.operate.api.status import Status
 from kit19_ray.operate.controller import observation
-from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, Delete
+from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, Delete, MakeKeys
+from kit19_ray.operate.controller.claims import RENEW_SECONDS, Claims
 from kit19_ray.operate.controller.conditions import Notice, notices
+from kit19_ray.operate.controller.identity import identify
 from kit19_ray.operate.controller.memory import FRESH_SECONDS, RunMemory
 from kit19_ray.operate.controller.metrics import Metrics
 from kit19_ray.operate.controller.observation import Observed
@@ -29,7 +32,9 @@ from kit19_ray.operate.controller.plan import Plan, invalid, plan
 from kit19_ray.operate.controller.stage_reports import StageReports
 from kit19_ray.operate.controller.threads import Threads
 from kit19_ray.operate.kube_client import OBSERVED, ApiError, Cluster
+from kit19_ray.operate.manifests import serving_keys
 from kit19_ray.operate.manifests.naming import RunRef
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +42,7 @@ APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _CONFLICTS = 20
 _WRONG = (400, 422)  # the object is wrong; every other refusal may pass
 
-Tell = Callable[[dict[str, Any], Notice], None]
+Tell = Callable[[Json, Notice], None]
 FINALIZER = "kit19.dev/operator"
 """Of earlier versions; taken away wherever it is met, for owner references do its work and outlive no operator."""
 
@@ -47,10 +52,11 @@ class Reconciler:
 
     Args:
         tell: posts an Event about a KitRun.
+        claims: which namespaces are another release's; None takes all as this one's.
     """
 
-    def __init__(self, cluster: Cluster, metrics: Metrics, tell: Tell) -> None:
-        self._cluster, self._metrics, self._tell = cluster, metrics, tell
+    def __init__(self, cluster: Cluster, metrics: Metrics, tell: Tell, claims: Claims | None = None) -> None:
+        self._cluster, self._metrics, self._tell, self._claims = cluster, metrics, tell, claims
         self._memory: dict[str, RunMemory] = {}
         self._threads = Threads()
         self._stages = StageReports(cluster, metrics, self._threads)
@@ -91,6 +97,8 @@ class Reconciler:
 
     async def _reconcile(self, namespace: str, name: str) -> float | None:
         body = await self._threads.call(self._cluster.run, namespace, name)
+        if body is not None and await self._is_anothers(body):
+            return RENEW_SECONDS
         if body is not None and FINALIZER in body["metadata"].get("finalizers", []):
             others = [one for one in body["metadata"]["finalizers"] if one != FINALIZER]
             await self._threads.call(self._cluster.release, namespace, name, others)
@@ -106,7 +114,19 @@ class Reconciler:
                 return await self._apply_actions(body, made)
         raise ApiError(409, f"{namespace}/{name}: its status changed {_CONFLICTS} times while it was being planned")
 
-    async def _plan(self, body: dict[str, Any], before: Status) -> Plan:
+    async def _is_anothers(self, body: Json) -> bool:
+        """Whether another release carries out the KitRuns of this namespace; the KitRun gets an Event that says so."""
+        metadata = body["metadata"]
+        other = await self._claims.other(metadata["namespace"]) if self._claims else None
+        self._metrics.contested.labels(metadata["namespace"]).set(int(other is not None))
+        memory = self._memory.setdefault(metadata["uid"], RunMemory())
+        if other is not None and memory.other != other:
+            said = f"another release of the operator, {other}, works in this namespace too, and carries this KitRun out"
+            self._tell(body, Notice("Warning", "TwoOperators", said))
+        memory.other = other
+        return other is not None
+
+    async def _plan(self, body: Json, before: Status) -> Plan:
         metadata = body["metadata"]
         run = RunRef(metadata["name"], metadata["namespace"], metadata["uid"])
         now = datetime.now(UTC)
@@ -114,6 +134,7 @@ class Reconciler:
             spec, warning = read_spec(body)
         except OperateError as error:
             return invalid(metadata["generation"], before, str(error), now)
+        run = identify(run, spec, before, metadata["generation"])
         memory = self._memory.setdefault(metadata["uid"], RunMemory())
         if memory.generation != metadata["generation"]:
             memory.refused, memory.rejected, memory.reports, memory.read_at = {}, {}, {}, {}
@@ -129,6 +150,7 @@ class Reconciler:
                 told = {key: memory.children[key] for key in memory.news if key in memory.children}
                 memory.children = {k: v for k, v in listed.items() if k not in memory.news} | told
                 memory.listed_at = time.monotonic()
+                memory.keys_gone = await self._stages.keys_are_gone(run, spec, found)
             children = tuple(memory.children.values())
             reports = await self._stages.of_stages(run, spec, before, children, memory)
             missing = await self._stages.missing_secrets(spec, run, before, children)
@@ -142,15 +164,14 @@ class Reconciler:
                 dict(memory.rejected),
                 unreadable=memory.unreadable,
                 warning=warning,
+                keys_gone=memory.keys_gone,
             )
             made = plan(run, metadata["generation"], spec, before, observed, now)
             if fresh or not _waits(made):
                 return made
             fresh = True
 
-    async def _write(
-        self, body: dict[str, Any] | None, before: Status, after: Status
-    ) -> tuple[bool, dict[str, Any] | None]:
+    async def _write(self, body: Json | None, before: Status, after: Status) -> tuple[bool, Json | None]:
         """Writes the status where it changed. Returns False with the KitRun as it is now when that is another one than
         was planned for; a change of its labels or annotations alone is none.
         """
@@ -172,24 +193,34 @@ class Reconciler:
             return True, body
         return False, body
 
-    def _announce(self, body: dict[str, Any], before: Status, after: Status) -> None:
+    def _announce(self, body: Json, before: Status, after: Status) -> None:
         if before.phase != after.phase:
             self._metrics.transitions.labels(after.phase).inc()
             log.info("%s/%s: %s", body["metadata"]["namespace"], body["metadata"]["name"], after.phase)
         for notice in notices(before, after):
             self._tell(body, notice)
 
-    async def _apply_actions(self, body: dict[str, Any], made: Plan) -> float | None:
+    async def _apply_actions(self, body: Json, made: Plan) -> float | None:
         metadata, again = body["metadata"], False
         memory = self._memory[metadata["uid"]] if made.actions else RunMemory()
         for action in made.actions:
             if isinstance(action, Delete):
-                await self._threads.call(self._cluster.delete, action.kind, metadata["namespace"], action.name)
+                try:
+                    await self._threads.call(self._cluster.delete, action.kind, metadata["namespace"], action.name)
+                except ApiError as error:
+                    if error.status in (0, 401):
+                        raise
+                    said = f"the API server does not let the {action.kind} {action.name} go: {error.message}"
+                    log.warning("%s/%s: %s", metadata["namespace"], metadata["name"], said)
+                    known = memory.rejected.get(action.stage) == said
+                    memory.rejected[action.stage] = said
+                    return WATCH_SECONDS if known else 0.0
+                memory.rejected.pop(action.stage, None)
                 if child := memory.children.get((action.kind, action.name)):
                     memory.children[action.kind, action.name] = replace(child, deleting=True)
-            elif isinstance(action, Apply):
+            elif isinstance(action, Apply | MakeKeys):
                 try:
-                    again = await self._apply(metadata["uid"], action) or again
+                    again = await self._make(metadata["uid"], action) or again
                 except ApiError as error:
                     if error.status in (0, 401):
                         raise
@@ -206,17 +237,21 @@ class Reconciler:
             else:
                 await self._threads.call(self._cluster.delete_run, metadata["namespace"], metadata["name"])
         for action in made.actions:
-            if isinstance(action, Apply):
+            if isinstance(action, Apply | MakeKeys):
                 memory.rejected.pop(action.stage, None)  # everything of that stage was taken
         return 0.0 if again else made.requeue_after
 
-    async def _apply(self, uid: str, action: Apply) -> bool:
-        """Applies an object; returns whether the KitRun is to be looked at again at once.
+    async def _make(self, uid: str, action: Apply | MakeKeys) -> bool:
+        """Applies or creates an object; returns whether the KitRun is to be looked at again at once.
 
         Raises:
             ApiError: the API server refuses it, or one of that name is another owner's.
         """
         memory = self._memory[uid]
+        if isinstance(action, MakeKeys):
+            await self._threads.call(self._cluster.create_once, serving_keys.with_a_key(action.manifest))
+            memory.keys_gone = False
+            return False
         key = (action.manifest["kind"], action.manifest["metadata"]["name"])
         before = memory.children.get(key)
         if before is None and (reason := await self._threads.call(self._cluster.stranger, action.manifest)):
@@ -255,7 +290,7 @@ def _refusal(kind: str, error: ApiError) -> str:
     if field is None:
         return f"the API server refuses the {kind}: {error.message}"
     owner = "KubeRay" if kind.startswith("Ray") else "Kubernetes"
-    hint = " (auth: token needs KubeRay 1.5.1)" if "authOptions" in field else ""
+    hint = f" (auth: token needs KubeRay {support.KUBERAY_TOKEN})" if "authOptions" in field else ""
     return f"the {kind} kind of this cluster has no field {field}: its {owner} is too old; upgrade it{hint}"
 
 

@@ -16,7 +16,7 @@ from kit19_ray.operate.controller.metrics import Metrics
 from kit19_ray.operate.controller.observation import Child, StageReport
 from kit19_ray.operate.controller.threads import Threads
 from kit19_ray.operate.kube_client import ApiError, Cluster
-from kit19_ray.operate.manifests import naming
+from kit19_ray.operate.manifests import naming, serving_keys
 from kit19_ray.operate.manifests.naming import RunRef
 
 log = logging.getLogger(__name__)
@@ -64,14 +64,25 @@ class StageReports:
         self, spec: KitRunSpec, run: RunRef, status: Status, children: tuple[Child, ...]
     ) -> dict[str, str]:
         """By stage that is about to start, the Secrets its pods name and that are not there."""
-        stage = next((s for s in STAGES if s not in spec.skip and not _done(s, spec, status)), "serve")
+        stage = next((s for s in STAGES if s not in spec.skip and not _done(run, s, spec, status)), "serve")
         if spec.suspend or any(child.stage == stage for child in children):
             return {}
         absent = [name for name in _secrets(spec, stage) if await self._secret(run.namespace, name) is None]
         if not absent:
+            keys = spec.serve.keys_secret if stage == "serve" else None
+            held = await self._secret(run.namespace, keys)
+            if held and serving_keys.FILE not in held:
+                return {stage: f"Secret {keys} has no key {serving_keys.FILE}: the file of the server's API keys"}
             return {}
         names = ", ".join(absent)
         return {stage: f"Secret {names} is not in namespace {run.namespace}: create it, or mend the name in the spec"}
+
+    async def keys_are_gone(self, run: RunRef, spec: KitRunSpec, children: list[Child]) -> bool:
+        """Whether somebody deleted the Secret of API keys that the server's pods mount."""
+        made = serving_keys.secret(run, spec)
+        if made is None or not any(child.kind == "RayService" for child in children):
+            return False
+        return await self._secret(run.namespace, made["metadata"]["name"]) is None
 
     async def _secret(self, namespace: str, name: str | None) -> dict[str, str] | None:
         """A Secret's values; empty where the operator may not read it, None where there is none."""
@@ -90,9 +101,9 @@ def _read(variables: Mapping[str, str], run: RunRef, spec: KitRunSpec, stage: St
         return stage_output.read(run, spec, stage)
 
 
-def _done(stage: Stage, spec: KitRunSpec, status: Status) -> bool:
+def _done(run: RunRef, stage: Stage, spec: KitRunSpec, status: Status) -> bool:
     known: StageStatus = getattr(status.stages, stage)
-    return known.state == "Succeeded" and known.hash == naming.stage_hash(spec, stage)
+    return known.state == "Succeeded" and known.hash == naming.stage_id(run, spec, stage)
 
 
 def _unknown(stage: Stage, status: Status, children: tuple[Child, ...]) -> bool:
@@ -113,6 +124,7 @@ def _secrets(spec: KitRunSpec, stage: str) -> list[str]:
     """Names of the Secrets a stage's pods cannot start without."""
     pods = spec.pods(stage)
     found = [spec.storage.credentials_secret, *spec.images.pull_secrets]
+    found += [spec.serve.keys_secret] if stage == "serve" else []
     references = [(variable.manifest().get("valueFrom") or {}).get("secretKeyRef") for variable in pods.env]
     references += [source.manifest().get("secretRef") for source in pods.env_from]
     found += [one.get("name") for one in references if one and not one.get("optional")]

@@ -9,10 +9,11 @@ from typing import Any
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.errors import UserError
 from kit19_ray.serve import chat, protocol
-from kit19_ray.serve.api_error import ApiError, Json
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.batch.rows import NOT_JSON, Part, Row
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.protocol import CompletionRequest
+from kit19_ray.utils.json_types import Json
 
 MODEL = "model"  # what the requests call it
 
@@ -32,7 +33,7 @@ class Job:
     column: str
     is_chat: bool
     added: str = "completion"
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Json = field(default_factory=dict)
     seed: int = 0
 
     def identity(self) -> Json:
@@ -111,7 +112,7 @@ class Worker:
         self._server = ModelServer(model, MODEL, section, threads)
         self._section, self._job, self._out = section, job, out
 
-    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, item: Json) -> Json:
         """Answers the rows of a part and writes them; how many there were, and their errors by kind."""
         import asyncio
 

@@ -24,6 +24,7 @@ from kit19_ray.serve.batch.job import Job, Worker, limits_of
 from kit19_ray.serve.batch.rows import Part
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import progress, say
+from kit19_ray.utils.json_types import Json
 
 STAGE = "generate"
 _REQUEST = "request.json"  # what the parts of an output were asked with
@@ -89,7 +90,7 @@ def run(section: ServeConfig, model: str, source: str, out: str, job: Job, rows_
     return out
 
 
-def dry_run(section: ServeConfig, model: str, source: str, out: str, job: Job, rows_per_part: int) -> dict[str, Any]:
+def dry_run(section: ServeConfig, model: str, source: str, out: str, job: Job, rows_per_part: int) -> Json:
     """What `run` would do.
 
     Raises:
@@ -105,7 +106,7 @@ def dry_run(section: ServeConfig, model: str, source: str, out: str, job: Job, r
     return {**found, "out": out, "column": job.column, "options": job.options}
 
 
-def _claim(out: str, identity: dict[str, Any]) -> None:
+def _claim(out: str, identity: Json) -> None:
     """Writes down what the output is asked with, or compares it.
 
     Raises:
@@ -146,9 +147,7 @@ def _outline(files: list[str], rows_per_part: int) -> list[Part]:
     return [part for parts in found for part in parts]
 
 
-def _work(
-    todo: list[tuple[str, Part]], section: ServeConfig, model: str, job: Job, out: str
-) -> Iterator[dict[str, Any]]:
+def _work(todo: list[tuple[str, Part]], section: ServeConfig, model: str, job: Job, out: str) -> Iterator[Json]:
     """What came of each part, as it is written."""
     import ray
 
