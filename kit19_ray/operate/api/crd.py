@@ -61,7 +61,7 @@ SPEC_RULES = (
         _SKIPPED.format(stage="train", key="config.serve.model"),
     ),
     (
-        "!('evaluate' in self.skip) || size(self.config.evaluate.gate) == 0",
+        f"!('evaluate' in self.skip) || {_unset('self.config.evaluate.gate')} || size(self.config.evaluate.gate) == 0",
         _SKIPPED.format(stage="evaluate", key="an empty config.evaluate.gate"),
     ),
     *(
