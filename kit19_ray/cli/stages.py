@@ -112,6 +112,22 @@ def checkpoint(
     print(run)
 
 
+@app.command()
+def push(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished train prefix, a path or URI.")],
+    destination: Annotated[str, typer.Argument(metavar="TO", help="A folder (./x), an s3:// prefix, or a hub id.")],
+    adapter: Annotated[bool, typer.Option("--adapter", help="The adapter alone, not the merged model.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="A new repository of the hub is not private.")] = False,
+    token_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Holds the hub's token; HF_TOKEN when not given.")
+    ] = None,
+) -> None:
+    """Copy a training's export, with its card, to another store or to the hub."""
+    from kit19_ray import push as pushing
+
+    write(pushing.push(run, destination, adapter, public, token_file))
+
+
 @app.command(epilog=reference.epilog("evaluate"))
 def evaluate(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Score a model on KoBEST and on the held-out rows."""
