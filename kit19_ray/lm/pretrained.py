@@ -66,11 +66,11 @@ def find_adapter(name: str) -> tuple[str, dict[str, str]]:
     uri = storage.normalise(name)
     made = manifest.read(uri)
     sha256: dict[str, str] = {}
-    if made is not None and made.get("stage") == "train":
+    if is_train(made):
         if "adapter" not in made:
             raise UserError(f"adapter {name!r}: this run trained the whole model", hint="serve it by serve.models")
-        sha256 = manifest.hashes(made, str(made["adapter"]))
-        uri = storage.join(uri, str(made["adapter"]))
+        sha256 = manifest.hashes(made, made["adapter"])
+        uri = storage.join(uri, made["adapter"])
     for marker in ("adapter_config.json", "adapter_model.safetensors"):
         if not storage.exists(storage.join(uri, marker)):
             raise UserError(

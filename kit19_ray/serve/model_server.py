@@ -107,15 +107,18 @@ class ModelServer:
 
     async def prompt(self, request: ChatRequest, adapter: ModelSpec | None = None) -> Json | ApiError:
         """See `RequestParser.prompt`."""
-        return await self._read(RequestParser.prompt, request, adapter)
+        body: Json | ApiError = await self._read(RequestParser.prompt, request, adapter)
+        return body
 
     async def tokenize(self, request: TokenizeRequest, adapter: ModelSpec | None = None) -> Json | ApiError:
         """See `RequestParser.tokenize`."""
-        return await self._read(RequestParser.tokenize, request, adapter)
+        body: Json | ApiError = await self._read(RequestParser.tokenize, request, adapter)
+        return body
 
     async def detokenize(self, request: DetokenizeRequest, adapter: ModelSpec | None = None) -> Json | ApiError:
         """See `RequestParser.detokenize`."""
-        return await self._read(RequestParser.detokenize, request, adapter)
+        body: Json | ApiError = await self._read(RequestParser.detokenize, request, adapter)
+        return body
 
     async def complete(
         self, request: CompletionRequest | ChatRequest, adapter: ModelSpec | None = None

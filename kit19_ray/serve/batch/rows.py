@@ -81,7 +81,7 @@ def _chunks(uri: str, rows_per_part: int) -> Iterator[tuple[list[Row], int]]:
                 yield batch.to_pylist(), 0
             return
         packed = uri.endswith(".gz")
-        lines = iter(gzip.GzipFile(fileobj=file) if packed else io.BufferedReader(file))  # type: ignore[call-overload]
+        lines = iter(gzip.GzipFile(fileobj=file) if packed else io.BufferedReader(file))
         while taken := list(itertools.islice(lines, rows_per_part)):
             yield [_row(line) for line in taken], 0 if packed else sum(map(len, taken))
 
@@ -90,12 +90,12 @@ def read(part: Part) -> list[Row]:
     """The rows of a part."""
     with closing(storage.open_input(part.file)) as file:
         if part.file.endswith(".parquet"):
-            return _from_parquet(pq.ParquetFile(file), part).to_pylist()
+            return list(_from_parquet(pq.ParquetFile(file), part).to_pylist())
         if part.file.endswith(".gz"):
             lines = itertools.islice(gzip.GzipFile(fileobj=file), part.start, part.start + part.count)
         else:
             file.seek(part.offset)
-            lines = itertools.islice(io.BufferedReader(file), part.count)  # type: ignore[type-var]
+            lines = itertools.islice(io.BufferedReader(file), part.count)
         return [_row(line) for line in lines]
 
 

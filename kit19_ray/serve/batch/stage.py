@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import GenerateManifest
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.errors import UserError
 from kit19_ray.io import storage
@@ -68,7 +69,7 @@ def run(section: ServeConfig, model: str, source: str, out: str, job: Job, rows_
         parts = _outline(files, rows_per_part)
         names = [rows.name_of(number, part) for number, part in enumerate(parts)]
         made = manifest.finished(out, STAGE)
-        if made is not None and made["parts"] == names:
+        if made is not None and made.get("parts") == names:
             say(f"{STAGE}: {shown(out)} is finished")
             return out
         there = {info.path for info in storage.list_files(out)} if storage.is_dir(out) else set()
@@ -85,7 +86,16 @@ def run(section: ServeConfig, model: str, source: str, out: str, job: Job, rows_
         if name.startswith("part-"):  # of rows that are no more
             storage.delete(storage.join(out, name))
     errors = _errors(out, names, job)
-    manifest.commit(out, {"stage": STAGE, **identity, "rows": total, "errors": errors, "parts": names})
+    found: GenerateManifest = {
+        "stage": "generate",
+        "job": identity["job"],
+        "model": identity["model"],
+        "prompt": identity["prompt"],
+        "rows": total,
+        "errors": errors,
+        "parts": names,
+    }
+    manifest.commit(out, found)
     _tell(total, errors, tokens)
     return out
 
@@ -155,7 +165,7 @@ def _work(todo: list[tuple[str, Part]], section: ServeConfig, model: str, job: J
         return
     items = [{"name": name, "part": json.dumps(asdict(part))} for name, part in todo]
     answered = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        Worker,
+        Worker,  # type: ignore[arg-type]  # Ray Data makes one of it in each actor
         fn_constructor_args=(model, limits_of(section, int(job.options["max_tokens"])), job, out),
         compute=ray.data.ActorPoolStrategy(size=min(section.replicas, len(items))),
         num_cpus=section.cpus_per_replica,
