@@ -82,6 +82,11 @@ class OperateError(UserError):
 
 
 _QUOTED = 200  # characters of a value in a message
+# A secret may hold a slash, where it stands behind `user:`; a port does not make what follows one.
+_USERINFO = re.compile(
+    r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)(?:[^\s/@'\"]{0,500}:(?!\d+/)[^\s@'\"]{0,500}|[^\s/'\"]{1,500})@"
+)
+_QUERY = re.compile(r"\b(https?://[^\s?#'\"]{1,2000})[?#][^\s'\"]*")
 _LONG_LINE = 1000  # characters: a list of names may be as long
 _LONG_WORD = re.compile(r"\S{301,}")
 
@@ -98,9 +103,19 @@ def quote(value: object, plain: bool = False) -> str:
     return shown if len(shown) <= _QUOTED + 2 else f"{shown[:_QUOTED]}..."
 
 
+def redacted(text: str) -> str:
+    """A text without what its URLs may hold of secrets: userinfo of any, and queries and fragments of web addresses."""
+    if "://" not in text:
+        return text
+    return _QUERY.sub(r"\1", _USERINFO.sub(r"\1", text))
+
+
 def clipped(message: str) -> str:
-    """A message that shows some 200 characters of a long word, such as a URI, and the ends of a long line."""
-    words = _LONG_WORD.sub(lambda word: f"{word[0][:_QUOTED]}...", message)
+    """A message that shows some 200 characters of a long word, such as a URI, and the ends of a long line.
+
+    It is `redacted` too.
+    """
+    words = _LONG_WORD.sub(lambda word: f"{word[0][:_QUOTED]}...", redacted(message))
     if len(words) <= _LONG_LINE:
         return words
     lines = words.split("\n")
