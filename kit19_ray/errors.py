@@ -82,11 +82,7 @@ class OperateError(UserError):
 
 
 _QUOTED = 200  # characters of a value in a message
-# A secret may hold a slash, where it stands behind `user:`; a port does not make what follows one.
-_USERINFO = re.compile(
-    r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)(?:[^\s/@'\"]{0,500}:(?!\d+/)[^\s@'\"]{0,500}|[^\s/'\"]{1,500})@"
-)
-_QUERY = re.compile(r"\b(https?://[^\s?#'\"]{1,2000})[?#][^\s'\"]*")
+_URL_WORD = re.compile(r"[^\s'\"]+")
 _LONG_LINE = 1000  # characters: a list of names may be as long
 _LONG_WORD = re.compile(r"\S{301,}")
 
@@ -105,9 +101,25 @@ def quote(value: object, plain: bool = False) -> str:
 
 def redacted(text: str) -> str:
     """A text without what its URLs may hold of secrets: userinfo of any, and queries and fragments of web addresses."""
-    if "://" not in text:
-        return text
-    return _QUERY.sub(r"\1", _USERINFO.sub(r"\1", text))
+    return _URL_WORD.sub(lambda word: _redacted(word[0]), text) if "://" in text else text
+
+
+def _redacted(word: str) -> str:
+    first, *rest = word.split("://")
+    out = [first]
+    for piece in rest:
+        host, slash, path = piece.partition("/")
+        if "@" in host:
+            piece = host.rpartition("@")[2] + slash + path
+        elif "@" in path and ":" in host and not host.rpartition(":")[2].isdigit():
+            piece = path.rpartition("@")[2]  # a secret with a slash in it
+        if not out[-1].lower().endswith(("http", "https")):
+            out.append(piece)
+            continue
+        out.append(re.split("[?#]", piece, maxsplit=1)[0])
+        if out[-1] != piece:
+            break  # what follows belongs to the query
+    return "://".join(out)
 
 
 def clipped(message: str) -> str:
