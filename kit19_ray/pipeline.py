@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from kit19_ray.artifacts import gate, manifest, output_pointer
-from kit19_ray.artifacts import scores as scores_file
+from kit19_ray.artifacts import gate, manifest, output_pointer, score_files
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import ServeError
 from kit19_ray.io import storage
@@ -99,7 +98,7 @@ def run(config: Config, ask: str | None, serving: bool = True) -> None:
 
 
 def _pass_gate(config: Config, scored: str) -> None:
-    scores = gate.table(scores_file.read(scored))
+    scores = gate.table(score_files.read(scored))
     failures = gate.failures(scores, config.evaluate.gate)
     if failures:
         raise ServeError(

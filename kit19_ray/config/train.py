@@ -61,6 +61,9 @@ class LoraConfig(Section):
     """Share of the adapters' inputs dropped while training."""
     targets: list[str] | None = None
     """Names of the linear layers that get an adapter, such as `query_key_value`. None means all but the head."""
+    quantize: Literal["none", "nf4"] = "none"
+    """nf4 keeps the frozen weights in 4 bits (QLoRA, arXiv 2305.14314), by bitsandbytes: for models that do not fit a
+    GPU otherwise. The merged export adds the adapters to the base's own 16 bits."""
     kind: Literal["lora", "dora", "rslora"] = "lora"
     """lora; dora (arXiv 2402.09353) learns the weights' magnitudes too; rslora (arXiv 2312.03732) scales for high
     ranks."""
@@ -185,6 +188,10 @@ class TrainConfig(Section):
             raise ValueError("model.grow_vocabulary adds entries that adapters would never train: set lora.rank=null")
         if self.lora.rank and self.lora.kind == "dora" and self.zero_stage == 3:
             raise ValueError("lora.kind=dora reads whole weights, which zero_stage=3 shards: set 1 or 2")
+        if self.lora.quantize != "none" and not self.lora.rank:
+            raise ValueError("lora.quantize is for the frozen weights under adapters: set lora.rank")
+        if self.lora.quantize != "none" and self.zero_stage == 3:
+            raise ValueError("lora.quantize=nf4 does not go with zero_stage=3, which shards weights as they are: set 2")
         if self.compile and self.zero_stage == 3:
             raise ValueError("compile does not go with zero_stage=3")
         _check_deepspeed(self.deepspeed)

@@ -13,7 +13,7 @@ from typing import TypedDict
 
 from kit19_ray.artifacts.schemas import TEXT, ExampleRow
 from kit19_ray.data.records import Record
-from kit19_ray.tasks import render as rendering
+from kit19_ray.tasks import filled_template
 from kit19_ray.tasks.task import Task, Template
 from kit19_ray.utils.hashing import hash64
 
@@ -86,7 +86,7 @@ def render(task: Task, planned: Planned, split: str, seed: int) -> ExampleRow:
     """The example's row, in the columns of `schemas.EXAMPLE_SCHEMA`."""
     record, template = planned.record, planned.template
     id_ = f"{record.id}-{planned.repeat}"
-    made = rendering.render(task, template, record.fields, record.id, seed)
+    made = filled_template.fill(task, template, record.fields, record.id, seed)
     row: ExampleRow = {
         "id": id_,
         "task": task.name,

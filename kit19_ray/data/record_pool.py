@@ -29,7 +29,7 @@ from kit19_ray.data.filters import minhash
 from kit19_ray.data.filters.exact_duplicates import DuplicateTracker
 from kit19_ray.data.filters.near_duplicates import BAND_COLUMNS, RecordFile
 from kit19_ray.data.filters.ngrams import letters
-from kit19_ray.data.sampling import Run, UInt64
+from kit19_ray.data.sampling import RankRange, UInt64
 from kit19_ray.io import storage
 from kit19_ray.tasks.task import Task
 from kit19_ray.utils.hashing import hash64
@@ -124,7 +124,7 @@ def _one_per_id(table: pa.Table) -> pa.Table:
     return table.take(pa.array(sorted(row for _, row in first.values()), pa.int64()))
 
 
-def ranges(pool: Pool, split: str) -> list[Run]:
+def ranges(pool: Pool, split: str) -> list[RankRange]:
     """The sample of a split over all buckets, in runs of the rank."""
     found: list[UInt64] = []
     for bucket in range(pool.num_buckets):
@@ -133,7 +133,7 @@ def ranges(pool: Pool, split: str) -> list[Run]:
     return sampling.runs(np.concatenate(found), pool.wanted[split], RUN)
 
 
-def sample(pool: Pool, split: str, number: int, run: Run) -> RecordFile:
+def sample(pool: Pool, split: str, number: int, run: RankRange) -> RecordFile:
     """Writes one run of a split's sample: the records, by rank, with what near duplicates are found by."""
     found = []
     for bucket in range(pool.num_buckets):

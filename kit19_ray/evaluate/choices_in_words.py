@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts.sample_file import Sample
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import answers, harness, metrics

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from kit19_ray.artifacts.samples import Sample
-from kit19_ray.artifacts.scores import Outcomes, TaskScores
+from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.score_files import Outcomes, TaskScores
 from kit19_ray.artifacts.stage_manifests import DataManifest
 from kit19_ray.config.schema import Config
 from kit19_ray.evaluate import (

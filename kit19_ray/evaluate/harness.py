@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts.sample_file import Sample
 from kit19_ray.config.schema import Config, EvaluateConfig
 from kit19_ray.errors import EvaluateError, nearest, quote
 from kit19_ray.evaluate import documents, suites

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.scores import TaskOutcomes, TaskScores
+from kit19_ray.artifacts.score_files import TaskOutcomes, TaskScores
 from kit19_ray.evaluate import metrics
 from kit19_ray.evaluate.harness import HarnessMetrics, HarnessSample, Result, plain
 from kit19_ray.evaluate.suites import KLUE, KOBEST

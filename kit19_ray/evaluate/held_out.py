@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict, cast
 
-from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts.sample_file import Sample
 from kit19_ray.artifacts.schemas import TEXT
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.evaluate import answers

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kit19_ray.artifacts.samples import Sample
-from kit19_ray.artifacts.scores import TaskOutcomes, TaskScores
+from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.score_files import TaskOutcomes, TaskScores
 from kit19_ray.evaluate import metrics
 
 _ORDINAL = ("korsts",)

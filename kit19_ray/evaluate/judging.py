@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kit19_ray.artifacts import samples as samples_file
-from kit19_ray.artifacts.samples import Sample
-from kit19_ray.artifacts.scores import TaskOutcomes, TaskScores
+from kit19_ray.artifacts import sample_file
+from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.score_files import TaskOutcomes, TaskScores
 from kit19_ray.config.schema import JudgeConfig
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import metrics
@@ -227,9 +227,7 @@ def _sample(name: str, said: Said, number: int) -> Sample:
 
 
 def _others(name: str, against: str) -> dict[str, str]:
-    found = {
-        s["doc_id"]: s["said"] for s in samples_file.read(against) if s["section"] == "judge" and s["task"] == name
-    }
+    found = {s["doc_id"]: s["said"] for s in sample_file.read(against) if s["section"] == "judge" and s["task"] == name}
     if not found:
         raise EvaluateError(f"evaluate.judge.against: {against} holds no judged answers to {name}")
     return found

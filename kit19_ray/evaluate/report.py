@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kit19_ray.artifacts.scores import Leak, Scores, TaskScores
+from kit19_ray.artifacts.score_files import Leak, Scores, TaskScores
 from kit19_ray.utils.console import stderr
 
 # The one results table that is public: README of github.com/snunlp/KIT-19, added 2024-03-18. Percent.

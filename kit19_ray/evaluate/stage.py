@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from kit19_ray import __version__
-from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts import samples as samples_file
-from kit19_ray.artifacts import scores as scores_file
-from kit19_ray.artifacts.scores import Leak, Outcomes, Scores
+from kit19_ray.artifacts import manifest, sample_file, score_files
+from kit19_ray.artifacts.score_files import Leak, Outcomes, Scores
 from kit19_ray.artifacts.stage_manifests import DataManifest, EvaluateIdentity, is_data, is_train
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
@@ -67,14 +65,14 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
         say(f"evaluate: {model} -> {out}")
         scores, outcomes, store, units = _scores(config, model, asked, held_out, built, out)
         store.join(units)
-        scores_file.write(out, scores, outcomes)
+        score_files.write(out, scores, outcomes)
         storage.write_text(storage.join(out, REPORT), report.markdown(scores))
         manifest.commit(
             out,
             {
                 "stage": "evaluate",
-                "scores": scores_file.SCORES,
-                "samples": samples_file.SAMPLES,
+                "scores": score_files.SCORES,
+                "samples": sample_file.SAMPLES,
                 "report": REPORT,
                 **identity,
                 "model_identity": identity["model"],

@@ -73,6 +73,8 @@ class Holder(TypedDict, total=False):
 
 
 def _me() -> Holder:
+    # A host name alone is not enough: containers share one across boots, and a process number means nothing in another
+    # namespace. Whoever has all three equal sees the very same process table.
     machine = [socket.gethostname()]
     with suppress(OSError):
         machine.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -89,6 +91,7 @@ def _dead(holder: Holder) -> bool:
     me = _me()
     if holder.get("machine") != me["machine"] or not isinstance(holder.get("pid"), int):
         return False
+    # Numbers are given out again: with another start time it is another process.
     return holder.get("started") is not None and _started(holder["pid"]) != holder["started"]
 
 
@@ -196,6 +199,8 @@ def _acquire(where: str, me: Holder, uri: str, what: str) -> None:
         if found is None:
             continue
         holder, version = found
+        # Silence is measured by OUR monotonic clock since we last saw a change: clocks of two machines are never
+        # compared.
         if (beat := (holder.get("token"), holder.get("beat"))) != seen:
             seen, since = beat, time.monotonic()
         silent = time.monotonic() - since

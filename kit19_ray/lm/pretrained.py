@@ -39,6 +39,47 @@ def resolve(name: str, marker: str = "config.json") -> str:
     return str(node_cache.local_dir(uri, sha256))
 
 
+def resolve_adapter(name: str) -> str:
+    """The folder on this node of a LoRA adapter as peft writes it.
+
+    Args:
+        name: local path, or file:// or s3:// prefix. A train prefix stands for its adapter.
+
+    Raises:
+        UserError: there is none, or its weights are not safetensors.
+        StorageError: the prefix cannot be read.
+    """
+    return str(node_cache.local_dir(*find_adapter(name)))
+
+
+def find_adapter(name: str) -> tuple[str, dict[str, str]]:
+    """The prefix of an adapter's files, and their SHA-256 as far as known; only a few bytes are read.
+
+    Raises:
+        UserError: as `resolve_adapter`.
+        StorageError: as `resolve_adapter`.
+    """
+    if "://" not in name and not Path(name).expanduser().exists():
+        raise UserError(
+            f"adapter {name!r}: there is no such folder", hint="give an existing folder, or a file:// or s3:// prefix"
+        )
+    uri = storage.normalise(name)
+    made = manifest.read(uri)
+    sha256: dict[str, str] = {}
+    if is_train(made):
+        if "adapter" not in made:
+            raise UserError(f"adapter {name!r}: this run trained the whole model", hint="serve it by serve.models")
+        sha256 = manifest.hashes(made, made["adapter"])
+        uri = storage.join(uri, made["adapter"])
+    for marker in ("adapter_config.json", "adapter_model.safetensors"):
+        if not storage.exists(storage.join(uri, marker)):
+            raise UserError(
+                f"adapter {name!r}: {uri} has no {marker}", hint="it is to be an adapter as peft writes it, safetensors"
+            )
+    model_files.check(uri)
+    return uri, sha256
+
+
 def _prefix(name: str) -> tuple[str, dict[str, str]] | None:
     """The prefix of a model's files, or a train prefix's export, with their SHA-256 as far as known; None: a hub id."""
     if "://" not in name and not Path(name).expanduser().exists():
@@ -130,13 +171,18 @@ def positions(config: Any) -> int | None:
 
 
 def load_causal_lm(
-    name: str, dtype: torch.dtype | None = None, revision: str | None = None, spread: bool = False
+    name: str,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    spread: bool = False,
+    quantized: Any = None,
 ) -> Any:
     """The causal LM `name` (see `resolve`), in evaluation mode on the CPU.
 
     Args:
         dtype: of the weights; None keeps the files'.
         revision: of a hub id; None means `main`.
+        quantized: transformers' settings for weights of fewer bits; the model is then on this process's device.
         spread: the layers over all GPUs of this process, by accelerate's `device_map="auto"`, not on the CPU.
 
     Raises:
@@ -147,6 +193,11 @@ def load_causal_lm(
     from transformers.utils import logging
 
     found = resolve(name)
+    place: Any = "auto" if spread else None
+    if quantized is not None:
+        import torch
+
+        place = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of reading local files; a download from the hub keeps its own
     try:
         return AutoModelForCausalLM.from_pretrained(
@@ -155,7 +206,8 @@ def load_causal_lm(
             use_safetensors=True,
             trust_remote_code=False,
             revision=revision or "main",
-            device_map="auto" if spread else None,
+            device_map=place,
+            quantization_config=quantized,
         )
     except (OSError, ValueError, SafetensorError) as error:  # the last: half a file in the hub's cache
         raise UserError(

@@ -226,5 +226,9 @@ def _machine(train: TrainConfig, found: Findings) -> None:
             f"train.workers={train.workers} need about {train.workers * need / 1e9:.0f} GB, this machine has "
             f"{ram / 1e9:.0f} GB: lower train.micro_batch_size or set train.gradient_checkpointing=true"
         )
+    if train.lora.quantize != "none" and train.use_gpu is not True:
+        found.notes.append(
+            "train.lora.quantize=nf4 is for GPUs: bitsandbytes is very slow on a CPU; set train.use_gpu=true"
+        )
     if train.use_gpu and not list(Path("/dev").glob("nvidia[0-9]*")):
         found.notes.append("train.use_gpu=true, and this machine has no NVIDIA GPU: it takes a cluster (RAY_ADDRESS)")

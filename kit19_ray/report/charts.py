@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from kit19_ray.report.runs import Run
+from kit19_ray.report.runs import ComparedRun
 from kit19_ray.utils.json_types import Json
 
 _DPI = 120
@@ -19,13 +19,13 @@ _LOSSES: tuple[tuple[Literal["loss", "validation_loss"], float, float], ...] = (
 """Figure of a metrics line, width and opacity of its curve."""
 
 
-def draw(runs: Sequence[Run], found: Json) -> dict[str, bytes]:
+def draw(runs: Sequence[ComparedRun], found: Json) -> dict[str, bytes]:
     """File name -> PNG; a chart without anything to show is left out."""
     charts = {"loss.png": _losses(runs), "scores.png": _scores(found)}
     return {name: png for name, png in charts.items() if png is not None}
 
 
-def _losses(runs: Sequence[Run]) -> bytes | None:
+def _losses(runs: Sequence[ComparedRun]) -> bytes | None:
     """Training loss thin, validation loss thick, over the tokens trained on."""
     trained = {run.train_uri: run for run in runs if run.lines and run.train and run.train["steps"]}
     if not trained:

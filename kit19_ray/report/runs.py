@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kit19_ray.artifacts import manifest, metrics_log, scores
+from kit19_ray.artifacts import manifest, metrics_log, score_files
 from kit19_ray.artifacts.metrics_log import MetricsLine
-from kit19_ray.artifacts.scores import Outcomes, Scores
+from kit19_ray.artifacts.score_files import Outcomes, Scores
 from kit19_ray.artifacts.stage_manifests import (
     DataManifest,
     EvaluateManifest,
@@ -24,7 +24,7 @@ _STAGES = ("train", "evaluate")
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedRun:
     """One column of a comparison: a training, its evaluation, or both.
 
     Attributes:
@@ -47,7 +47,7 @@ class Run:
     outcomes: Outcomes = field(default_factory=dict)
 
 
-def collect(named: Sequence[str], root: str | None) -> list[Run]:
+def collect(named: Sequence[str], root: str | None) -> list[ComparedRun]:
     """The runs behind the names, each training beside its evaluations.
 
     Args:
@@ -135,10 +135,10 @@ def _read(
     train_uri: str | None,
     train: TrainManifest | None,
     several: bool,
-) -> Run:
+) -> ComparedRun:
     names = [uri.rsplit("/", 1)[1] for uri in (train_uri, evaluate_uri) if uri]
     data = manifest.read(train["data"]) if train else None
-    return Run(
+    return ComparedRun(
         name=" / ".join(names) if several else names[0],
         train_uri=train_uri,
         train=train,
@@ -146,6 +146,6 @@ def _read(
         lines=metrics_log.read(train_uri) if train_uri else [],
         evaluate_uri=evaluate_uri,
         evaluate=evaluate,
-        scores=scores.read(evaluate_uri) if evaluate_uri and evaluate else None,
-        outcomes=scores.read_outcomes(evaluate_uri) if evaluate_uri else {},
+        scores=score_files.read(evaluate_uri) if evaluate_uri and evaluate else None,
+        outcomes=score_files.read_outcomes(evaluate_uri) if evaluate_uri else {},
     )

@@ -14,7 +14,7 @@ from kit19_ray.errors import TrainError, UserError
 from kit19_ray.io import storage
 from kit19_ray.train.progress import watching
 from kit19_ray.train.spec import TrainSpec
-from kit19_ray.utils.console import say
+from kit19_ray.utils import ray_session
 from kit19_ray.utils.json_types import Json
 
 FAILURE = "failure.txt"  # the traceback of the run's last failure
@@ -110,23 +110,15 @@ def use_gpu(train: TrainConfig) -> bool:
     Raises:
         TrainError: the local cluster can never hold the workers.
     """
-    import ray
-
-    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    most = _at_most()
-    gpus = bool(have.get("GPU") or most.get("GPU")) if train.use_gpu is None else train.use_gpu
-    workers = train.min_workers or train.workers
-    wanted = {"CPU": workers * train.cpus_per_worker} | ({"GPU": float(workers)} if gpus else {})
-    key = "train.min_workers" if train.elastic else "train.workers"
-    for name, number in wanted.items():
-        if number <= have.get(name, 0):
-            continue
-        text = f"{key}={workers} need {number:g} {name}s, the Ray cluster has {have.get(name, 0):g}"
-        if os.environ.get("RAY_ADDRESS") or number <= most.get(name, 0):
-            say(f"train: {text}; waiting for it to grow")
-        else:
-            raise TrainError(text, hint="lower train.workers or train.cpus_per_worker")
-    return gpus
+    return ray_session.require(
+        "train.min_workers" if train.elastic else "train.workers",
+        train.min_workers or train.workers,
+        train.cpus_per_worker,
+        train.use_gpu,
+        "lower train.workers or train.cpus_per_worker",
+        TrainError,
+        at_most=_at_most(),
+    )
 
 
 def _at_most() -> dict[str, float]:

@@ -48,10 +48,24 @@ def build(spec: TrainSpec, config: dict[str, Any], dtype: torch.dtype) -> Any:
 
 
 def _loaded(spec: TrainSpec, name: str, dtype: torch.dtype) -> Any:
-    model = pretrained.load_causal_lm(name, dtype, spec.config.model.revision)
+    few_bits = quantization(dtype) if spec.config.lora.quantize != "none" else None
+    model = pretrained.load_causal_lm(name, dtype, spec.config.model.revision, quantized=few_bits)
     if spec.config.model.grow_vocabulary:
         grow_vocabulary(model, spec.vocab_size)
     return model
+
+
+def quantization(dtype: torch.dtype) -> Any:
+    """Weights of 4 bits, as the QLoRA paper has them."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype,  # DeepSpeed casts and sends weights by their type
+    )
 
 
 def grow_vocabulary(model: Any, size: int) -> None:

@@ -64,7 +64,8 @@ def run(config: Config, data_uri: str) -> str:
     plan = planning.make(config.train, _rows(built, "train"), built["seq_len"])
     for error in check(config.train, data_uri, built, *_known(config.train)):
         raise error
-    trackers.require(list(config.train.trackers), bool(config.train.lora.rank))
+    lora = config.train.lora
+    trackers.require(list(config.train.trackers), bool(lora.rank), lora.quantize != "none")
     with lease.held(out, "train") as held, ray_session.connected():
         if manifest.finished(out, "train") is not None:
             say(f"train: {out} was trained meanwhile")

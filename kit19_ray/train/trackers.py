@@ -19,7 +19,7 @@ from kit19_ray.utils.json_types import Json
 _UPLOAD_SECONDS = 60.0
 
 
-def require(names: list[str], adapters: bool = False) -> None:
+def require(names: list[str], adapters: bool = False, few_bits: bool = False) -> None:
     """Refuses a tracker, or adapters, whose package is not installed, before any worker starts.
 
     Raises:
@@ -29,6 +29,8 @@ def require(names: list[str], adapters: bool = False) -> None:
 
     if adapters and find_spec("peft") is None:
         raise TrainError("train.lora.rank: peft is not installed", hint="pip install 'kit19-ray[lora]'")
+    if few_bits and find_spec("bitsandbytes") is None:
+        raise TrainError("train.lora.quantize: bitsandbytes is not installed", hint="pip install 'kit19-ray[qlora]'")
     for name in names:
         if find_spec({"tensorboard": "tensorboardX", "prometheus": "ray"}.get(name, name)) is None:
             raise TrainError(
@@ -54,10 +56,11 @@ def make(names: list[str], out: str, attempt: str, config: Json) -> list[Tracker
 
 
 def figures(line: MetricsLine) -> dict[str, float]:
-    """What of a line can be drawn."""
+    """What of a line can be drawn; a task's loss is `validation_loss/<task>`."""
+    tasks = {f"validation_loss/{task}": loss for task, loss in line.get("validation_loss_by_task", {}).items()}
     return {
         name: float(value)
-        for name, value in line.items()
+        for name, value in {**line, **tasks}.items()
         if isinstance(value, int | float) and name not in ("step", "steps", "time") and math.isfinite(value)
     }
 
@@ -114,7 +117,7 @@ class Prometheus:
         from ray.util.metrics import Gauge
 
         if name not in self._gauges:
-            made = Gauge(f"kit19_train_{name}", "See metrics.jsonl of the run.", tag_keys=("run",))
+            made = Gauge(f"kit19_train_{name.replace('/', '_')}", "See metrics.jsonl of the run.", tag_keys=("run",))
             self._gauges[name] = made
         return self._gauges[name]
 

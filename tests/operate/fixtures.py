@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +14,14 @@ import pytest
 
 from kit19_ray.operate.kube_client import Cluster
 from tests.operate import drills, harness, kubelet
-from tests.operate.control_plane import ControlPlane
+from tests.operate.control_plane import REPO, ControlPlane
 from tests.operate.drills import Drill
 from tests.operate.harness import OperatorProcess, write_scores
 from tests.operate.kubelet import Kubelet
 from tests.operate.kuberay import Script, Scripted
+
+BEFORE = "dc76880"
+"""The version before tokens, policies and keys were the default, from which upgrades are tested."""
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +81,15 @@ def drill(
     del drill_table
     with Scripted(admin, place, Script(done=write_scores(tmp_path, 0.75))) as kuberay:
         yield Drill(operated_plane, admin, place, tmp_path, kuberay)
+
+
+@pytest.fixture(scope="session")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree of BEFORE."""
+    done = subprocess.run(["git", "archive", BEFORE], cwd=REPO, capture_output=True)
+    if done.returncode:
+        pytest.skip(f"this clone has no commit {BEFORE}: {done.stderr.decode().strip()}")
+    folder = tmp_path_factory.mktemp("before")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder

@@ -23,14 +23,14 @@ from kit19_ray.data.inputs import Inputs
 from kit19_ray.data.progress import StreamProgress
 from kit19_ray.data.ray_tasks import MIB
 from kit19_ray.data.record_pool import SPLITS, Bucket, Pool
-from kit19_ray.data.sampling import Run
+from kit19_ray.data.sampling import RankRange
 from kit19_ray.io import storage
 
 if TYPE_CHECKING:
     from kit19_ray.data.read_sources import Reading, Receipt
 
 _BUCKET = 64 << 20  # bytes of a task's files to a bucket
-_ALL = Run(0, 2**64 - 1, record_pool.RUN)
+_ALL = RankRange(0, 2**64 - 1, record_pool.RUN)
 
 
 def make(
@@ -125,11 +125,11 @@ def _copies(pools: Mapping[str, Pool], item: tuple[str, int]) -> Bucket:
     return record_pool.copies(pools[item[0]], item[1])
 
 
-def _ranges(pools: Mapping[str, Pool], item: tuple[str, str]) -> list[Run]:
+def _ranges(pools: Mapping[str, Pool], item: tuple[str, str]) -> list[RankRange]:
     return record_pool.ranges(pools[item[0]], item[1])
 
 
-def _sample(pools: Mapping[str, Pool], item: tuple[str, str, int, Run]) -> RecordFile:
+def _sample(pools: Mapping[str, Pool], item: tuple[str, str, int, RankRange]) -> RecordFile:
     return record_pool.sample(pools[item[0]], *item[1:])
 
 

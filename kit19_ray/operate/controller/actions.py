@@ -49,7 +49,7 @@ Action = Apply | MakeKeys | Delete | DeleteRun
 
 
 @dataclass
-class Work:
+class Planning:
     """One call of `plan`."""
 
     run: RunRef

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from kit19_ray.artifacts import gate, metrics_log, output_pointer, scores
+from kit19_ray.artifacts import gate, metrics_log, output_pointer, score_files
 from kit19_ray.errors import UserError
 from kit19_ray.operate.api.spec import KitRunSpec, Stage
 from kit19_ray.operate.controller.observation import StageReport
@@ -40,7 +40,7 @@ def read(run: RunRef, spec: KitRunSpec, stage: Stage) -> StageReport:
         if stage == "train":
             return StageReport(uri, _metrics(uri))
         if stage == "evaluate" and finished:
-            return StageReport(uri, scores=gate.table(scores.read(uri)))
+            return StageReport(uri, scores=gate.table(score_files.read(uri)))
     except UserError as error:
         return StageReport(error=str(error).replace("\n", "; "), unreadable=True)
     except (ValueError, KeyError, AttributeError) as error:

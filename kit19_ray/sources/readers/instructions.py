@@ -172,18 +172,28 @@ def turns(value: Any) -> list[dict[str, str]] | None:
 Row = tuple[int, "Mapping[str, Any] | str", str]
 
 
-def _jsonl(file: LocatedFile, stream: BinaryIO) -> Iterator[Row]:
+def _texts(stream: BinaryIO) -> Iterator[tuple[int, str, str]]:
+    """Each line's number, what it is rejected for ("" for nothing) and its text."""
     for line, data in enumerate(physical_lines(stream), 1):
         if data is None:
             yield line, "line_too_long", ""
             continue
         try:
-            text = data.decode()
-            row = json.loads(text)
+            yield line, "", data.decode()
         except UnicodeDecodeError:
             yield line, "invalid_utf8", data.decode("utf-8", "replace")
+
+
+def _jsonl(file: LocatedFile, stream: BinaryIO) -> Iterator[Row]:
+    for line, reason, text in _texts(stream):
+        if reason:
+            yield line, reason, text
+            continue
+        try:
+            row = json.loads(text)
         except (ValueError, RecursionError):
-            yield line, "invalid_json" if data.strip() else "empty_line", text
+            # Of ASCII's blanks alone: a line of ideographic spaces is what somebody wrote, and no JSON.
+            yield line, "invalid_json" if text.strip(" \t\n\r\x0b\f") else "empty_line", text
         else:
             yield line, row if isinstance(row, dict) else "not_an_object", text
 
@@ -237,16 +247,8 @@ def _parquet(file: LocatedFile, stream: BinaryIO) -> Iterator[Row]:
 
 
 def _lines(file: LocatedFile, stream: BinaryIO) -> Iterator[Row]:
-    for line, data in enumerate(physical_lines(stream), 1):
-        if data is None:
-            yield line, "line_too_long", ""
-            continue
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            yield line, "invalid_utf8", data.decode("utf-8", "replace")
-            continue
-        yield line, {"text": text} if text.strip() else "empty_line", text
+    for line, reason, text in _texts(stream):
+        yield line, reason or ({"text": text} if text.strip() else "empty_line"), text
 
 
 class _Raw(io.RawIOBase):
