@@ -149,7 +149,7 @@ def _read(
     several: bool,
 ) -> ComparedRun:
     names = [uri.rsplit("/", 1)[1] for uri in (train_uri, evaluate_uri) if uri]
-    if train and train_uri and "export" not in train:
+    if train and train_uri and not train.get("export"):  # under way, see `_under_way`
         names[0] += f" (step {metrics_log.newest(train_uri).get('step', 0):,} so far)"
     data = manifest.read(train["data"]) if train else None
     return ComparedRun(
