@@ -102,6 +102,8 @@ def write_model(folder: Path, spec: TrainSpec, at: Folder, dtype: str) -> None:
     tensors = checkpoint_reader.weights(spec.out, at, index)
     if spec.config.lora.rank:
         base = pretrained.load_causal_lm(str(spec.config.model.name), type_, spec.config.model.revision)
+        if spec.config.model.grow_vocabulary:
+            models.grow_vocabulary(base, spec.vocab_size)
         adapted = models.add_adapters(base, spec.config.lora, spec.seed)
         trained = dict(base.named_parameters())
         for name, tensor in tensors:
@@ -112,5 +114,5 @@ def write_model(folder: Path, spec: TrainSpec, at: Folder, dtype: str) -> None:
         shell = models.shell(spec)
         shapes = {name: parameter.shape for name, parameter in shell.named_parameters()}
         config = shell.config
-        export.write(folder, {name: t.to(type_).reshape(shapes[name]) for name, t in tensors}, shell)
+        export.write(folder, ((name, t.to(type_).reshape(shapes[name])) for name, t in tensors), shell)
     export.finish_folder(folder, config, spec)

@@ -15,6 +15,8 @@ from typing import Any
 
 from kit19_ray.artifacts import checkpoint
 from kit19_ray.artifacts.checkpoint import CorruptCheckpoint, Folder, Index
+from kit19_ray.artifacts.metrics_log import MetricsLine
+from kit19_ray.artifacts.stage_manifests import BestEntry
 from kit19_ray.errors import StorageError
 from kit19_ray.train import best
 from kit19_ray.train.best import Choice, Score
@@ -34,7 +36,7 @@ class Candidates:
     """
 
     def __init__(
-        self, spec: TrainSpec, rank: int, say: Callable[[str], None], line: Callable[[dict[str, Any]], None]
+        self, spec: TrainSpec, rank: int, say: Callable[[str], None], line: Callable[[MetricsLine], None]
     ) -> None:
         self._spec, self._rank, self._say, self._line = spec, rank, say, line
         self._wanted = spec.config.best
@@ -130,12 +132,13 @@ class Candidates:
                     whole.setdefault(at.step, (at, index))
         return [whole[step] for step in self.choice().ranked if step in whole]
 
-    def record(self, step: int) -> dict[str, Any]:
-        """What the manifest says of the choice of `step`."""
+    def record(self, step: int, last: int) -> BestEntry:
+        """What the manifest says of the choice of `step`, of a training that ended after `last`."""
         score = self._scores.get(step)
         return {
-            "name": self._wanted.score,
+            "name": str(self._wanted.score),
             "step": step,
+            "last": last,
             "score": score.value if score else None,
             "scores": {str(known): self._scores[known].value for known in sorted(self._scores)},
         }

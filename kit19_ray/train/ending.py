@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
+from kit19_ray.artifacts.stage_manifests import BestEntry
 from kit19_ray.train.agreement import Agreement
 from kit19_ray.train.candidates import Candidates
 from kit19_ray.train.engine import Engine
@@ -50,7 +50,7 @@ def take_best(
     candidates: Candidates,
     agreement: Agreement,
     phase: Callable[[str], AbstractContextManager[None]],
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[BestEntry | None, list[str]]:
     """Fills `engine` and `state` from the best checkpoint; leaves them at the last step where that is best.
 
     Returns:
@@ -64,9 +64,9 @@ def take_best(
     said = take_up(spec.out, better, engine, state, agreement, phase)
     state.figures["seconds"] = seconds  # of the whole run
     if agreement.rank:
-        return {}, said
+        return None, said
     if not candidates.choice().ranked:
         said.append(f"no checkpoint has a score: the last step, {last}, is exported")
     elif state.step != last:
         said.append(f"exports step {state.step}, the best of {len(candidates.choice().ranked)}")
-    return {"best": candidates.record(state.step), "steps": last}, said
+    return candidates.record(state.step, last), said

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
 
+from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.train import trackers
 from kit19_ray.train.metrics_writer import MetricsWriter
 from kit19_ray.train.samples import Prompt
@@ -23,6 +24,8 @@ class RunLog:
     def __init__(self, spec: TrainSpec, state: TrainState, rank: int, attempt: str) -> None:
         self._spec, self._state, self._rank, self._attempt = spec, state, rank, attempt
         self._writer: MetricsWriter | None = None
+        self.figures: Callable[[], MetricsLine] = dict  # type: ignore[assignment]  # an empty line
+        """What every line of metrics says besides."""
 
     def open(self) -> None:
         """Opens rank 0's files, when it is known at which step the run goes on."""
@@ -53,10 +56,11 @@ class RunLog:
         if self._writer is not None:
             self._writer.status(phase, self._state.step)
 
-    def line(self, line: dict[str, Any]) -> None:
+    def line(self, line: MetricsLine) -> None:
         """Figures, into metrics.jsonl and to the trackers."""
         if self._writer is not None:
-            self._writer.line(self._state.place(self._spec.plan) | line | {"time": time.time()})
+            place = self._state.place(self._spec.plan)
+            self._writer.line({**place, **line, **self.figures(), "time": time.time()})
 
     def sample(self, prompt: Prompt, answer: list[int]) -> None:
         """A prompt and the model's answer, into samples.jsonl."""

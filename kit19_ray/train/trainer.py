@@ -12,7 +12,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.artifacts.packed_shards import PackedSplit
+from kit19_ray.artifacts.stage_manifests import Stopped, TrainOutput
 from kit19_ray.errors import TrainError
 from kit19_ray.lm import pretrained
 from kit19_ray.train import ending, model_card, schedule
@@ -29,7 +31,7 @@ from kit19_ray.train.saver import Saver
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.train.step_input import StepInput, StepReader
 from kit19_ray.train.train_state import TrainState
-from kit19_ray.train.validation import Validator
+from kit19_ray.train.validator import Validator
 from kit19_ray.train.watchdog import Watchdog
 
 _COMPARED_ROWS = 2  # packed rows on which the export is compared with the engine
@@ -50,6 +52,7 @@ class Trainer:
         self._interruptions = Interruptions(spec.out, self._rank)
         self._log = RunLog(spec, self.state, self._rank, attempt)
         self._saver = Saver(spec, self.state, agreement, attempt, self._log.say)
+        self._log.figures = self._saver.figures
         self._candidates = Candidates(spec, self._rank, self._log.say, self._log.line)
         self._saver.spare(self._candidates.spared)
         self._closing = contextlib.ExitStack()
@@ -75,7 +78,7 @@ class Trainer:
             yield
         self._watchdog.progress(name, allowed)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> TrainOutput | Stopped:
         """All of it; see `train_loop_per_worker` for what it returns."""
         self.prepare()
         if not self.train() or not self._settle():
@@ -87,9 +90,10 @@ class Trainer:
         spec = self._spec
         with self._phase("opening the data"):
             self._training = PackedSplit.open(spec.data, "train")
-            self._validation = PackedSplit.open(spec.data, "validation")
+            self._validator = Validator(spec, self.state, self._log, self._watchdog)
         with self._phase("finding the model"):  # on this node; before any rank waits for another
-            if spec.config.model.name is not None:
+            # Under ZeRO-3 rank 0 reads the weights and sends each its shard: other nodes fetch none.
+            if spec.config.model.name is not None and (self._rank == 0 or spec.config.zero_stage != 3):
                 pretrained.resolve(spec.config.model.name)
         with self._phase("loading the model"):
             model = load_model(spec)
@@ -101,9 +105,6 @@ class Trainer:
                     f"the cluster has no GPU, and the model has {self._engine.parameters / 1e9:.1f} billion parameters",
                     hint="set train.use_gpu=true to wait for GPUs, or false to train on CPUs all the same",
                 )
-        self._validator = Validator(
-            spec, self._engine, self._validation, self._device, self.state, self._log, self._watchdog
-        )
         self._pace = Pace(spec, self._engine, self._device)
         self._reader = StepReader(spec, self._training, self._engine, self._pace, self._rank, self._device)
         self._closing.callback(self._reader.close)
@@ -130,9 +131,9 @@ class Trainer:
         with self._phase("looking for scores"):
             self._candidates.begin(self.state.step)
         if "validation_loss" not in self.state.figures:
-            loss = self._validator.run()
-            self.state.figures |= {"validation_loss_first": loss, "validation_loss": loss}
-            self._log.line({"validation_loss": loss})
+            line = self._validator.run(self._engine, self._device)
+            self.state.figures["validation_loss_first"] = self.state.figures["validation_loss"]
+            self._log.line(line)
         following = self.fetch(self.state.step)
         while self.state.step < plan.steps:
             self._watchdog.progress("step")
@@ -154,11 +155,11 @@ class Trainer:
             line |= self._pace.figures(plan.steps - self.state.step)
             if validating:
                 begun = time.perf_counter()
-                self.state.figures["validation_loss"] = line["validation_loss"] = self._validator.run()
+                line |= {**self._validator.run(self._engine, self._device)}
                 line["validate_seconds"] = time.perf_counter() - begun
             self._log.line(line)
             if validating:
-                self._candidates.validated(self.state.step, line["validation_loss"])
+                self._candidates.validated(self.state.step, self.state.figures["validation_loss"])
         following.cancel()
         return True
 
@@ -229,18 +230,19 @@ class Trainer:
         self._log.status("waiting for scores")
         return ending.wait_for_scores(self._candidates, self._saver, self._agreement, self._precision, look)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> TrainOutput:
         """Exports, and returns the manifest's part."""
         tokens = self.state.step * self._spec.plan.batch_tokens
-        chosen: dict[str, Any] = {}
+        chosen: Any = {}
         if self._spec.plan.scored_steps:
             with self._phase("saving", 60 * self._spec.config.save_grace_minutes):
                 self._saver.wait()
-            chosen, said = ending.take_best(
+            best, said = ending.take_best(
                 self._spec, self._engine, self.state, self._candidates, self._agreement, self._phase
             )
             self._say_once(said)
-        figures: dict[str, Any] = {
+            chosen = {"best": best}
+        figures: Any = {
             "parameters": self._engine.parameters,
             "trained_parameters": self._engine.trained_parameters,
             "precision": self._precision,
@@ -253,8 +255,10 @@ class Trainer:
         }
         files: dict[str, str] | None = None
         with self._phase("exporting", _EXPORT_SECONDS):
-            files = export(self._engine, self._spec, self._validator.first_rows(_COMPARED_ROWS), figures)
-        return figures | {"files": files}
+            rows = self._validator.first_rows(_COMPARED_ROWS, self._engine, self._device)
+            files = export(self._engine, self._spec, rows, figures)
+        whole: TrainOutput = figures | {"files": files}
+        return whole
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self._spec.plan.steps
@@ -282,7 +286,7 @@ class Trainer:
             self.state.labels += read.labels
         return rate
 
-    def training_figures(self, rate: float) -> dict[str, Any]:
+    def training_figures(self, rate: float) -> MetricsLine:
         """Loss since the last line, learning rate, gradient norm, steps left out."""
         loss = self.state.loss / self.state.labels if self.state.labels else float("nan")
         self.state.loss, self.state.labels = 0.0, 0

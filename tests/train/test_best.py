@@ -108,7 +108,7 @@ def test_training_ends_early_and_the_best_step_is_exported(make_config: Any, dat
     settings = {"score": "validation_loss", "mode": "max", "every": 2, "patience": 2}
     spec = spec_of(make_config(f"file://{tmp_path}", best=settings, keep_checkpoints=1), data_prefix)
     made, _ = run_ranks(2, train, spec)
-    assert made["best"]["step"] == 2 and made["steps"] == 6
+    assert made["best"]["step"] == 2 and made["best"]["last"] == 6
     assert list(made["best"]["scores"]) == ["2", "4", "6"]
     assert made["best"]["score"] == made["validation_loss"]
     assert max(line["step"] for line in metrics_log.read(spec.out)) == 6
@@ -162,7 +162,7 @@ def test_checkpoints_are_scored_beside_the_training(
     uri = stage.run(config, data_prefix, grades)
     made = manifest.require(uri, "train")
     assert made["best"] == {
-        "name": "copa.acc", "step": 8, "score": 0.7, "scores": {"4": 0.5, "8": 0.7, "12": None, "16": 0.6},
+        "name": "copa.acc", "step": 8, "last": 16, "score": 0.7, "scores": {"4": 0.5, "8": 0.7, "12": None, "16": 0.6},
     }  # fmt: skip
     assert (grades.folder / "required").exists() and made["steps"] == 16
     exported, scored = weights(storage.join(uri, "export")), weights(f"file://{grades.folder}/8")
