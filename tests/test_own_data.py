@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from kit19_ray.artifacts import metrics_log
 from kit19_ray.artifacts.schemas import IGNORE
 from kit19_ray.config.schema import Config
 from kit19_ray.data import stage as building
@@ -50,6 +51,8 @@ def test_the_export_renders_the_tokens_it_was_trained_on(
     made = Config.model_validate(made.model_dump() | {"train": TRAIN})
     data = building.run(made)
     tuned = training.run(made, data)
+    first = metrics_log.read(tuned)[0]
+    assert set(first["validation_loss_by_task"]) == {"alpaca", "prose", "share", "talk"}
     tokenizer = load_tokenizer(tuned)
     trained, every = unpacked(data), conversations(data)
     assert len(every) == 3 * 150

@@ -14,6 +14,8 @@ NAMES = [
     ("ray.serve.context", "_get_global_client"),
     ("ray.serve._private.constants", "SERVE_CONTROLLER_NAME"),
     ("ray.serve._private.constants", "SERVE_NAMESPACE"),
+    ("ray.experimental.internal_kv", "_internal_kv_get"),
+    ("ray.experimental.internal_kv", "_internal_kv_put"),
     ("ray._private", "state"),
     ("ray.train.v2._internal.execution.context", "get_train_context"),
     ("ray.data", "DataContext.raise_original_map_exception"),

@@ -3,6 +3,7 @@
 step, steps, epoch, progress   where the run is; step counts finished optimizer steps
 loss                           mean over the labels since the line before; not in step 0's line
 validation_loss                mean over the labels of the whole validation split; only where it was computed
+validation_loss_by_task        the same of each task's rows, where the data prefix says whose they are
 lr, grad_norm                  of the last step
 skipped_steps                  since the run's beginning, left out because their gradient was not finite
 tokens_per_second              over all workers, padding included, without validation and checkpoints
@@ -47,6 +48,7 @@ class MetricsLine(TypedDict, total=False):
     progress: float
     loss: float | None
     validation_loss: float | None
+    validation_loss_by_task: dict[str, float]
     lr: float
     grad_norm: float | None
     skipped_steps: int

@@ -222,6 +222,19 @@ class EvaluateManifest(EvaluateIdentity):
     versions: dict[str, str]
 
 
+class GenerateManifest(TypedDict):
+    """manifest.json of what `kit19 generate` wrote; `parts` are the files with the rows, in the rows' order."""
+
+    stage: Literal["generate"]
+    job: Any
+    model: Any
+    prompt: str | None
+    rows: int
+    errors: dict[str, int]
+    """Rows without an answer, by what is wrong with them."""
+    parts: list[str]
+
+
 Manifest = (
     DataManifest
     | RecordsManifest
@@ -230,6 +243,7 @@ Manifest = (
     | IndexManifest
     | TrainManifest
     | EvaluateManifest
+    | GenerateManifest
 )
 
 

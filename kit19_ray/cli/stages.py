@@ -112,6 +112,22 @@ def checkpoint(
     print(run)
 
 
+@app.command()
+def push(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished train prefix, a path or URI.")],
+    destination: Annotated[str, typer.Argument(metavar="TO", help="A folder (./x), an s3:// prefix, or a hub id.")],
+    adapter: Annotated[bool, typer.Option("--adapter", help="The adapter alone, not the merged model.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="A new repository of the hub is not private.")] = False,
+    token_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Holds the hub's token; HF_TOKEN when not given.")
+    ] = None,
+) -> None:
+    """Copy a training's export, with its card, to another store or to the hub."""
+    from kit19_ray import push as pushing
+
+    write(pushing.push(run, destination, adapter, public, token_file))
+
+
 @app.command(epilog=reference.epilog("evaluate"))
 def evaluate(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Score a model on KoBEST and on the held-out rows."""
@@ -130,6 +146,48 @@ def serve(config: ConfigOption = None, overrides: Overrides = None) -> None:
     from kit19_ray import pipeline
 
     pipeline.serve(loaded)
+
+
+@app.command(epilog=reference.epilog("serve"))
+def generate(
+    source: Annotated[str, typer.Option("--in", metavar="ROWS", help="Folder or file: .jsonl, .jsonl.gz, .parquet.")],
+    out: Annotated[str, typer.Option("--out", metavar="ROWS", help="Folder of the rows with their answers.")],
+    config: ConfigOption = None,
+    overrides: Overrides = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Column of prompts, `prompt` when not given.")] = None,
+    messages_column: Annotated[str | None, typer.Option(help="Column of messages, as a chat takes them.")] = None,
+    answer_column: Annotated[str, typer.Option(help="Column that the answers are put into.")] = "completion",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens of this probability.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="A text that ends an answer; may be given again.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampling; the config's seed when not given.")] = None,
+    rows_per_part: Annotated[int, typer.Option(min=1, help="Rows that are written together.")] = 256,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, say what would be done, stop.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Answer every row of a folder with a model; killed at any moment, the same command goes on."""
+    if prompt_column and messages_column:
+        raise UserError("--prompt-column and --messages-column exclude each other")
+    if json and not dry_run:
+        raise UserError("--json goes with --dry-run; a run prints its URI, and manifest.json is there")
+    loaded = load(config, overrides, needs_root=False)
+    extras.require("serve", "kit19 generate")
+    from kit19_ray import pipeline
+    from kit19_ray.serve.batch import stage
+    from kit19_ray.serve.batch.job import Job
+    from kit19_ray.utils import console
+
+    options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "stop": stop or []}
+    column = messages_column or prompt_column or "prompt"
+    job = Job(column, messages_column is not None, answer_column, options, loaded.seed if seed is None else seed)
+    if loaded.serve.model is None and not loaded.root:
+        raise UserError("serve.model is not set, and without a root there is no trained model", hint="serve.model=...")
+    model = pipeline.train_uri(loaded, loaded.serve.model)
+    if dry_run:
+        console.record(stage.dry_run(loaded.serve, model, source, out, job, rows_per_part), json)
+    else:
+        write(stage.run(loaded.serve, model, source, out, job, rows_per_part))
 
 
 @app.command()

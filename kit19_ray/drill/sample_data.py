@@ -51,6 +51,9 @@ def write(
         data = packed_shards.to_ipc(input_ids, labels, position_ids)
         path = f"{split}/shard-00000.arrow"
         storage.write_bytes(storage.join(uri, path), data)
+        if split == "validation":
+            tasks = [["odd" if at % 2 else "even" for at in range(int((row == 0).sum()))] for row in position_ids]
+            storage.write_text(storage.join(uri, packed_shards.tasks_path(path)), packed_shards.tasks_to_json(tasks))
         shard = {"path": path, "rows": rows, "sha256": sha256_stream(io.BytesIO(data))[0]}
         splits[split] = {"rows": rows, "labels": int((labels != -100).sum()), "shards": [shard]}
     words = {"<eos>": EOS} | {f"w{i}": i for i in range(1, vocab_size)}

@@ -51,6 +51,7 @@ class DecodingSequence:
         prompt: token ids, one at least.
         on_token: told the sequence after each of its tokens, in the model's thread.
         should_continue: asked before each step; False ends the sequence within one step.
+        adapter: the LoRA adapter it is decoded with, as the engine knows it; None is the model itself.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class DecodingSequence:
         params: SamplingParams,
         on_token: OnToken | None = None,
         should_continue: Callable[[], bool] | None = None,
+        adapter: str | None = None,
     ) -> None:
         self.prompt = list(prompt)
+        self.adapter = adapter
         self.params = params
         self.on_token = on_token
         self.cancelled = threading.Event()

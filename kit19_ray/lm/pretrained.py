@@ -39,6 +39,47 @@ def resolve(name: str, marker: str = "config.json") -> str:
     return str(node_cache.local_dir(uri, sha256))
 
 
+def resolve_adapter(name: str) -> str:
+    """The folder on this node of a LoRA adapter as peft writes it.
+
+    Args:
+        name: local path, or file:// or s3:// prefix. A train prefix stands for its adapter.
+
+    Raises:
+        UserError: there is none, or its weights are not safetensors.
+        StorageError: the prefix cannot be read.
+    """
+    return str(node_cache.local_dir(*find_adapter(name)))
+
+
+def find_adapter(name: str) -> tuple[str, dict[str, str]]:
+    """The prefix of an adapter's files, and their SHA-256 as far as known; only a few bytes are read.
+
+    Raises:
+        UserError: as `resolve_adapter`.
+        StorageError: as `resolve_adapter`.
+    """
+    if "://" not in name and not Path(name).expanduser().exists():
+        raise UserError(
+            f"adapter {name!r}: there is no such folder", hint="give an existing folder, or a file:// or s3:// prefix"
+        )
+    uri = storage.normalise(name)
+    made = manifest.read(uri)
+    sha256: dict[str, str] = {}
+    if is_train(made):
+        if "adapter" not in made:
+            raise UserError(f"adapter {name!r}: this run trained the whole model", hint="serve it by serve.models")
+        sha256 = manifest.hashes(made, made["adapter"])
+        uri = storage.join(uri, made["adapter"])
+    for marker in ("adapter_config.json", "adapter_model.safetensors"):
+        if not storage.exists(storage.join(uri, marker)):
+            raise UserError(
+                f"adapter {name!r}: {uri} has no {marker}", hint="it is to be an adapter as peft writes it, safetensors"
+            )
+    model_files.check(uri)
+    return uri, sha256
+
+
 def _prefix(name: str) -> tuple[str, dict[str, str]] | None:
     """The prefix of a model's files, or a train prefix's export, with their SHA-256 as far as known; None: a hub id."""
     if "://" not in name and not Path(name).expanduser().exists():

@@ -11,6 +11,7 @@ from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import documents, suites
 from kit19_ray.evaluate import stage as scoring
 from kit19_ray.io import storage
+from kit19_ray.lm import pretrained
 from kit19_ray.preflight.base_model import check_named
 from kit19_ray.preflight.findings import Findings
 from kit19_ray.serve import stage as server
@@ -85,5 +86,9 @@ def serve(config: Config, train: Findings) -> Findings:
         "replicas": section.replicas,
     }
     _model(section.model, "serve.model", train, found)
+    for name, uri in section.models.items():
+        _model(uri, f"serve.models.{name}", train, found)
+    for adapter in section.adapters.values():
+        found.check(partial(pretrained.find_adapter, adapter.path))
     found.check(lambda: server.check_port(section))
     return found

@@ -52,5 +52,7 @@ def build(args: Json) -> Any:
         raise ServeError("args: serve.model is not set, so there is nothing to serve")
     stage.check_access(arguments.serve, is_local=False)  # a cluster's proxies listen to everybody
     pretrained.resolve(model)
+    for adapter in arguments.serve.adapters.values():
+        pretrained.find_adapter(adapter.path)
     scaling = arguments.autoscaling
     return stage.application(arguments.serve, model, scaling.model_dump() if scaling else None)

@@ -142,10 +142,10 @@ class Engine:
         return float(self._engine.get_global_grad_norm() or 0.0)
 
     @torch.no_grad()
-    def loss_sum(self, batch: Batch) -> torch.Tensor:
-        """The summed loss of a batch, without gradients; all ranks must call it."""
+    def losses(self, batch: Batch) -> torch.Tensor:
+        """The loss of each target of a batch, float32 `[n]`, without gradients; all ranks must call it."""
         self._engine.eval()
-        loss: torch.Tensor = self._engine(**batch)
+        loss: torch.Tensor = self._engine(**batch, each=True)
         self._engine.train()
         return loss
 

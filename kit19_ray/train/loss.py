@@ -72,6 +72,7 @@ class PackedLM(torch.nn.Module):
         targets: torch.Tensor,
         borders: torch.Tensor | None = None,
         longest: int | None = None,
+        each: bool = False,
     ) -> torch.Tensor:
         """The sum of the targets' negative log-likelihoods, a float32 scalar.
 
@@ -79,6 +80,7 @@ class PackedLM(torch.nn.Module):
             input_ids, position_ids: int64 `[rows, seq_len]`; the positions restart at every example. With `borders`
                 `[1, rows * seq_len]`.
             positions, targets: int64 `[n]`, see `target_positions`.
+            each: do not add them up: float32 `[n]`.
             borders, longest: see `lm.attention.borders`; None where the model attends by masks.
         """
         inputs = _inputs(input_ids, position_ids, borders, longest)
@@ -90,7 +92,7 @@ class PackedLM(torch.nn.Module):
             logits = self.model(**inputs).logits.flatten(0, 1).index_select(0, positions)
         # A sum, in float32 whatever the weights are: the mean is taken once over the global batch (`Engine.step`), so
         # rows with few labels weigh no more than their labels.
-        return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+        return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none" if each else "sum")
 
     def logits(
         self,

@@ -56,10 +56,11 @@ def make(names: list[str], out: str, attempt: str, config: Json) -> list[Tracker
 
 
 def figures(line: MetricsLine) -> dict[str, float]:
-    """What of a line can be drawn."""
+    """What of a line can be drawn; a task's loss is `validation_loss/<task>`."""
+    tasks = {f"validation_loss/{task}": loss for task, loss in line.get("validation_loss_by_task", {}).items()}
     return {
         name: float(value)
-        for name, value in line.items()
+        for name, value in {**line, **tasks}.items()
         if isinstance(value, int | float) and name not in ("step", "steps", "time") and math.isfinite(value)
     }
 
@@ -116,7 +117,7 @@ class Prometheus:
         from ray.util.metrics import Gauge
 
         if name not in self._gauges:
-            made = Gauge(f"kit19_train_{name}", "See metrics.jsonl of the run.", tag_keys=("run",))
+            made = Gauge(f"kit19_train_{name.replace('/', '_')}", "See metrics.jsonl of the run.", tag_keys=("run",))
             self._gauges[name] = made
         return self._gauges[name]
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from kit19_ray.artifacts import packed_shards
 from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.artifacts.stage_manifests import Stopped, TrainOutput
@@ -53,6 +54,7 @@ class Trainer:
         self._interruptions = Interruptions(spec.out, self._rank)
         self._writer: MetricsWriter | None = None
         self._saver = Saver(spec, self.state, agreement, self._attempt, self._say)
+        self._by_task: dict[str, float] = {}
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Trainer:
@@ -90,6 +92,7 @@ class Trainer:
         with self._phase("opening the data"):
             self._training = PackedSplit.open(spec.data, "train")
             self._validation = PackedSplit.open(spec.data, "validation")
+            self._tasks = packed_shards.read_tasks(spec.data, "validation")
         with self._phase("finding the model"):  # on this node; before any rank waits for another
             # Under ZeRO-3 rank 0 reads the weights and sends each its shard: other nodes fetch none.
             if spec.config.model.name is not None and (self._rank == 0 or spec.config.zero_stage != 3):
@@ -139,7 +142,7 @@ class Trainer:
         if "validation_loss" not in self.state.figures:
             loss = self._validate()
             self.state.figures |= {"validation_loss_first": loss, "validation_loss": loss}
-            self._write_line({"validation_loss": loss})
+            self._write_line({"validation_loss": loss, **self._of_tasks()})
         following = self.fetch(self.state.step)
         while self.state.step < plan.steps:
             self._watchdog.progress("step")
@@ -162,7 +165,7 @@ class Trainer:
             if validating:
                 begun = time.perf_counter()
                 self.state.figures["validation_loss"] = line["validation_loss"] = self._validate()
-                line["validate_seconds"] = time.perf_counter() - begun
+                line |= {"validate_seconds": time.perf_counter() - begun, **self._of_tasks()}
             self._write_line(line)
         following.cancel()
         return True
@@ -287,11 +290,15 @@ class Trainer:
         self._validating()
         self._status("validating")
         size = self._spec.plan.micro_batch_size
-        loss = validation_loss(self._engine, self._validation, size, self._device, self._validating)
+        found = validation_loss(self._engine, self._validation, self._tasks, size, self._device, self._validating)
+        loss, self._by_task = found.whole, found.by_task
         if not np.isfinite(loss):
             raise AgreedError(0, "validating", self.state.guard.diverged(f"validation loss is {loss}"), everywhere=True)
         self._answer()
         return loss
+
+    def _of_tasks(self) -> MetricsLine:
+        return {"validation_loss_by_task": self._by_task} if self._by_task else {}
 
     def _validating(self) -> None:
         self._watchdog.progress("validating", 60 * self._spec.config.timeout_minutes)

@@ -26,6 +26,7 @@ _QUIET = {
     "RAY_DEDUP_LOGS": "1",
     "RAY_DATA_LOG_LEVEL": "CRITICAL",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # Serve kills one that is not up after 5 s
     "RAY_task_oom_retries": "3",  # Ray's own default tries a task that runs out of memory again for ever
     "TOKENIZERS_PARALLELISM": "false",
     "DS_ACCELERATOR_LOG_LEVEL": "ERROR",

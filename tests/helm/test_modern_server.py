@@ -187,7 +187,15 @@ WRONG: dict[str, tuple[Json, str]] = {
 }
 RIGHT: dict[str, Json] = {
     "least": {},
-    "nulls": {"serve": {"autoscaling": None, "keysSecret": None}, "queue": {"scheduler": None}},
+    "nulls": {
+        "serve": {"autoscaling": None, "keysSecret": None},
+        "queue": {"scheduler": None},
+        "config": {"root": "s3://b/r", "train": {"use_gpu": None}, "serve": {"auth": "none", "api_keys_file": None}},
+    },
+    "keys-and-null": {
+        "serve": {"keysSecret": "mine"},
+        "config": {"root": "s3://b/r", "serve": {"auth": None, "api_keys_file": None}},
+    },
     "autoscaling": {"serve": {"autoscaling": {"minReplicas": 2, "maxReplicas": 2}}},
     "served": {"skip": ["data", "train", "evaluate"], "config": SERVED},
     "no-held-out": {

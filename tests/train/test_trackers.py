@@ -91,6 +91,7 @@ def test_mlflow_finds_its_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_what_can_be_drawn() -> None:
     line = {"step": 1, "time": 2.0, "loss": 1.5, "grad_norm": float("inf"), "event": "x", "none": None}
     assert trackers.figures(line) == {"loss": 1.5}
+    assert trackers.figures({"step": 1, "validation_loss_by_task": {"nsmc": 2.0}}) == {"validation_loss/nsmc": 2.0}
 
 
 def test_wandb_keeps_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,45 +29,52 @@ _COLUMNS = (
 )
 
 
+def _unset(path: str) -> str:
+    """CEL for a key that is left out, or null, which has() takes for a value."""
+    return f"(!has({path}) || dyn({path}) == null)"
+
+
 # What the models refuse too, told by the API server before anything is stored (Kubernetes 1.25): CEL over `spec`.
 _SKIPPED = "skip: without the {stage} stage {key} is needed"
 _ONE_OF = "a Secret of keys and config.serve.auth=none, or an api_keys_file of one's own, exclude each other"
 SPEC_RULES = (
     (
-        "!has(self.serve.autoscaling) || self.serve.autoscaling.minReplicas <= self.serve.autoscaling.maxReplicas",
+        f"{_unset('self.serve.autoscaling')} || "
+        "self.serve.autoscaling.minReplicas <= self.serve.autoscaling.maxReplicas",
         "serve.autoscaling: minReplicas is more than maxReplicas",
     ),
     (
-        "!has(self.queue.scheduler) || self.queue.scheduler != 'scheduler-plugins'",
+        f"{_unset('self.queue.scheduler')} || self.queue.scheduler != 'scheduler-plugins'",
         "queue.scheduler=scheduler-plugins: KubeRay refuses every RayJob under it (it gangs RayClusters only)",
     ),
     (
-        "!('data' in self.skip) || has(self.config.train.data) || ('train' in self.skip && ('evaluate' in self.skip || "
-        "!self.config.evaluate.held_out))",
+        f"!('data' in self.skip) || !{_unset('self.config.train.data')} || ('train' in self.skip && "
+        "('evaluate' in self.skip || !self.config.evaluate.held_out))",
         _SKIPPED.format(stage="data", key="config.train.data"),
     ),
     (
-        "!('train' in self.skip) || 'evaluate' in self.skip || has(self.config.evaluate.model)",
+        f"!('train' in self.skip) || 'evaluate' in self.skip || !{_unset('self.config.evaluate.model')}",
         _SKIPPED.format(stage="train", key="config.evaluate.model"),
     ),
     (
-        "!('train' in self.skip) || !self.serve.enabled || has(self.config.serve.model)",
+        f"!('train' in self.skip) || !self.serve.enabled || !{_unset('self.config.serve.model')}",
         _SKIPPED.format(stage="train", key="config.serve.model"),
     ),
     (
-        "!('evaluate' in self.skip) || size(self.config.evaluate.gate) == 0",
+        f"!('evaluate' in self.skip) || {_unset('self.config.evaluate.gate')} || size(self.config.evaluate.gate) == 0",
         _SKIPPED.format(stage="evaluate", key="an empty config.evaluate.gate"),
     ),
     *(
         (
-            f"!has(self.config.{stage}.use_gpu) || !self.config.{stage}.use_gpu || self.stages.{stage}.gpus > 0",
+            f"{_unset(f'self.config.{stage}.use_gpu')} || self.config.{stage}.use_gpu != true || "
+            f"self.stages.{stage}.gpus > 0",
             f"config.{stage}.use_gpu=true, but stages.{stage}.gpus=0",
         )
         for stage in ("train", "evaluate", "serve")
     ),
     (
-        "!has(self.serve.keysSecret) || (!has(self.config.serve.api_keys_file) && (!has(self.config.serve.auth) || "
-        "self.config.serve.auth != 'none'))",
+        f"{_unset('self.serve.keysSecret')} || ({_unset('self.config.serve.api_keys_file')} && "
+        f"({_unset('self.config.serve.auth')} || self.config.serve.auth != 'none'))",
         f"serve.keysSecret: {_ONE_OF}",
     ),
     (
