@@ -53,7 +53,7 @@ def _scores(found: Comparison) -> bytes | None:
     figure, axes = _figure(8, 1.2 + _PER_ROW * len(rows) * max(1, len(found["runs"]) / 2))
     for number, run in enumerate(found["runs"]):
         shift = (number - (len(found["runs"]) - 1) / 2) * 0.6 / len(found["runs"])
-        cells = [(place + shift, row["cells"][number]) for place, (row, _) in enumerate(rows) if row["cells"][number]]
+        cells = [(place + shift, cell) for place, (row, _) in enumerate(rows) if (cell := row["cells"][number])]
         for marked in (False, True):
             shown = [(place, cell) for place, cell in cells if _marked(cell) == marked]
             if shown:

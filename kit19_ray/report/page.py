@@ -94,7 +94,7 @@ def _leak(found: Leak | None) -> str:
 
 def _runs(runs: Sequence[RunRow]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     header = ("run", "data", "parameters", "steps", "tokens", "validation loss", "tokens/s")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for run in runs:
         first, last = run["validation_loss_first"], run["validation_loss"]
         loss = f"{first:.3f} -> {last:.3f}" if first is not None and last is not None else ""
