@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kit19_ray.config import strict_yaml
 from kit19_ray.config.loading import validate
@@ -21,10 +21,14 @@ from kit19_ray.sources.readers import registry
 from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
 from kit19_ray.sources.readers.registry import READERS, options_of
 from kit19_ray.utils.json_types import Json
+from kit19_ray.utils.redaction import without_secrets
 
 CATALOG = Path(__file__).parent / "catalog.yaml"
 Split = Literal["train", "validation", "test"]
 _WILD = frozenset("*?[")
+
+
+ShownUrl = Annotated[str, AfterValidator(without_secrets)]  # of a page: it goes into cards and messages as it is
 
 
 class Licence(BaseModel):
@@ -34,7 +38,7 @@ class Licence(BaseModel):
 
     name: str
     """As the origin names it."""
-    url: str | None = None
+    url: ShownUrl | None = None
     """Its text; None when the origin gives none."""
     commercial: bool
     """Whether commercial use is allowed. False where the origin contradicts itself."""
@@ -140,7 +144,7 @@ class Source(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     title: str
-    homepage: str
+    homepage: ShownUrl
     """Page that says how to get the files."""
     licence: Licence
     citation: str
