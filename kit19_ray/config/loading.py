@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kit19_ray.config import strict_yaml
+from kit19_ray.config.endpoint_url import SECRET
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import ConfigError, UserError, nearest, quote
 from kit19_ray.io import storage
+from kit19_ray.utils.json_types import Json
 
 _MESSAGE = 600  # characters of what a check says, the values that it quotes included
 Model = TypeVar("Model", bound=BaseModel)
@@ -87,7 +89,7 @@ def read(path: str, option: str = "--config", error: type[UserError] = ConfigErr
         raise error(f"{option} {quote(path, plain=True)}: cannot be read: {reason}") from None
 
 
-def _override(tree: dict[str, Any], word: str) -> None:
+def _override(tree: Json, word: str) -> None:
     key, equals, value = word.partition("=")
     if not equals or not key:
         raise ConfigError(f"{quote(word)}: an override is key.sub=value")
@@ -123,7 +125,7 @@ def _line(model: type[BaseModel], problem: Any) -> str:
         allowed = _siblings(model, problem["loc"])
         return f"{path}: unknown key{nearest(str(problem['loc'][-1]), allowed)}; known: {', '.join(allowed)}"
     value = problem.get("input")
-    shown = "" if isinstance(value, dict) or problem["type"] == "missing" else f", got {quote(value)}"
+    shown = "" if isinstance(value, dict) or problem["type"] in ("missing", SECRET) else f", got {quote(value)}"
     message = problem["msg"].removeprefix("Value error, ")[:_MESSAGE]
     return f"{path}: {message}{shown}" if path else message
 

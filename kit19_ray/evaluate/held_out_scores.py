@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.score_files import TaskOutcomes, TaskScores
 from kit19_ray.evaluate import metrics
 
-Scores = dict[str, Any]
 _ORDINAL = ("korsts",)
 """Tasks whose labels are grades: how far off an answer is counts too."""
 
 
-def summarize(task: str, samples: Sequence[Sample]) -> tuple[Scores, dict[str, dict[str, Any]]]:
+def summarize(task: str, samples: Sequence[Sample]) -> tuple[TaskScores, TaskOutcomes]:
     """A task's part of scores.json and of outcomes.json.
 
     Returns:
@@ -25,7 +24,7 @@ def summarize(task: str, samples: Sequence[Sample]) -> tuple[Scores, dict[str, d
     choices = [sample for sample in samples if "choices" in sample]
     free = [sample for sample in samples if "choices" not in sample]
     scores = _choices(task, choices) if choices else {}
-    outcomes: dict[str, dict[str, Any]] = {}
+    outcomes: TaskOutcomes = {}
     for sample in choices:
         for name in ("accuracy", "accuracy_norm"):
             if name in sample["metrics"]:
@@ -45,7 +44,7 @@ def _pair(sample: Sample) -> tuple[int, int]:
     return int(sample["gold"]), -1 if answer is None else int(answer)  # type: ignore[arg-type]
 
 
-def _choices(task: str, samples: Sequence[Sample]) -> Scores:
+def _choices(task: str, samples: Sequence[Sample]) -> TaskScores:
     """`majority` is what the most frequent label of these very rows would reach, always answered; `above_majority` is
     the distance to it in standard errors, of the accuracy or of the constant answer, whichever is larger."""
     pairs = [_pair(sample) for sample in samples]
@@ -53,7 +52,7 @@ def _choices(task: str, samples: Sequence[Sample]) -> Scores:
     error = metrics.proportion_stderr(share, len(pairs))
     largest = max(error, metrics.proportion_stderr(constant, len(pairs)))
     spread = metrics.f1_spread(pairs)
-    scores: Scores = {
+    scores: TaskScores = {
         "accuracy": share,
         "macro_f1": metrics.macro_f1(pairs),
         "majority": constant,
@@ -83,7 +82,7 @@ def _choices(task: str, samples: Sequence[Sample]) -> Scores:
     return scores
 
 
-def _share(samples: Sequence[Sample]) -> Scores:
+def _share(samples: Sequence[Sample]) -> TaskScores:
     pairs = [_pair(sample) for sample in samples]
     share = metrics.accuracy(pairs)
     return {
@@ -95,8 +94,8 @@ def _share(samples: Sequence[Sample]) -> Scores:
     }
 
 
-def _free(samples: Sequence[Sample]) -> Scores:
-    scores: Scores = {**_means(samples), "interval": {}}
+def _free(samples: Sequence[Sample]) -> TaskScores:
+    scores: TaskScores = {**_means(samples), "interval": {}}
     for name in scores["stderr"]:
         scores["interval"][name] = list(metrics.mean_interval(_values(samples, name)))
     scores["cut"] = sum(sample["finish_reason"] == "length" for sample in samples) / len(samples)
@@ -104,10 +103,10 @@ def _free(samples: Sequence[Sample]) -> Scores:
     return {**scores, **_groups(samples, _means), "by_type": {name: _means(found) for name, found in types.items()}}
 
 
-def _means(samples: Sequence[Sample]) -> Scores:
+def _means(samples: Sequence[Sample]) -> TaskScores:
     """Means over the samples that have the figure."""
     names = list(dict.fromkeys(name for sample in samples for name in sample["metrics"]))
-    out: Scores = {"n": len(samples), "stderr": {}}
+    out: TaskScores = {"n": len(samples), "stderr": {}}
     for name in names:
         values = _values(samples, name)
         out[name] = sum(values) / len(values)
@@ -119,7 +118,7 @@ def _values(samples: Sequence[Sample], name: str) -> list[float]:
     return [sample["metrics"][name] for sample in samples if name in sample["metrics"]]
 
 
-def _groups(samples: Sequence[Sample], summary: Callable[[Sequence[Sample]], Scores]) -> Scores:
+def _groups(samples: Sequence[Sample], summary: Callable[[Sequence[Sample]], TaskScores]) -> TaskScores:
     seen = _by(samples, lambda sample: "unseen" if sample["unseen_template"] else "seen")
     return {
         "by_kind": {key: summary(found) for key, found in _by(samples, lambda sample: sample["kind"]).items()},

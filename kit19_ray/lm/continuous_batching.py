@@ -93,8 +93,10 @@ class ContinuousBatch:
 
         An error of a forward pass ends the sequences that had a row with that error; those that wait go on.
         """
+        # First, so that a cancelled sequence neither takes a row nor costs a pass.
         ended = self._drop_unwanted()
         try:
+            # Before the passes, so that whoever is admitted can be read in this very step.
             self._admit()
             if self._prefilling:
                 self._prefill()
@@ -104,6 +106,7 @@ class ContinuousBatch:
             log.exception("a step with %d sequences failed", self.running)
             for sequence in (*self._decoding, *self._prefilling):
                 sequence.error, sequence.finished = error, True
+            # After an error the cache may be half written (out of memory in mid-layer), so nothing in it is trusted.
             ended += [*self._decoding, *self._prefilling]
             self._decoding, self._prefilling = [], []
             self.prefixes.clear()
@@ -135,14 +138,19 @@ class ContinuousBatch:
         """Gives rows to sequences that wait, in order, while there is room: none overtakes another."""
         while self.waiting and self.running < self.limits.max_sequences:
             sequence = self.waiting[0]
+            # What each MAY come to, not what it has: a sequence that was let in must never have to leave for want of
+            # room.
             needs = [_most(s) for s in (*self._decoding, *self._prefilling, sequence)]
             room = self.limits.cache_tokens or self.limits.max_sequences * self.loaded.max_length
+            # Rows of one tensor are as wide as the widest. A sequence that waits is not overtaken by smaller ones
+            # behind it: else a long prompt could wait for ever. Alone it is always let in, however large.
             if self.running and len(needs) * max(needs) > room:
                 return
             self.waiting.popleft()
             row = self.running
             if self.loaded.takes_slots:
                 self._forward.cache.reserve(len(needs), max(needs), room)
+                # Scoring needs the logits of every token of the prompt, so none of it may be taken from the store.
                 if self.prefixes.capacity and not sequence.params.score_prompt:
                     length, layers = self.prefixes.find(sequence.prompt)
                     if length:
@@ -157,7 +165,10 @@ class ContinuousBatch:
         for sequence in ended:
             self._forward.forget(sequence)
             if sequence in self._decoding:
+                # The invariant of the rows (see the module): decoding ones first, without a gap, then those being read.
+                # Taking one away moves at most one row of each kind.
                 row, last = self._decoding.index(sequence), len(self._decoding) - 1
+                # Before its row is overwritten.
                 self._keep_prefix(sequence, row)
                 self._move(self._decoding[last], last, row)
                 self._decoding[row] = self._decoding[last]
@@ -193,6 +204,7 @@ class ContinuousBatch:
         counts: list[int] = []
         for sequence in self._prefilling if self.loaded.takes_slots else self._prefilling[:1]:
             left = len(sequence.prompt) - sequence.cached
+            # The first row may take the whole budget; the others are no longer than it, so that padding stays small.
             count = min(left, budget) if not rows else min(left, max(counts))
             # A row that would be cut by its neighbours' length, or make the pass too large, waits for the next.
             if rows and ((len(rows) + 1) * max(counts) > budget or count < left):

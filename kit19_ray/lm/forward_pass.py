@@ -9,7 +9,7 @@ import torch
 
 from kit19_ray.lm.decoding import DecodingSequence
 from kit19_ray.lm.kv_cache import SlotCache, Step, attention_masks
-from kit19_ray.lm.loaded_model import LoadedModel
+from kit19_ray.lm.loaded_model import LoadedModel, ModelInputs
 
 
 class ForwardPass:
@@ -50,14 +50,17 @@ class ForwardPass:
         counts = [len(chunk) for chunk in chunks]
         starts = [s.cached for s in rows]
         length = max(counts)
+        # Token 0 as padding behind a chunk: the mask hides it, and its logits are not looked at.
         ids = torch.zeros((len(rows), length), dtype=torch.long)
         for place, chunk in enumerate(chunks):
             ids[place, : len(chunk)] = torch.tensor(chunk, dtype=torch.long)
-        inputs: dict[str, Any] = {"input_ids": ids.to(loaded.device), "use_cache": True}
+        inputs: ModelInputs = {"input_ids": ids.to(loaded.device), "use_cache": True}
         if "position_ids" in loaded.accepts:
             positions = torch.tensor(starts)[:, None] + torch.arange(length)[None]
             # Padding may stand beyond the last position the model knows; nothing looks at it.
             inputs["position_ids"] = positions.clamp(max=loaded.max_length - 1).to(loaded.device)
+        # Rows whose chunks end in different columns all need their own last one; the vocabulary times every column
+        # would be the largest tensor of the pass.
         offsets = list(range(length)) if every else sorted({count - 1 for count in counts})
         if "logits_to_keep" in loaded.accepts:
             inputs["logits_to_keep"] = torch.tensor(offsets, device=loaded.device)
@@ -68,6 +71,7 @@ class ForwardPass:
             inputs["past_key_values"] = self.cache
             made = loaded.model(**inputs)
         else:
+            # The batch gives such a model one sequence at a time; its cache object is carried from call to call here.
             key = id(rows[0])
             if (past := self._solo.get(key)) is not None:
                 inputs["past_key_values"] = past
@@ -78,7 +82,9 @@ class ForwardPass:
                 if "logits_to_keep" in inputs:
                     inputs["logits_to_keep"] = inputs["logits_to_keep"] + starts[0]
             made = loaded.model(**inputs)
+            # None for a model that returns no cache: the next call then reads the text from its beginning.
             self._solo[key] = getattr(made, "past_key_values", None)
+            # The whole text was read again: the caller asked about its last `length` tokens only.
             if made.logits.shape[1] > length:
                 made.logits = made.logits[:, starts[0] :]
         if "logits_to_keep" not in loaded.accepts:

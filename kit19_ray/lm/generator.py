@@ -23,7 +23,7 @@ from kit19_ray.errors import UserError
 from kit19_ray.lm import cuda, prefix_tree, pretrained
 from kit19_ray.lm.continuous_batching import BatchLimits, ContinuousBatch
 from kit19_ray.lm.decoding import Completion, DecodingSequence
-from kit19_ray.lm.loaded_model import LoadedModel, compute_dtype
+from kit19_ray.lm.loaded_model import LoadedModel, ModelInputs, compute_dtype
 from kit19_ray.lm.prefix_tree import Request
 from kit19_ray.lm.sampling import SamplingParams, top
 
@@ -105,6 +105,8 @@ class Generator(LoadedModel):
             layout = prefix_tree.layout(batch)
             logprobs, best = self._score_layout(layout)
         except torch.cuda.OutOfMemoryError:
+            # One row cannot be halved. Else the bound is lowered for all that follows: what did not fit once seldom
+            # does.
             if len(batch) == 1:
                 raise
             torch.cuda.empty_cache()
@@ -113,12 +115,13 @@ class Generator(LoadedModel):
             for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                 self._score_trees(part, sums, greedy)
             return
+        # add.at, not +=: a request has many targets in a batch, and fancy indexing would count only the last.
         np.add.at(sums, layout.requests, logprobs)
         np.logical_and.at(greedy, layout.requests, best)
 
     def _score_layout(self, layout: prefix_tree.Layout) -> tuple[Any, Any]:
         """float64[asked] log-probabilities and bool[asked] whether the token is the likeliest."""
-        inputs: dict[str, Any] = {"input_ids": torch.from_numpy(layout.input_ids).to(self.device)}
+        inputs: ModelInputs = {"input_ids": torch.from_numpy(layout.input_ids).to(self.device)}
         if layout.mask is not None:
             inputs["position_ids"] = torch.from_numpy(layout.positions).to(self.device)
             inputs["attention_mask"] = self._additive(torch.from_numpy(layout.mask))
@@ -126,6 +129,7 @@ class Generator(LoadedModel):
         width = logits.shape[1]
         # Several continuations may ask at one place: its logits are reduced once.
         places, inverse = np.unique(layout.rows * width + layout.columns - first, return_inverse=True)
+        # float32 after picking: the whole tensor in float32 would be twice as large, for places nobody asks about.
         picked = logits.reshape(-1, logits.shape[-1])[torch.from_numpy(places).to(self.device)].float()
         where = torch.from_numpy(inverse).to(self.device)
         tokens = torch.from_numpy(layout.tokens).to(self.device)
@@ -133,7 +137,7 @@ class Generator(LoadedModel):
         best = picked.argmax(-1)[where] == tokens
         return chosen.double().cpu().numpy(), best.cpu().numpy()
 
-    def _logits(self, inputs: dict[str, Any], first: int, length: int) -> tuple[torch.Tensor, int]:
+    def _logits(self, inputs: ModelInputs, first: int, length: int) -> tuple[torch.Tensor, int]:
         """The logits from column `first` on where the model can leave the others out, and the column they begin at."""
         if "use_cache" in self.accepts:
             inputs["use_cache"] = False
@@ -169,6 +173,7 @@ class Generator(LoadedModel):
                 except (ValueError, TypeError, RuntimeError) as error:  # the model refuses such a mask
                     log.info("contexts are not shared: %s", error)
                     return False
+        # What rounding explains: another mask may take another kernel, and bf16 has 8 bits.
         tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.3
         return bool(np.abs(sums[0] - sums[1]).max() < tolerance)
 
@@ -261,6 +266,7 @@ class Generator(LoadedModel):
         ]
         needs = [len(prompt) + limit for prompt, limit in zip(cut, limits)]
         room = max(self.batch_tokens, self.max_length)
+        # As many rows as the shortest need would allow; what is let in is bounded by tokens all the same.
         batch = ContinuousBatch(self, BatchLimits(max(1, room // min(needs, default=1)), room, self.batch_tokens))
         # The longest first: those that end last start first, and neighbours are about as long.
         batch.run([sequences[n] for n in sorted(range(len(cut)), key=lambda n: -needs[n])])

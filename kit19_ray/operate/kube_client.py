@@ -13,8 +13,7 @@ import urllib3
 
 from kit19_ray.operate.api.crd import GROUP, PLURAL, VERSION
 from kit19_ray.operate.manifests import naming
-
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 _TIMEOUT = (5, 30)  # seconds to connect, to answer
 _STREAM_TIMEOUT = (5, 300)  # seconds to connect, between two pieces
@@ -30,7 +29,7 @@ OBSERVED = ("RayJob", "RayService", "Ingress", "NetworkPolicy")
 
 
 # Server-side apply says the first (with status 500), strict field validation the second.
-_UNKNOWN_FIELD = re.compile(r"(\.spec[\w.\[\]/=\"-]*): field not declared in schema|unknown field \"([^\"]+)\"")
+_UNKNOWN_FIELD = re.compile(r"(\.spec[\w.\[\]/=\"-]{0,300}): field not declared in schema|unknown field \"([^\"]+)\"")
 
 
 class ApiError(Exception):

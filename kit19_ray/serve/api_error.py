@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-Json = dict[str, Any]
+from kit19_ray.errors import clipped
+from kit19_ray.utils.json_types import Json
 
 
 class ApiError(Exception):
@@ -27,7 +28,8 @@ class ApiError(Exception):
         retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
+        self.status, self.message, self.code = status, clipped(message), code
+        self.param = None if param is None else clipped(param)
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from kit19_ray.config.schema import Section, ServeConfig
 from kit19_ray.errors import ServeError
+from kit19_ray.utils.json_types import Json
 
 
 class Autoscaling(Section):
@@ -33,7 +34,7 @@ class Arguments(Section):
     """None keeps `serve.replicas` copies."""
 
 
-def build(args: dict[str, Any]) -> Any:
+def build(args: Json) -> Any:
     """The application, to be run by Ray Serve.
 
     Raises:
@@ -51,5 +52,7 @@ def build(args: dict[str, Any]) -> Any:
         raise ServeError("args: serve.model is not set, so there is nothing to serve")
     stage.check_access(arguments.serve, is_local=False)  # a cluster's proxies listen to everybody
     pretrained.resolve(model)
+    for adapter in arguments.serve.adapters.values():
+        pretrained.find_adapter(adapter.path)
     scaling = arguments.autoscaling
     return stage.application(arguments.serve, model, scaling.model_dump() if scaling else None)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from kit19_ray.config.schema import ServeConfig
-from kit19_ray.errors import nearest
+from kit19_ray.errors import nearest, quote
 from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.request_body import is_unicode, read
 
@@ -173,7 +173,7 @@ def check_model(name: str, names: Sequence[str]) -> None:
     """
     if name not in names:
         near = nearest(name[:100], names)
-        raise ApiError(404, f"there is no model {name[:100]!r} here{near}; see /v1/models", "model", "model_not_found")
+        raise ApiError(404, f"there is no model {quote(name)} here{near}; see /v1/models", "model", "model_not_found")
 
 
 def _check(request: CompletionRequest, limits: ServeConfig) -> None:

@@ -9,21 +9,26 @@ from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kit19_ray.config import strict_yaml
 from kit19_ray.config.loading import validate
 from kit19_ray.config.schema import known_encoding
-from kit19_ray.errors import SourceError, nearest
+from kit19_ray.errors import SourceError, nearest, quote
 from kit19_ray.sources.readers import registry
 from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
 from kit19_ray.sources.readers.registry import READERS, options_of
+from kit19_ray.utils.json_types import Json
+from kit19_ray.utils.redaction import without_secrets
 
 CATALOG = Path(__file__).parent / "catalog.yaml"
 Split = Literal["train", "validation", "test"]
 _WILD = frozenset("*?[")
+
+
+ShownUrl = Annotated[str, AfterValidator(without_secrets)]  # of a page: it goes into cards and messages as it is
 
 
 class Licence(BaseModel):
@@ -33,7 +38,7 @@ class Licence(BaseModel):
 
     name: str
     """As the origin names it."""
-    url: str | None = None
+    url: ShownUrl | None = None
     """Its text; None when the origin gives none."""
     commercial: bool
     """Whether commercial use is allowed. False where the origin contradicts itself."""
@@ -63,7 +68,7 @@ class Archive(BaseModel):
     @classmethod
     def _known_kind(cls, url: str) -> str:
         if not url.endswith((".zip", ".tar", ".tar.gz")):
-            raise ValueError(f"{url!r} must end in .zip, .tar or .tar.gz")
+            raise ValueError(f"{quote(url)} must end in .zip, .tar or .tar.gz")
         return url
 
 
@@ -93,7 +98,7 @@ class SourceFile(BaseModel):
     """Serves where the split's other files are not at hand; fetched only when it is named."""
     encoding: str | None = None
     """What the file is in, as Python names it (cp949, utf-16); None means UTF-8, or what its byte order mark says."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Json = Field(default_factory=dict)
     """Reader options for this file alone."""
     wrong_rows: dict[str, list[int]] = Field(default_factory=dict)
     """Reason -> lines on which rows start that are wrong in the published file; they are rejects. Without effect on a
@@ -116,7 +121,7 @@ class SourceFile(BaseModel):
     @classmethod
     def _stays_below(cls, path: str | None) -> str | None:
         if path is not None and not {"", ".", ".."}.isdisjoint(path.split("/")):
-            raise ValueError(f"{path!r} must be a path below the source's folder")
+            raise ValueError(f"{quote(path)} must be a path below the source's folder")
         return path
 
     @field_validator("encoding")
@@ -139,14 +144,14 @@ class Source(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     title: str
-    homepage: str
+    homepage: ShownUrl
     """Page that says how to get the files."""
     licence: Licence
     citation: str
     """Whom to credit."""
     reader: str
     """One of `readers.READERS`."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Json = Field(default_factory=dict)
     """Options of the reader."""
     notes: str = ""
     """What a reader of the data card should know."""
@@ -170,7 +175,7 @@ class Source(BaseModel):
     @classmethod
     def _known_reader(cls, name: str) -> str:
         if name not in READERS:
-            raise ValueError(f"reader {name!r} is not one of {', '.join(READERS)}{nearest(name, READERS)}")
+            raise ValueError(f"reader {quote(name)} is not one of {', '.join(READERS)}{nearest(name, READERS)}")
         return name
 
     @model_validator(mode="after")
@@ -178,7 +183,7 @@ class Source(BaseModel):
         paths = [f.path for f in self.files]
         twice = sorted({p for p in paths if paths.count(p) > 1})
         if twice:
-            raise ValueError(f"file {twice[0]!r} is listed twice")
+            raise ValueError(f"file {quote(twice[0])} is listed twice")
         model = options_of(self.reader)
         for where, options in [("options", self.options)] + [(f"{f.path}: options", f.options) for f in self.files]:
             try:
@@ -187,7 +192,7 @@ class Source(BaseModel):
                 first = error.errors()[0]
                 key = ".".join(map(str, first["loc"])) or "(all)"
                 hint = nearest(key, model.model_fields)
-                raise ValueError(f"{where}.{key}: {first['msg']}{hint}; reader {self.reader!r}") from None
+                raise ValueError(f"{where}.{key}: {first['msg']}{hint}; reader {quote(self.reader)}") from None
         return self
 
     def splits(self) -> list[str]:

@@ -11,9 +11,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
+
+from kit19_ray.errors import redacted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,8 +68,8 @@ def write(text: str, end: str = "\n") -> None:
 
 
 def say(text: str) -> None:
-    """One message on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """One message on stderr, without the secrets of its URLs."""
+    print(redacted(text), file=sys.stderr, flush=True)
 
 
 def stdout() -> Console:
@@ -110,7 +112,7 @@ def show(found: Any, as_json: bool, printed: Callable[[Any], None]) -> None:
         printed(found)
 
 
-def table(found: list[dict[str, Any]], as_json: bool = False, right: Sequence[str] = ()) -> None:
+def table(found: Sequence[Mapping[str, object]], as_json: bool = False, right: Sequence[str] = ()) -> None:
     """Prints rows with the same keys to stdout, as a table or as JSON.
 
     Args:
@@ -144,7 +146,7 @@ def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Seq
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def record(found: dict[str, Any], as_json: bool) -> None:
+def record(found: Mapping[str, object], as_json: bool) -> None:
     """Prints one thing to stdout, a line a key or as JSON."""
     if as_json:
         write_json(found)

@@ -11,7 +11,16 @@ from kit19_ray.operate.api.kubernetes_types import Embedded, Name, Object
 from kit19_ray.operate.api.pods import StagePods
 from kit19_ray.operate.api.serving import Autoscaling, Ingress, NetworkPolicy
 from kit19_ray.operate.api.spec import RAY_VERSION, Queue, Stage
-from scripts.charts.common import GLOBAL, IMAGE_PATTERN, IMAGE_RULE, PullImage, ServiceAccount, image
+from scripts.charts.common import (
+    GLOBAL,
+    IMAGE_PATTERN,
+    IMAGE_RULE,
+    Dashboards,
+    PodMonitor,
+    PullImage,
+    ServiceAccount,
+    image,
+)
 
 EMPTY: dict[str, Any] = {"empty": True}
 
@@ -117,6 +126,13 @@ class Auth(Object):
     cluster (`helm template`, Argo CD) cannot, and needs this."""
 
 
+class Metrics(Object):
+    """Prometheus metrics: Ray's own and the server's (`ray_kit19_*`), port 8080 of every pod."""
+
+    pod_monitor: PodMonitor = PodMonitor()
+    """Of this release's pods."""
+
+
 class RunValues(Object):
     """Values of the kit19-run chart."""
 
@@ -149,6 +165,10 @@ class RunValues(Object):
     """The pods' identity."""
     network_policy: NetworkPolicy = NetworkPolicy()
     """Who may reach the pods."""
+    metrics: Metrics = Metrics()
+    """Prometheus metrics."""
+    dashboards: Dashboards = Dashboards()
+    """Grafana dashboards."""
     security: Literal["restricted", "assigned", "none"] = "restricted"
     """restricted: uid 1000, gid 100, no privileges, as Pod Security's `restricted`. assigned: the same without uid and
     gid, which OpenShift's restricted-v2 picks itself. none: nothing is said, `podTemplate` may say all."""

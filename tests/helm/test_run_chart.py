@@ -447,6 +447,19 @@ def test_network_policy(helm: Helm) -> None:
     assert "NetworkPolicy" not in kinds(helm.render(CHART, {"config": CONFIG, "networkPolicy": {"enabled": False}}))
 
 
+def test_a_pod_monitor_finds_the_pods_and_is_let_in(helm: Helm) -> None:
+    values = {"config": SERVED, "serve": {"enabled": True}, "metrics": {"podMonitor": {"enabled": True}}}
+    objects = helm.render(CHART, values)
+    monitor, policy = only(objects, "PodMonitor")["spec"], only(objects, "NetworkPolicy")["spec"]
+    pod = only(objects, "RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
+    assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert monitor["podMetricsEndpoints"][0]["port"] in [one["name"] for one in pod["spec"]["containers"][0]["ports"]]
+    assert policy["ingress"][-1] == {
+        "from": [{"namespaceSelector": {}}],
+        "ports": [{"port": 8080, "protocol": "TCP"}],
+    }
+
+
 @pytest.mark.parametrize(
     ("queue", "labels"),
     [

@@ -7,13 +7,19 @@ from typing import Any
 import pytest
 
 from kit19_ray.errors import ServeError, UserError
-from kit19_ray.serve import deployment
+from kit19_ray.serve import deployment, model_apps
+from kit19_ray.serve.model_registry import wanted
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         ({}, "args: serve.model is not set, so there is nothing to serve"),
+        (
+            {"serve": {"adapters": {"a": {"path": "p", "base": "kit"}}}},
+            "is no model that is served (did you mean",
+        ),
+        ({"serve": {"model": "x/y", "adapters": {"a": {"path": "/no/such"}}}}, "adapter '/no/such': there is no such"),
         ({"serve": {"modl": "x"}}, "serve.modl: unknown key (did you mean 'model'?)"),
         ({"serve": {"model": "/no/such/model", "auth": "none"}}, "/no/such/model"),
         ({"serve": {"model": "x/y", "auth": "keys"}}, "serve.auth: keys, but there is no API key"),
@@ -27,9 +33,10 @@ def test_a_mistake_in_the_args_is_named(args: dict[str, Any], said: str) -> None
 
 
 def models(application: Any) -> dict[str, Any]:
-    """The deployments of the models behind the gateway."""
-    _, served = application._bound_deployment.init_args
-    return {name: model._bound_deployment for name, model in served.items()}
+    """The deployments of the models that the gateway starts."""
+    section, model, autoscaling = application._bound_deployment.init_args
+    apps = model_apps.ServeApps(section, autoscaling)
+    return {spec.name: apps.target(spec).target._bound_deployment for spec in wanted(section, model)}
 
 
 def test_replicas_are_fixed_or_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,9 +49,11 @@ def test_replicas_are_fixed_or_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fixed["base/1"].init_args[:2] == ("s3://b/train-0", "base/1")
     assert {one.num_replicas for one in fixed.values()} == {3}
     config = fixed["kit19"]._deployment_config
-    assert (config.graceful_shutdown_timeout_s, config.max_surge_percent) == (30, 100)
+    assert (config.graceful_shutdown_timeout_s, config.max_surge_percent) == (120, 100), "as long as a request may take"
     scaled = models(deployment.build({"serve": section, "autoscaling": {"max_replicas": 5}}))
     assert scaled["kit19"]._deployment_config.autoscaling_config.max_replicas == 5
+    gateway = deployment.build({"serve": section})._bound_deployment._deployment_config
+    assert (gateway.graceful_shutdown_timeout_s, gateway.max_surge_percent) == (30, 100)
 
 
 @pytest.mark.parametrize(("use_gpu", "gpus"), [(True, 2), (False, 0), (None, 0)])

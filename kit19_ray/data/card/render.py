@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 import yaml
 
 from kit19_ray import __version__
+from kit19_ray.artifacts.stage_manifests import DataManifest, Decontamination, TaskEntry
 from kit19_ray.data.card import hub_metadata, licence_report, plots, statistics
+from kit19_ray.data.card.statistics import Distribution, SplitStatistics, Statistics
 from kit19_ray.io import storage
 from kit19_ray.tasks.task import DEFINITIONS, Task
 
-Statistics = Mapping[str, Any]
+_LENGTHS: tuple[Literal["prompt_characters", "answer_characters", "tokens"], ...] = (
+    "prompt_characters", "answer_characters", "tokens"
+)  # fmt: skip
+_PACKING: tuple[Literal["rows", "examples", "learned", "masked", "padding"], ...] = (
+    "rows", "examples", "learned", "masked", "padding"
+)  # fmt: skip
 _PLOTS = {
     "tokens.png": "Tokens per training example",
     "characters.png": "Characters per training example",
@@ -37,7 +44,7 @@ _PAPER = """\
 }"""
 
 
-def write(out: str, built: Mapping[str, Any], tasks: Mapping[str, Task]) -> None:
+def write(out: str, built: DataManifest, tasks: Mapping[str, Task]) -> None:
     """Writes the card with its statistics, plots and config below the prefix `out`; the last step before the commit.
 
     Args:
@@ -53,7 +60,7 @@ def write(out: str, built: Mapping[str, Any], tasks: Mapping[str, Task]) -> None
     storage.write_text(storage.join(out, "README.md"), render(built, tasks, counted, list(drawn)))
 
 
-def summary(built: Mapping[str, Any]) -> str:
+def summary(built: DataManifest) -> str:
     """A few lines for the terminal: totals, and every task that is short of its quota with the reason."""
     train, held_out = built["splits"]["train"], built["splits"]["validation"]
     lines = [
@@ -64,7 +71,7 @@ def summary(built: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def render(built: Mapping[str, Any], tasks: Mapping[str, Task], counted: Statistics, drawn: Sequence[str] = ()) -> str:
+def render(built: DataManifest, tasks: Mapping[str, Task], counted: Statistics, drawn: Sequence[str] = ()) -> str:
     """The card's Markdown, with the metadata block on top.
 
     Args:
@@ -96,7 +103,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def _opening(built: Mapping[str, Any]) -> list[str]:
+def _opening(built: DataManifest) -> list[str]:
     train = built["splits"]["train"]
     example = next((name for name, task in built["tasks"].items() if task["examples"]["train"]), "")
     lines = []
@@ -123,7 +130,7 @@ def _opening(built: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _too_long(built: Mapping[str, Any]) -> list[str]:
+def _too_long(built: DataManifest) -> list[str]:
     too_long = sum(task["dropped"].get("too_long", 0) for task in built["tasks"].values())
     if not too_long:
         return []
@@ -147,7 +154,7 @@ _TASK_COLUMNS = (
 )  # fmt: skip
 
 
-def _task_row(name: str, task: Mapping[str, Any]) -> tuple[str, ...]:
+def _task_row(name: str, task: TaskEntry) -> tuple[str, ...]:
     dropped = ", ".join(f"{reason} {n:,}" for reason, n in task["dropped"].items()) or "0"
     numbers = (
         task["unique"],
@@ -160,7 +167,7 @@ def _task_row(name: str, task: Mapping[str, Any]) -> tuple[str, ...]:
     return (name, f"{task['raw']:,}", f"{task['records']:,}", dropped, *(f"{n:,}" for n in numbers))
 
 
-def _shortfalls(built: Mapping[str, Any]) -> list[str]:
+def _shortfalls(built: DataManifest) -> list[str]:
     short = [f"- {name}: {t['shortfall']}" for name, t in built["tasks"].items() if t.get("shortfall")]
     short += [f"- {name}: left out. {reason}" for name, reason in built["skipped"].items()]
     return ["", "Short of the quota:", "", *short] if short else []
@@ -172,10 +179,9 @@ def _figures(counted: Statistics, drawn: Sequence[str]) -> list[str]:
         "`statistics.json` has all of it, histograms included. Of the training examples, median / 90% / longest:",
         "",
     ]
-    lengths = ("prompt_characters", "answer_characters", "tokens")
     lines += _table(
         ("task", "prompt, characters", "answer, characters", "tokens"),
-        [(name, *(_span(task["train"][key]) for key in lengths)) for name, task in tasks.items()],
+        [(name, *(_span(task["train"][key]) for key in _LENGTHS)) for name, task in tasks.items()],
     )
     lines += ["", "Labels and templates of the training examples:", ""]
     lines += _table(
@@ -183,31 +189,30 @@ def _figures(counted: Statistics, drawn: Sequence[str]) -> list[str]:
         [(name, _labels(task["train"]), *_templates(task["train"])) for name, task in tasks.items()],
     )
     lines += ["", "Packing:", ""]
-    parts = ("rows", "examples", "learned", "masked", "padding")
     lines += _table(
         ("split", "rows", "examples", "learned tokens", "masked tokens", "padding", "full"),
-        [(n, *(f"{s[p]:,}" for p in parts), f"{s['efficiency']:.1%}") for n, s in counted["packing"].items()],
+        [(n, *(f"{s[p]:,}" for p in _PACKING), f"{s['efficiency']:.1%}") for n, s in counted["packing"].items()],
     )
     return lines + [line for name in drawn for line in ("", f"![{_PLOTS[name]}](plots/{name})")]
 
 
-def _span(found: Mapping[str, Any] | None) -> str:
+def _span(found: Distribution | None) -> str:
     return f"{found['p50']:,} / {found['p90']:,} / {found['max']:,}" if found else ""
 
 
-def _labels(split: Mapping[str, Any]) -> str:
+def _labels(split: SplitStatistics) -> str:
     total = split["examples"] or 1
     return ", ".join(f"{label} {n / total:.1%}" for label, n in split["labels"].items())
 
 
-def _templates(split: Mapping[str, Any]) -> tuple[str, str, str]:
+def _templates(split: SplitStatistics) -> tuple[str, str, str]:
     used = list(split["templates"].values())
     closed, open_ = (sum(t["examples"] for t in used if t["kind"] == kind) for kind in ("closed", "open"))
     counts = [t["examples"] for t in used]
     return f"{closed:,}", f"{open_:,}", f"{min(counts):,} to {max(counts):,}"
 
 
-def _licences(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
+def _licences(built: DataManifest, tasks: Mapping[str, Task]) -> list[str]:
     lines = ["Every source keeps its own licence, and each row names its."]
     lines += [
         f"{use.capitalize()} forbidden: {', '.join(named)}." for use, named in licence_report.restricted(tasks).items()
@@ -217,7 +222,7 @@ def _licences(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
     return [" ".join(lines)]
 
 
-def _recipe(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
+def _recipe(built: DataManifest, tasks: Mapping[str, Task]) -> list[str]:
     words = ["root=file:///somewhere"]
     words += ["data.verify=false"] if licence_report.is_altered(built, tasks) else []
     own = [name for name in tasks if not (DEFINITIONS / f"{name}.yaml").is_file()]
@@ -243,13 +248,13 @@ def _recipe(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
     ]
 
 
-def _config(built: Mapping[str, Any]) -> str:
+def _config(built: DataManifest) -> str:
     """`config.yaml`: the whole config that the build's identity covers."""
     data = {**built["config"], **({"on_missing": "skip"} if built["skipped"] else {})}
     return yaml.safe_dump({"seed": built["seed"], "data": data}, allow_unicode=True, sort_keys=False)
 
 
-def _limits(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
+def _limits(built: DataManifest, tasks: Mapping[str, Task]) -> list[str]:
     lines = ["- The rows are not the paper's: it published neither its templates nor which records it drew."]
     for use, named in licence_report.restricted(tasks).items():
         lines.append(
@@ -273,7 +278,7 @@ def _limits(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
     return lines
 
 
-def _decontamination(found: Mapping[str, Any]) -> list[str]:
+def _decontamination(found: Decontamination) -> list[str]:
     checked, absent = ", ".join(found["sets"]), ", ".join(found["absent"])
     lines = [f"- No row holds an item of these evaluation sets, as far as letters tell: {checked}."] if checked else []
     if absent:
@@ -281,7 +286,7 @@ def _decontamination(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _evaluation_files(built: Mapping[str, Any]) -> list[str]:
+def _evaluation_files(built: DataManifest) -> list[str]:
     rows = [
         (name, f"`{path}`", f"`{sha256}`")
         for name, files in built["decontamination"]["sets"].items()
@@ -292,7 +297,7 @@ def _evaluation_files(built: Mapping[str, Any]) -> list[str]:
     return ["", "And these, which no row may hold an item of:", "", *_table(("set", "file", "SHA-256"), rows)]
 
 
-def _citation(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
+def _citation(built: DataManifest, tasks: Mapping[str, Task]) -> list[str]:
     identity = built["identity"]
     return [
         "Cite the build by its hash, the paper, and the sources that were used.",

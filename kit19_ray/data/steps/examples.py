@@ -8,9 +8,9 @@ gather     a range of `order` over all runs                                    a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import ExamplesManifest, ExamplesSplit
 from kit19_ray.data import ray_tasks, rendering
 from kit19_ray.data.filters.near_duplicates import RecordFile
 from kit19_ray.data.ray_tasks import MIB
@@ -19,14 +19,6 @@ from kit19_ray.data.rendering import Rendering, RunShare
 from kit19_ray.io import storage
 
 _MEMORY = 320 * MIB
-
-
-class SplitCounts(TypedDict):
-    """A split's entry in the manifest of a task's examples; `parts` is the number of its files."""
-
-    records: int
-    examples: int
-    parts: int
 
 
 def make(
@@ -57,20 +49,20 @@ def make(
     for (_, (name, *_)), (path, sha256) in zip(gathered, written, strict=True):
         hashes[name][path] = sha256
     for name, how in making.items():
-        made = {"stage": "examples", "task": name, "splits": built[name]}
+        made: ExamplesManifest = {"stage": "examples", "task": name, "splits": built[name]}
         manifest.commit(how.out, made, known=hashes[name], without=["parts/"])
         storage.delete(storage.join(how.out, "parts"))
 
 
 def _plan(
     making: Mapping[str, Rendering], files: Mapping[str, Sequence[RecordFile]], wanted: Mapping[str, Mapping[str, int]]
-) -> tuple[list[tuple[str, RunShare]], dict[str, dict[str, SplitCounts]]]:
+) -> tuple[list[tuple[str, RunShare]], dict[str, dict[str, ExamplesSplit]]]:
     """What each run of records has to give, by task; and the counts that come of it."""
     runs = [(file.task, file.split, file.uri) for name in making for file in files[name]]
     items = [(f"{task} {split}", (task, split, uri)) for task, split, uri in runs]
     counted = ray_tasks.run("count", _count, items, making, _MEMORY)
     shares: list[tuple[str, RunShare]] = []
-    built: dict[str, dict[str, SplitCounts]] = {name: {} for name in making}
+    built: dict[str, dict[str, ExamplesSplit]] = {name: {} for name in making}
     for name in making:
         for split in SPLITS:
             quota = wanted[name][split]

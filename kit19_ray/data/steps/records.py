@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from kit19_ray.artifacts.stage_manifests import PoolCounts
 from kit19_ray.config.schema import Config
 from kit19_ray.data import ray_tasks, record_pool, sampling
 from kit19_ray.data.checks import Checker
@@ -22,14 +23,14 @@ from kit19_ray.data.inputs import Inputs
 from kit19_ray.data.progress import StreamProgress
 from kit19_ray.data.ray_tasks import MIB
 from kit19_ray.data.record_pool import SPLITS, Bucket, Pool
-from kit19_ray.data.sampling import Run
+from kit19_ray.data.sampling import RankRange
 from kit19_ray.io import storage
 
 if TYPE_CHECKING:
     from kit19_ray.data.read_sources import Reading, Receipt
 
 _BUCKET = 64 << 20  # bytes of a task's files to a bucket
-_ALL = Run(0, 2**64 - 1, record_pool.RUN)
+_ALL = RankRange(0, 2**64 - 1, record_pool.RUN)
 
 
 def make(
@@ -48,7 +49,7 @@ def make(
     done = []
     for name, pool in pools.items():
         dropped = receipts[name].dropped + sum((b.dropped for b in buckets[name]), Counter[str]())
-        counts = {
+        counts: PoolCounts = {
             "raw": receipts[name].rows,
             "records": receipts[name].records,
             "unique": sum(b.unique for b in buckets[name]),
@@ -124,13 +125,13 @@ def _copies(pools: Mapping[str, Pool], item: tuple[str, int]) -> Bucket:
     return record_pool.copies(pools[item[0]], item[1])
 
 
-def _ranges(pools: Mapping[str, Pool], item: tuple[str, str]) -> list[Run]:
+def _ranges(pools: Mapping[str, Pool], item: tuple[str, str]) -> list[RankRange]:
     return record_pool.ranges(pools[item[0]], item[1])
 
 
-def _sample(pools: Mapping[str, Pool], item: tuple[str, str, int, Run]) -> RecordFile:
+def _sample(pools: Mapping[str, Pool], item: tuple[str, str, int, RankRange]) -> RecordFile:
     return record_pool.sample(pools[item[0]], *item[1:])
 
 
-def _finish(pools: Mapping[str, Pool], item: tuple[str, dict[str, Any], Sequence[RecordFile]]) -> None:
+def _finish(pools: Mapping[str, Pool], item: tuple[str, PoolCounts, Sequence[RecordFile]]) -> None:
     record_pool.finish(pools[item[0]], *item[1:])

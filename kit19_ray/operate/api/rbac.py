@@ -7,7 +7,8 @@ namespace. `EDIT_RULES` and `VIEW_RULES` are for people.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from kit19_ray.utils.json_types import Json
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Rule:
     verbs: tuple[str, ...]
     reason: str
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Json:
         """As Kubernetes has it."""
         return {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
 
@@ -94,6 +95,6 @@ LEASE_RULES = (
 )
 
 
-def manifests(rules: tuple[Rule, ...]) -> list[dict[str, Any]]:
+def manifests(rules: tuple[Rule, ...]) -> list[Json]:
     """`rules` of a Role or ClusterRole."""
     return [rule.manifest() for rule in rules]

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from kit19_ray.config import loading
 from kit19_ray.config.schema import Config
-from kit19_ray.errors import OperateError, UserError
+from kit19_ray.errors import OperateError, UserError, quote
 from kit19_ray.io import storage
 from kit19_ray.operate.api.kubernetes_types import Name, Object
 from kit19_ray.operate.api.pods import Images, StagePods, Stages
@@ -101,7 +101,7 @@ class KitRunSpec(Object):
     """What is tried again, and how often."""
     deadlines: Deadlines = Deadlines()
     """When a stage is stuck."""
-    skip: list[Stage] = []
+    skip: list[Stage] = Field([], max_length=3)
     """Stages not to run, where the config names what they would have made: `train.data`, `evaluate.model`,
     `serve.model`."""
     ttl_seconds_after_finished: int | None = Field(None, ge=0)
@@ -127,7 +127,9 @@ class KitRunSpec(Object):
         if not config.root:
             raise ValueError("root is not set: file:///... on a shared volume, or s3://bucket/prefix")
         if "://" not in config.root:
-            raise ValueError(f"root={config.root!r} must be a file:/// or s3:// URI: a pod has no working directory")
+            raise ValueError(
+                f"root={quote(config.root)} must be a file:/// or s3:// URI: a pod has no working directory"
+            )
         try:
             root = storage.normalise(config.root)
         except UserError as error:
@@ -165,7 +167,9 @@ class KitRunSpec(Object):
             if not scored and (
                 not self.config.evaluate.held_out or (held_out is not None and rule.task not in held_out)
             ):
-                wrong.append(f"config.evaluate.gate: {rule.task!r} is not scored; scored: {', '.join(self._scored())}")
+                wrong.append(
+                    f"config.evaluate.gate: {quote(rule.task)} is not scored; scored: {', '.join(self._scored())}"
+                )
         if wrong:
             raise ValueError("; ".join(wrong))
         return self

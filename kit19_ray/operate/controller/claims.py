@@ -32,12 +32,14 @@ class Claims:
         self._cluster, self._release = cluster, release
         self._leases: dict[str, Lease] = {}
         self._looked: dict[str, float] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
         self._others: dict[str, str | None] = {}
 
     async def other(self, namespace: str) -> str | None:
         """The release that works in a namespace already; None where it is ours to work in."""
-        if time.monotonic() - self._looked.get(namespace, -RENEW_SECONDS) >= RENEW_SECONDS:
-            await self._look(namespace)
+        async with self._locks.setdefault(namespace, asyncio.Lock()):  # all runs of a namespace ask at once
+            if time.monotonic() - self._looked.get(namespace, -RENEW_SECONDS) >= RENEW_SECONDS:
+                await self._look(namespace)
         return self._others.get(namespace)
 
     async def keep(self) -> None:
@@ -45,7 +47,7 @@ class Claims:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             for namespace in list(self._leases):
-                await self._look(namespace)
+                await self.other(namespace)
 
     async def _look(self, namespace: str) -> None:
         lease = self._leases.setdefault(namespace, Lease(self._cluster, namespace, self._release, NAME, SECONDS))
@@ -53,12 +55,14 @@ class Claims:
         try:
             mine = await asyncio.to_thread(lease.take)
         except ApiError as error:
-            # A namespace that goes, rights of an earlier version: nobody can be told apart, and the work goes on.
             log.info("%s: it cannot be told whether another release works here: %s", namespace, error)
             if error.status in (403, 404):
+                # A namespace that goes, rights of an earlier version: nobody can be told apart, and the work goes on.
                 self._leases.pop(namespace)
-            self._others.pop(namespace, None)
+                self._others.pop(namespace, None)
             return
-        self._others[namespace] = None if mine else lease.holder or "another release"
-        if not mine and before is None:
-            log.warning("%s: release %s works here already; its KitRuns are left alone", namespace, lease.holder)
+        # Another replica of this release may have been faster: it writes the same.
+        other = None if mine or lease.holder == self._release else lease.holder or "another release"
+        self._others[namespace] = other
+        if other is not None and before is None:
+            log.warning("%s: release %s works here already; its KitRuns are left alone", namespace, other)

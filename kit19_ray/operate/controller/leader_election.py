@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class Lease:
 
     async def keep(self) -> None:
         """Renews the lease; returns when it is lost."""
+        # GIVE_UP is below DURATION: a holder that cannot reach the API server stops work before anybody else may take
+        # the lease, so that two never act at once.
         renewed = time.monotonic()
         while time.monotonic() - renewed < GIVE_UP_SECONDS:
             await asyncio.sleep(RENEW_SECONDS)
@@ -78,6 +81,7 @@ class Lease:
         """Lets go, so that another operator need not wait."""
         found = await asyncio.to_thread(self._cluster.lease, self._namespace, self.name)
         if found is not None and found["spec"].get("holderIdentity") == self._identity:
+            # An empty holder with one second is what client-go writes: others take it at once.
             found["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
             await asyncio.to_thread(self._cluster.write_lease, found, False)
 
@@ -101,13 +105,15 @@ class Lease:
         held = found["spec"]
         self.holder = held.get("holderIdentity") or None
         mine = held.get("holderIdentity") == self._identity
+        # Our own identity is renewed without waiting: a container that was killed comes back under its pod's name.
         if not mine and held.get("holderIdentity") and not self._expired(held):
             return False
         if not mine:
             spec |= {"acquireTime": now, "leaseTransitions": int(held.get("leaseTransitions") or 0) + 1}
+        # `found` carries its resourceVersion: of two who take it in the same moment the API server refuses one.
         return self._write(found | {"spec": {**held, **spec}}, new=False)
 
-    def _expired(self, held: dict[str, Any]) -> bool:
+    def _expired(self, held: Json) -> bool:
         """Whether the holder has been silent for its duration, by this machine's clock: clocks differ."""
         record = (held.get("holderIdentity"), held.get("renewTime"))
         if self._seen is None or self._seen[0] != record:
@@ -116,7 +122,7 @@ class Lease:
             held.get("leaseDurationSeconds") or self._seconds or DURATION_SECONDS
         )
 
-    def _write(self, lease: dict[str, Any], new: bool) -> bool:
+    def _write(self, lease: Json, new: bool) -> bool:
         try:
             self._cluster.write_lease(lease, new)
         except ApiError as error:

@@ -17,7 +17,7 @@ import kubernetes
 from aiohttp import web
 
 from kit19_ray.errors import OperateError
-from kit19_ray.operate.api import crd
+from kit19_ray.operate.api import crd, support
 from kit19_ray.operate.controller import handlers, leader_election, metrics
 from kit19_ray.operate.controller.claims import Claims
 from kit19_ray.operate.controller.leader_election import Lease
@@ -156,7 +156,7 @@ def _check_kinds(cluster: Cluster) -> None:
     """
     for group, version, hint in (
         (crd.GROUP, crd.VERSION, "install k8s/crd.yaml, or the kit19-operator chart"),
-        ("ray.io", "v1", "install KubeRay's operator, 1.6 or newer"),
+        ("ray.io", "v1", f"install KubeRay's operator, {support.KUBERAY} or newer"),
     ):
         if not cluster.serves(group, version):
             raise OperateError(f"the API server does not know {group}/{version}", hint=hint)

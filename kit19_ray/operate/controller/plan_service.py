@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kit19_ray.operate.api.status import Phase, StageStatus
-from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, MakeKeys, Work
+from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, MakeKeys, Planning
 from kit19_ray.operate.controller.observation import Child, stamp
 from kit19_ray.operate.manifests import children, serving_keys
 from kit19_ray.operate.manifests.naming import BUILD_ANNOTATION
+from kit19_ray.utils.json_types import Json
 
 
-def serve(work: Work) -> Phase:
+def serve(work: Planning) -> Phase:
     status, spec, known = work.status, work.spec, work.status.stages.serve
     status.stage = "serve"
     if "serve" in work.observed.refused:
@@ -69,7 +68,7 @@ def serve(work: Work) -> Phase:
     return "Failed"
 
 
-def _not_servable(work: Work, service: Child | None) -> str | None:
+def _not_servable(work: Planning, service: Child | None) -> str | None:
     """What the server has to wait for, or None."""
     if service is not None and service.deleting:
         return f"waiting for {service.name} to go"
@@ -80,17 +79,17 @@ def _not_servable(work: Work, service: Child | None) -> str | None:
     return work.observed.missing.get("serve")
 
 
-def _is_there(found: Child | None, wanted: dict[str, Any]) -> bool:
+def _is_there(found: Child | None, wanted: Json) -> bool:
     return found is not None and found.build == wanted["metadata"]["annotations"][BUILD_ANNOTATION]
 
 
-def serves_this(work: Work) -> bool:
+def serves_this(work: Planning) -> bool:
     """Whether the server has the model of this very evaluation, not one that passed the gate before it."""
     service = work.one("RayService")
     return service is not None and service.hash == work.status.stages.evaluate.hash
 
 
-def stop(work: Work, only_this: bool = False) -> None:
+def stop(work: Planning, only_this: bool = False) -> None:
     """Takes the server away; with `only_this` only when it serves the model that was just judged."""
     if only_this and work.one("RayService") and not serves_this(work):
         return

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kit19_ray.errors import OperateError
+from kit19_ray.operate.api import support
 from kit19_ray.operate.api.spec import STAGES, KitRunSpec, parse
 from kit19_ray.operate.api.status import Status
 from kit19_ray.operate.controller import observation
@@ -33,6 +34,7 @@ from kit19_ray.operate.controller.threads import Threads
 from kit19_ray.operate.kube_client import OBSERVED, ApiError, Cluster
 from kit19_ray.operate.manifests import serving_keys
 from kit19_ray.operate.manifests.naming import RunRef
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _CONFLICTS = 20
 _WRONG = (400, 422)  # the object is wrong; every other refusal may pass
 
-Tell = Callable[[dict[str, Any], Notice], None]
+Tell = Callable[[Json, Notice], None]
 FINALIZER = "kit19.dev/operator"
 """Of earlier versions; taken away wherever it is met, for owner references do its work and outlive no operator."""
 
@@ -112,7 +114,7 @@ class Reconciler:
                 return await self._apply_actions(body, made)
         raise ApiError(409, f"{namespace}/{name}: its status changed {_CONFLICTS} times while it was being planned")
 
-    async def _is_anothers(self, body: dict[str, Any]) -> bool:
+    async def _is_anothers(self, body: Json) -> bool:
         """Whether another release carries out the KitRuns of this namespace; the KitRun gets an Event that says so."""
         metadata = body["metadata"]
         other = await self._claims.other(metadata["namespace"]) if self._claims else None
@@ -124,7 +126,7 @@ class Reconciler:
         memory.other = other
         return other is not None
 
-    async def _plan(self, body: dict[str, Any], before: Status) -> Plan:
+    async def _plan(self, body: Json, before: Status) -> Plan:
         metadata = body["metadata"]
         run = RunRef(metadata["name"], metadata["namespace"], metadata["uid"])
         now = datetime.now(UTC)
@@ -169,9 +171,7 @@ class Reconciler:
                 return made
             fresh = True
 
-    async def _write(
-        self, body: dict[str, Any] | None, before: Status, after: Status
-    ) -> tuple[bool, dict[str, Any] | None]:
+    async def _write(self, body: Json | None, before: Status, after: Status) -> tuple[bool, Json | None]:
         """Writes the status where it changed. Returns False with the KitRun as it is now when that is another one than
         was planned for; a change of its labels or annotations alone is none.
         """
@@ -193,14 +193,14 @@ class Reconciler:
             return True, body
         return False, body
 
-    def _announce(self, body: dict[str, Any], before: Status, after: Status) -> None:
+    def _announce(self, body: Json, before: Status, after: Status) -> None:
         if before.phase != after.phase:
             self._metrics.transitions.labels(after.phase).inc()
             log.info("%s/%s: %s", body["metadata"]["namespace"], body["metadata"]["name"], after.phase)
         for notice in notices(before, after):
             self._tell(body, notice)
 
-    async def _apply_actions(self, body: dict[str, Any], made: Plan) -> float | None:
+    async def _apply_actions(self, body: Json, made: Plan) -> float | None:
         metadata, again = body["metadata"], False
         memory = self._memory[metadata["uid"]] if made.actions else RunMemory()
         for action in made.actions:
@@ -290,7 +290,7 @@ def _refusal(kind: str, error: ApiError) -> str:
     if field is None:
         return f"the API server refuses the {kind}: {error.message}"
     owner = "KubeRay" if kind.startswith("Ray") else "Kubernetes"
-    hint = " (auth: token needs KubeRay 1.5.1)" if "authOptions" in field else ""
+    hint = f" (auth: token needs KubeRay {support.KUBERAY_TOKEN})" if "authOptions" in field else ""
     return f"the {kind} kind of this cluster has no field {field}: its {owner} is too old; upgrade it{hint}"
 
 

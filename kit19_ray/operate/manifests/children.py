@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import yaml
 
@@ -14,8 +13,7 @@ from kit19_ray.operate.api.status import Status
 from kit19_ray.operate.manifests import naming, ray_cluster, serving_keys
 from kit19_ray.operate.manifests import network_policy as network_policies
 from kit19_ray.operate.manifests.naming import ATTEMPT_ANNOTATION, BUILD_ANNOTATION, HASH_ANNOTATION, RunRef
-
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 RAY_API = "ray.io/v1"
 APPLICATION, IMPORT_PATH = "kit19", "kit19_ray.serve.deployment:build"
@@ -29,14 +27,14 @@ def stage_config(spec: KitRunSpec, stage: str, uris: Mapping[str, str]) -> Confi
         uris: output URI by finished stage; a stage works its own out where one is missing.
     """
     config = spec.config
-    updates: dict[str, Any] = {}
+    updates: Json = {}
     if stage != "data" and not config.train.data and "data" in uris:
         updates["train"] = config.train.model_copy(update={"data": uris["data"]})
     if stage == "evaluate" and not config.evaluate.model and "train" in uris:
         updates["evaluate"] = config.evaluate.model_copy(update={"model": uris["train"]})
     if stage == "serve":
         # Never what the cluster has at this moment: the application is built before the GPU nodes have joined.
-        section: dict[str, Any] = {"host": "0.0.0.0", "use_gpu": spec.pods("serve").gpus > 0}
+        section: Json = {"host": "0.0.0.0", "use_gpu": spec.pods("serve").gpus > 0}
         if not config.serve.model and "train" in uris:
             section["model"] = uris["train"]
         if spec.mounts_keys:

@@ -10,6 +10,7 @@ from typing import Any
 from kit19_ray.artifacts import manifest
 from kit19_ray.io import storage
 from kit19_ray.operate.api.spec import KitRunSpec, Stage
+from kit19_ray.utils.json_types import Json
 
 RUN_LABEL, STAGE_LABEL, JOB_LABEL = "kit19.dev/run", "kit19.dev/stage", "kit19.dev/job"
 HASH_ANNOTATION, ATTEMPT_ANNOTATION, BUILD_ANNOTATION = "kit19.dev/hash", "kit19.dev/attempt", "kit19.dev/build"
@@ -56,7 +57,7 @@ def stage_hash(spec: KitRunSpec, stage: Stage) -> str:
     Fields that change only how fast or where a stage runs do not count, so that to change them runs nothing again.
     """
     config = spec.config
-    parts: dict[str, Any] = {"root": config.root, "seed": config.seed, "data": _data(spec)}
+    parts: Json = {"root": config.root, "seed": config.seed, "data": _data(spec)}
     if stage in ("train", "evaluate"):
         parts["train"] = config.train.identity()
     if stage == "evaluate":
@@ -69,7 +70,7 @@ def stage_id(run: RunRef, spec: KitRunSpec, stage: Stage) -> str:
     return run.hashes.get(stage) or stage_hash(spec, stage)
 
 
-def _data(spec: KitRunSpec) -> dict[str, Any]:
+def _data(spec: KitRunSpec) -> Json:
     data = spec.config.data
     # Where the sources are stands for what is in them: the operator does not read them.
     return data.identity() | {"sources": data.sources, "tasks_dir": data.tasks_dir, "named": spec.config.train.data}
@@ -121,7 +122,7 @@ def pod_labels(run: RunRef, stage: str) -> dict[str, str]:
     }
 
 
-def owner(run: RunRef) -> dict[str, Any]:
+def owner(run: RunRef) -> Json:
     """Of a child's metadata: it goes with its KitRun."""
     if run.uid is None:
         return {}

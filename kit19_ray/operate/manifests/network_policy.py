@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import urlsplit
 
 from kit19_ray.operate.api.spec import STAGES, KitRunSpec
 from kit19_ray.operate.manifests import naming
 from kit19_ray.operate.manifests.naming import RunRef
-
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 # EKS Pod Identity's agent, and the instance's own metadata: role credentials come from there, by plain HTTP.
 IDENTITY_SERVICES: list[Json] = [

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kit19_ray.operate.api.pods import Head, PodTemplate, StagePods
 from kit19_ray.operate.api.spec import KitRunSpec
 from kit19_ray.operate.manifests import naming, serving_keys
 from kit19_ray.operate.manifests.naming import RunRef
 from kit19_ray.operate.manifests.strategic_merge import merge
-
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 CONFIG_FOLDER, CONFIG_FILE = "/etc/kit19", "config.yaml"
 CONFIG_ANNOTATION = "kit19.dev/config"

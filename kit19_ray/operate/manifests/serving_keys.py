@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Any
 
 from kit19_ray.operate.api.spec import KitRunSpec
 from kit19_ray.operate.manifests import naming
 from kit19_ray.operate.manifests.naming import RunRef
-
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 FOLDER, FILE, CLIENT = "/etc/kit19-keys", "api-keys", "key"
 PATH = f"{FOLDER}/{FILE}"

@@ -17,9 +17,12 @@ from kit19_ray.tasks import templates
 from kit19_ray.tasks.task import Task, Template
 from kit19_ray.utils.hashing import hash64
 
+TemplateValues = dict[str, Any]
+"""What a template's text may name: the task's own fields, and beside them choices, label, choice and number."""
+
 
 @dataclass(frozen=True)
-class Rendered:
+class FilledTemplate:
     """What a template makes of a record.
 
     Attributes:
@@ -48,7 +51,7 @@ def shown_order(task: Task, template: Template, record_id: str, seed: int) -> li
     return order
 
 
-def render(task: Task, template: Template, fields: Mapping[str, str], record_id: str, seed: int) -> Rendered:
+def fill(task: Task, template: Template, fields: Mapping[str, str], record_id: str, seed: int) -> FilledTemplate:
     """Fills in a template; its phrasing and the order of its options follow from the hash of seed and record."""
     spec = task.spec
     cut = {
@@ -59,10 +62,10 @@ def render(task: Task, template: Template, fields: Mapping[str, str], record_id:
         cut[f"{name}_said"] = ", ".join(said.get(word, word) for word in cut[name].split(", "))
     words = task.words(template, cut)
     order = shown_order(task, template, record_id, seed)
-    asked: dict[str, Any] = {**cut, "choices": [words[i] for i in order]}
+    asked: TemplateValues = {**cut, "choices": [words[i] for i in order]}
     phrasing = template.outputs[hash64(seed, "output", record_id, template.name) % len(template.outputs)]
 
-    def answered(value: str) -> dict[str, Any]:
+    def answered(value: str) -> TemplateValues:
         if value not in task.labels:
             return {**asked, "label": value, "choice": "", "number": 0}
         at = task.labels.index(value)
@@ -79,7 +82,7 @@ def render(task: Task, template: Template, fields: Mapping[str, str], record_id:
     else:
         answer = templates.render(template.answer, gold) if template.answer is not None else None
         answer_type = template.answer_type if template.answer is not None else None
-    return Rendered(
+    return FilledTemplate(
         instruction=templates.render(template.instruction, asked),
         input=templates.render(template.input, asked),
         output=candidates[label] if candidates else templates.render(phrasing, gold),
