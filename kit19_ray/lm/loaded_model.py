@@ -22,6 +22,10 @@ _PROBE = 24  # tokens that decoding over our cache is tried with
 _UNLIMITED = 10**20  # a tokenizer without a limit says 10**30
 
 
+ModelInputs = dict[str, Any]
+"""Keyword arguments of a model's forward pass: tensors and flags, of which each architecture takes its own."""
+
+
 class LoadedModel:
     """A model and its tokenizer on one device.
 
