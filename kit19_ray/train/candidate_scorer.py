@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
-from kit19_ray.artifacts import checkpoint, gate
-from kit19_ray.artifacts import scores as scores_file
+from kit19_ray.artifacts import checkpoint, gate, score_files
 from kit19_ray.artifacts.checkpoint import Folder
 from kit19_ray.config.train import BestConfig
 from kit19_ray.errors import TrainError, nearest
@@ -61,7 +60,7 @@ class CheckpointScorer:
                 write_model(Path(folder), self._spec, at, dtype)
                 storage.upload_dir(Path(folder), model)
             scored = self._evaluate(model, storage.join(out, best.FOLDER))
-            return Score(value(gate.table(scores_file.read(scored)), wanted))
+            return Score(value(gate.table(score_files.read(scored)), wanted))
         except Exception as error:  # noqa: BLE001 - the training goes on, and says it
             return Score(None, (str(error).splitlines() or [type(error).__name__])[0][:300])
         finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kit19_ray.artifacts import gate, scores
+from kit19_ray.artifacts import gate, score_files
 from kit19_ray.config import loading
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
@@ -78,7 +78,7 @@ def test_a_model_is_scored_below_the_root(tiny_model: Path, ray_cluster: None, c
     scoring = pickle.loads(pickle.dumps(scoring))  # it is sent to a Ray task
     uri = scoring(str(tiny_model), f"file://{tmp_path}/train-1/scores")
     assert uri.startswith(f"file://{tmp_path}/train-1/scores/evaluate-")
-    table = gate.table(scores.read(uri))
+    table = gate.table(score_files.read(uri))
     assert list(table) == ["kobest_copa"] and table["kobest_copa"]["n"] == 8
     assert 0 <= table["kobest_copa"]["macro_f1"] <= 1
     unknown = configured("train.best.score=kobest_coppa.acc")
