@@ -60,8 +60,8 @@ class ServeApps:
             # The queue is kept and limited by the replica itself: Serve's own answer to a full one is not OpenAI's.
             max_ongoing_requests=2 * section.max_queue,
             max_surge_percent=section.max_surge_percent,
-            # A model that was swapped is ended when its requests are over (`ModelRegistry`); at SIGTERM the gateway goes
-            # first, with the requests that have not ended by then.
+            # A model that was swapped is ended when its requests are over (`ModelRegistry`); at SIGTERM the gateway
+            # goes first, with the requests that have not ended by then.
             graceful_shutdown_timeout_s=section.drain_seconds,
             ray_actor_options={
                 "num_cpus": section.cpus_per_replica,
