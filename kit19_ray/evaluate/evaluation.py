@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from kit19_ray.artifacts import lexical
 from kit19_ray.artifacts.samples import Sample
 from kit19_ray.config.schema import Config
 from kit19_ray.evaluate import (
@@ -92,11 +93,13 @@ class Evaluation:
             room=self._lm.max_length if endpoint else min(self._lm.max_length, built["seq_len"]),
         )
 
+        letters = lexical.read(data_uri)
+
         def scored(task: str) -> tuple[UnitScores, list[Sample]]:
             rows = held_out.read(data_uri, task)
             unseen = held_out.unseen_templates(data_uri, task)
             samples = held_out.ask(rows, reader, self._lm.backend, self._config.evaluate, unseen)
-            scores, outcomes = held_out_scores.summarize(task, samples) if samples else ({}, {})
+            scores, outcomes = held_out_scores.summarize(task, samples, letters.get(task)) if samples else ({}, {})
             return {"scores": scores, "outcomes": outcomes}, samples
 
         for task in held_out.tasks(data_uri):

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from kit19_ray import __version__
-from kit19_ray.data.card import hub_metadata, licence_report, plots, statistics
+from kit19_ray.data.card import classes, hub_metadata, korean, licence_report, personal_data, plots, statistics
 from kit19_ray.io import storage
 from kit19_ray.tasks.task import DEFINITIONS, Task
 
@@ -73,6 +73,12 @@ def render(built: Mapping[str, Any], tasks: Mapping[str, Task], counted: Statist
     tasks = {name: tasks[name] for name in built["tasks"]}
     sections = {
         "Tasks": [*_table(_TASK_COLUMNS, [_task_row(*item) for item in built["tasks"].items()]), *_shortfalls(built)],
+        "Labels": [*_table(classes.LABELS, list(classes.labels(built, tasks, counted))), "", *classes.balance(built)],
+        "What guessing reaches": [
+            classes.ABOUT_GUESSES,
+            "",
+            *_table(classes.GUESSES, list(classes.guesses(built))),
+        ],
         "In figures": _figures(counted, drawn),
         "Sources and licences": [
             *_licences(built, tasks),
@@ -83,6 +89,7 @@ def render(built: Mapping[str, Any], tasks: Mapping[str, Task], counted: Statist
         ],
         "How it was built": _recipe(built, tasks),
         "Limits of use": _limits(built, tasks),
+        "Personal data": list(personal_data.notes(tasks)),
         "Citation": _citation(built, tasks),
     }
     parts = ["---", hub_metadata.front_matter(built, tasks), "---", "", "# KIT-19, rebuilt", "", *_opening(built)]
@@ -120,6 +127,8 @@ def _opening(built: Mapping[str, Any]) -> list[str]:
         "",
         _COLUMNS,
         *_too_long(built),
+        "",
+        korean.paragraph(built),
     ]
 
 
@@ -267,9 +276,7 @@ def _limits(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
     repeated = sum(task["repeated"] for task in built["tasks"].values())
     if repeated:
         lines.append(f"- {repeated:,} training examples use a record again under another template, to reach the quota.")
-    lines.append(
-        "- Labels are the sources' own, and uneven in some tasks: see the table above before quoting an accuracy."
-    )
+    lines.append("- Labels are the sources' own, and uneven in some tasks: see above before quoting an accuracy.")
     return lines
 
 
