@@ -18,6 +18,10 @@ LABELS: Row = (
     "held-out rows",
 )
 GUESSES: Row = ("task", "held-out rows", "majority", "lexical")
+ABOUT_LABELS = (
+    "Rows of the source: without copies and what the gates dropped. Training and held-out rows: examples with this "
+    "label to choose; those of the same records that ask for a text of its own are not counted."
+)
 ABOUT_GUESSES = (
     "What answers reach that understand nothing, in percent of the held-out rows. Majority: their most frequent label, "
     "always. Lexical: a logistic regression over runs of one to three letters (of a pair also how many bigrams are "
