@@ -6,10 +6,11 @@
 #   make coverage     the tests, and how much of the package they run; below the floor is an error
 #   make lint         ruff, mypy --strict, import-linter
 #   make bench        the benchmarks, each beside its peer
+#   make gpu-check    what only a GPU can show of the train stage, in some ten minutes; TINY=--tiny runs it on a CPU
 #   make generated    write again what helm/, k8s/ and docs/ have from the package's models
 #   make docs         the documentation as a site, in build/site; a broken link is an error
 #   make package      the wheel and the source archive, in build/dist
-#   make constraints  resolve every version again and write constraints.txt
+#   make constraints  resolve every version again: constraints.txt and docker/requirements/
 #   make clean        remove VENV and the caches
 
 SHELL := /bin/bash
@@ -34,10 +35,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test test-fast coverage lint bench generated docs package constraints install clean
+.PHONY: help demo test test-fast coverage lint bench gpu-check generated docs package constraints install clean
 
 help:
-	@sed -n '3,14s/^#   //p' Makefile
+	@sed -n '3,15s/^#   //p' Makefile
 
 install: $(STAMP)
 
@@ -95,6 +96,10 @@ bench: $(STAMP)
 	@echo "make: every benchmark beside its peer (about 10 minutes on 2 cores)" >&2
 	for script in benchmarks/*.py; do "$(BIN)/python" "$$script"; done
 
+gpu-check: $(STAMP)
+	@echo "make: the train stage on this machine's GPU (about 10 minutes on one H100)" >&2
+	"$(BIN)/python" -m scripts.gpu_check $(TINY)
+
 generated: $(STAMP)
 	@"$(BIN)/python" -m kit19_ray.config.reference > docs/reference/config.md
 	"$(BIN)/python" -m kit19_ray.operate.api.crd > k8s/crd.yaml
@@ -123,6 +128,7 @@ constraints: $(STAMP)
 	  echo '# Every version this project is tested with, for `pip install -c constraints.txt`. Written by `make constraints`.'
 	  cat "$(VENV)/constraints.new"
 	} > constraints.txt
+	"$(BIN)/python" -m scripts.image_requirements
 
 clean:
 	rm -rf "$(VENV)" build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

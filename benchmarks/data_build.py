@@ -1,12 +1,15 @@
 """Rows per second from raw files to packed shards: this stage, `datasets` with the same steps, and the tokenizer alone.
 
-    python benchmarks/data_build.py [--rows 1000000] [--cpus 2]
+    python benchmarks/data_build.py [--part a] [--rows 1000000] [--cpus 2]
+    python benchmarks/data_build.py --part b [--rows 2000000]     one task, one file: 2 CPUs beside 1, largest process
+    python benchmarks/data_build.py --part c [--rows 10000000]    rows/s and memory at 1 M rows and at --rows
 
-All run on the same synthetic files; each gets a fresh interpreter, its start-up left out. `datasets` does the same
-work with the same functions and libraries: read, gates (evaluation items, copies, contradictions), sample, near
+Part a: all run on the same synthetic files; each gets a fresh interpreter, its start-up left out. `datasets` does the
+same work with the same functions and libraries: read, gates (evaluation items, copies, contradictions), sample, near
 duplicates, render, tokenize and pack, with num_proc = cpus. The tokenization step is then run again, in turn with its
 limit: the raw tokenizer's `encode_batch_fast` over the same prompts and answers, on as many threads.
-Memory is the proportional set size of the process tree, sampled twice a second, for a quarter of the rows as well.
+Memory is the proportional set size of the process tree, and the largest of its processes' own, sampled twice a second;
+in part a for a quarter of the rows as well.
 """
 
 from __future__ import annotations
@@ -73,36 +76,57 @@ def synthesize(folder: Path, rows: int) -> None:
     write("eval/kmhas/kmhas_test.txt", "document\tlabel\n", 20_000, lambda i: f"{_sentence(rng)}\t8")
 
 
+def synthesize_one(folder: Path, rows: int) -> None:
+    """`rows` rows of one task in one file."""
+    rng = random.Random(19)
+    (folder / "nsmc").mkdir(parents=True)
+    with (folder / "nsmc" / "ratings_train.txt").open("w", encoding="utf-8") as file:
+        file.write("id\tdocument\tlabel\n")
+        for i in range(rows):
+            file.write(f"{i}\t{_sentence(rng)}\t{i % 2}\n")
+
+
+class Peaks:
+    """MiB: the most that the process tree had, and that one process of it had."""
+
+    def __init__(self) -> None:
+        self.tree = self.process = 0.0
+
+    def figures(self) -> dict[str, float]:
+        """For a report."""
+        return {"peak_mib": self.tree, "peak_process_mib": self.process}
+
+
 @contextmanager
-def peak_memory() -> Iterator[list[float]]:
-    """The process tree's largest proportional set size during the block, MiB, as the list's one value."""
-    peak = [0.0]
+def peak_memory() -> Iterator[Peaks]:
+    """Proportional set sizes of the process tree during the block."""
+    peaks = Peaks()
     done = threading.Event()
 
     def sample() -> None:
         while not done.wait(0.5):
-            total = 0
+            found = []
             for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
                 try:
-                    total += process.memory_full_info().pss
+                    found.append(process.memory_full_info().pss / 2**20)
                 except psutil.Error:
                     continue  # it ended meanwhile
-            peak[0] = max(peak[0], total / 2**20)
+            peaks.tree, peaks.process = max(peaks.tree, sum(found)), max(peaks.process, *found)
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
     try:
-        yield peak
+        yield peaks
     finally:
         done.set()
         thread.join()
 
 
-def _config(folder: Path, cpus: int) -> Any:
+def _config(folder: Path, cpus: int, tasks: tuple[str, ...] = TASKS) -> Any:
     from kit19_ray.config import loading
 
     words = [
-        f"root={folder}/root", f"data.sources={folder}", "data.verify=false", f"data.tasks=[{','.join(TASKS)}]",
+        f"root={folder}/root", f"data.sources={folder}", "data.verify=false", f"data.tasks=[{','.join(tasks)}]",
         f"data.quota={QUOTA}", "data.validation=250", "data.prompt=koalpaca", "data.seq_len=512",
         f"data.tokenizer.name={folder}/tokenizer", f"data.cpus={cpus}",
     ]  # fmt: skip
@@ -155,8 +179,28 @@ def run_kit19(folder: Path, cpus: int) -> dict[str, float]:
         "tokenization_seconds": statistics.median(ours for ours, _ in times),
         "tokenizer_seconds": statistics.median(alone for _, alone in times),
         "ratio_to_tokenizer": statistics.median(alone / ours for ours, alone in times),
-        "peak_mib": peak[0],
+        **peak.figures(),
     }
+
+
+def run_one(folder: Path, cpus: int) -> dict[str, float]:
+    """Seconds of a build of one task, on a cluster that is up."""
+    from kit19_ray.artifacts import manifest
+    from kit19_ray.data import stage
+    from kit19_ray.utils import ray_session
+
+    config = _config(folder, cpus, ("nsmc",))
+    with ray_session.connected(cpus):
+        import ray
+
+        ray.get([ray.remote(lambda: __import__("kit19_ray.data.stage")).remote() for _ in range(cpus)])
+        with peak_memory() as peak:
+            start = time.perf_counter()
+            uri = stage.run(config)
+            seconds = time.perf_counter() - start
+    built = manifest.require(uri, "data")
+    shutil.rmtree(folder / "root")  # the next number of CPUs builds it anew
+    return {"seconds": seconds, "examples": sum(s["examples"] for s in built["splits"].values()), **peak.figures()}
 
 
 def _limit(folder: Path, cpus: int) -> Callable[[], float]:
@@ -188,10 +232,11 @@ def run_datasets(folder: Path, cpus: int) -> dict[str, float]:
 
     with peak_memory() as peak:
         seconds, examples = datasets_peer.run(_config(folder, cpus), folder, cpus)
-    return {"seconds": seconds, "examples": examples, "peak_mib": peak[0]}
+    return {"seconds": seconds, "examples": examples, **peak.figures()}
 
 
 SIDES = {"kit19": run_kit19, "datasets": run_datasets}
+ALONE = {"one": run_one}  # of the parts b and c
 
 
 def _measure(side: str, folder: Path, cpus: int) -> Any:
@@ -200,38 +245,78 @@ def _measure(side: str, folder: Path, cpus: int) -> Any:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="raw rows over all files")
-    parser.add_argument("--cpus", type=int, default=2)
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.side:
-        print(json.dumps(SIDES[args.side](args.folder, args.cpus)))
-        return
+def part_a(rows: int, cpus: int) -> dict[str, Any]:
+    """Four tasks of as many files: this beside `datasets` and the raw tokenizer."""
     results: dict[str, Any] = {}
-    for rows, sides in ((args.rows // 4, ("kit19",)), (args.rows, tuple(SIDES))):
+    for number, sides in ((rows // 4, ("kit19",)), (rows, tuple(SIDES))):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            synthesize(folder, rows)
+            synthesize(folder, number)
             train_tokenizer(folder)
             for side in sides:
-                results[side if rows == args.rows else "kit19_quarter"] = _measure(side, folder, args.cpus)
-    from environment import describe
-
+                results[side if number == rows else "kit19_quarter"] = _measure(side, folder, cpus)
     ours, theirs = results["kit19"], results["datasets"]
-    report = {
-        "benchmark": "data_build",
-        "rows": args.rows,
-        "environment": describe(),
+    return {
         "results": results,
-        "rows_per_second": {s: round(args.rows / results[s]["seconds"]) for s in SIDES},
+        "rows_per_second": {s: round(rows / results[s]["seconds"]) for s in SIDES},
         "ratio_to_datasets": round(theirs["seconds"] / ours["seconds"], 3),
         "ratio_to_tokenizer": round(ours["ratio_to_tokenizer"], 3),
         "peak_mib": {"quarter": round(results["kit19_quarter"]["peak_mib"]), "whole": round(ours["peak_mib"])},
     }
-    print(json.dumps(report, indent=1))
+
+
+def part_b(rows: int, cpus: int) -> dict[str, Any]:
+    """One task of one file, on 1 CPU and on more."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        synthesize_one(folder, rows)
+        train_tokenizer(folder)
+        results = {f"cpus_{n}": _measure("one", folder, n) for n in (1, cpus)}
+    one, more = results["cpus_1"], results[f"cpus_{cpus}"]
+    return {
+        "results": results,
+        "rows_per_second": {name: round(rows / found["seconds"]) for name, found in results.items()},
+        "ratio_to_one_cpu": round(one["seconds"] / more["seconds"], 3),
+        "peak_process_mib": round(max(one["peak_process_mib"], more["peak_process_mib"])),
+    }
+
+
+def part_c(rows: int, cpus: int) -> dict[str, Any]:
+    """The same task at 1 M rows and at more: speed and memory must stay as they are."""
+    results: dict[str, Any] = {}
+    for number in (min(1_000_000, rows), rows):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            synthesize_one(folder, number)
+            train_tokenizer(folder)
+            results[f"rows_{number}"] = _measure("one", folder, cpus)
+    return {
+        "results": results,
+        "rows_per_second": {key: round(int(key[5:]) / found["seconds"]) for key, found in results.items()},
+        "peak_process_mib": {key: round(found["peak_process_mib"]) for key, found in results.items()},
+    }
+
+
+PARTS = {"a": (part_a, 1_000_000), "b": (part_b, 2_000_000), "c": (part_c, 10_000_000)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=list(PARTS), default="a")
+    parser.add_argument("--rows", type=int, help="raw rows over all files")
+    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--side", choices=[*SIDES, *ALONE], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.side:
+        print(json.dumps((SIDES | ALONE)[args.side](args.folder, args.cpus)))
+        return
+    from environment import describe
+
+    part, usual = PARTS[args.part]
+    rows = args.rows or usual
+    report = {"benchmark": "data_build", "part": args.part, "rows": rows, "environment": describe()}
+    print(json.dumps(report | part(rows, args.cpus), indent=1))
 
 
 if __name__ == "__main__":

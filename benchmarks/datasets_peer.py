@@ -75,9 +75,10 @@ class Packer:
     def encode(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         from kit19_ray.data.encoding import Encoder
         from kit19_ray.lm.prompts import prompt_format
+        from kit19_ray.lm.text_encoder import TextEncoder
 
         data, tokenizer = self.config.data, self.tokenizer()
-        encoder = Encoder(tokenizer.backend_tokenizer, prompt_format(data.prompt), tokenizer.eos_token_id, data.seq_len)
+        encoder = Encoder(TextEncoder(tokenizer), prompt_format(data.prompt), tokenizer.eos_token_id, data.seq_len)
         rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         encoded = [row for row, _ in encoder.encode(rows) if row is not None]
         return {"input_ids": [r.input_ids for r in encoded], "num_prompt": [r.num_prompt for r in encoded]}

@@ -18,6 +18,7 @@ Anything else that escapes is ours: exit 1, with a traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 EXIT_DONE, EXIT_OURS, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -33,8 +34,8 @@ class UserError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
-        self.message = message
-        self.hint = hint
+        self.message = clipped(message)
+        self.hint = clipped(hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
@@ -81,6 +82,8 @@ class OperateError(UserError):
 
 
 _QUOTED = 200  # characters of a value in a message
+_LONG_LINE = 1000  # characters: a list of names may be as long
+_LONG_WORD = re.compile(r"\S{301,}")
 
 
 def quote(value: object, plain: bool = False) -> str:
@@ -93,6 +96,15 @@ def quote(value: object, plain: bool = False) -> str:
     head = value[: _QUOTED + 1] if isinstance(value, str) else value
     shown = head if plain and isinstance(head, str) else repr(head)
     return shown if len(shown) <= _QUOTED + 2 else f"{shown[:_QUOTED]}..."
+
+
+def clipped(message: str) -> str:
+    """A message that shows some 200 characters of a long word, such as a URI, and the ends of a long line."""
+    words = _LONG_WORD.sub(lambda word: f"{word[0][:_QUOTED]}...", message)
+    if len(words) <= _LONG_LINE:
+        return words
+    lines = words.split("\n")
+    return "\n".join(n if len(n) <= _LONG_LINE else f"{n[:_QUOTED]} ... {n[-_QUOTED:]}" for n in lines)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

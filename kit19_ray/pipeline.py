@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from kit19_ray.artifacts import gate, manifest, output_pointer
-from kit19_ray.artifacts import scores as scores_file
+from kit19_ray.artifacts import gate, manifest, output_pointer, score_files
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import ServeError
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import load_prompt
 from kit19_ray.utils import console, ray_session
 
 
@@ -91,7 +89,7 @@ def run(config: Config, ask: str | None, serving: bool = True) -> None:
         if serving:
             _pass_gate(config, scored)
         if serving and ask:
-            answer = _timed(times, "serve", lambda: _ask(config, trained, built, ask))
+            answer = _timed(times, "serve", lambda: _ask(config, trained, ask))
             summary += [("question", ask), ("answer", answer.strip() or "(empty)")]
         console.pairs(summary)
         console.write(scored)
@@ -100,7 +98,7 @@ def run(config: Config, ask: str | None, serving: bool = True) -> None:
 
 
 def _pass_gate(config: Config, scored: str) -> None:
-    scores = gate.table(scores_file.read(scored))
+    scores = gate.table(score_files.read(scored))
     failures = gate.failures(scores, config.evaluate.gate)
     if failures:
         raise ServeError(
@@ -116,21 +114,19 @@ def _timed(times: dict[str, float], name: str, stage: Any) -> Any:
     return result
 
 
-def _ask(config: Config, trained: str, built: str, question: str) -> str:
-    from kit19_ray.lm.pretrained import load_tokenizer
+def _ask(config: Config, trained: str, question: str) -> str:
     from kit19_ray.serve import stage
-    from kit19_ray.serve.client import ask
+    from kit19_ray.serve.client import post
 
-    wrapper = load_prompt(manifest.require(built, "data")["prompt"], load_tokenizer(storage.join(built, "tokenizer")))
     server = stage.start(config, trained)
     try:
-        return ask(
-            server.url,
-            config.serve.served_name,
-            wrapper.render(question),
-            max_tokens=min(64, config.serve.max_tokens),
-            stop=wrapper.stop,
-        )
+        body = {
+            "model": config.serve.served_name,
+            "messages": [{"role": "user", "content": question}],
+            "max_tokens": min(64, config.serve.max_tokens),
+            "temperature": 0,
+        }
+        return str(post(f"{server.url}/v1/chat/completions", body)["choices"][0]["message"]["content"])
     finally:
         server.close()
 

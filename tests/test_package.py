@@ -61,7 +61,7 @@ def test_the_source_archive_holds_the_tests_and_what_they_read(archives: Path) -
         names = {name.partition("/")[2] for name in read.getnames()}
     for name in (
         "Makefile", "constraints.txt", "configs/demo.yaml", "tests/conftest.py", "tests/cli/test_main.py",
-        "docs/index.md", "helm/kit19-run/Chart.yaml", "docker/Dockerfile.train", "README.ko.md", "LICENSE",
+        "docs/index.md", "helm/kit19-run/Chart.yaml", "docker/Dockerfile.stage", "README.ko.md", "LICENSE",
     ):  # fmt: skip
         assert name in names, name
     assert not [name for name in names if "__pycache__" in name]

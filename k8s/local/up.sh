@@ -12,8 +12,12 @@ namespace=${NAMESPACE:-default}
 kind get clusters | grep -qx "$cluster" || kind create cluster --config k8s/local/kind.yaml
 kubectl config use-context "kind-$cluster"
 
+docker build --file docker/Dockerfile.operate --tag "kit19-ray/operate:$version" .
+for stage in train serve; do  # without CUDA: there is no GPU in kind
+  docker build --file docker/Dockerfile.stage --build-arg "STAGE=$stage" --build-arg TORCH=cpu \
+    --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu --tag "kit19-ray/$stage:$version" .
+done
 for image in train serve operate; do
-  docker build --file "docker/Dockerfile.$image" --tag "kit19-ray/$image:$version" .
   kind load docker-image --name "$cluster" "kit19-ray/$image:$version"
 done
 

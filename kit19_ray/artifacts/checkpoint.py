@@ -42,6 +42,23 @@ class Shard(TypedDict):
     blocks: list[str]
 
 
+class GuardState(TypedDict):
+    """What `train.guard` knows of the gradients so far."""
+
+    skipped: int
+    in_a_row: int
+    norms: list[float]
+
+
+class RunState(TypedDict):
+    """What a run carries from step to step beside weights and optimizer, see `train.train_state`."""
+
+    loss: float
+    labels: int
+    figures: dict[str, float]
+    guard: GuardState
+
+
 class Index(TypedDict):
     """index.json: `state` is what the trainer carries, `parameters` the elements of each parameter."""
 
@@ -51,7 +68,7 @@ class Index(TypedDict):
     validation_loss: float | None
     workers: int
     zero_stage: int
-    state: dict[str, Any]
+    state: RunState
     parameters: dict[str, int]
     block: int
     shards: list[Shard]
@@ -125,6 +142,7 @@ def to_keep(found: dict[Folder, Index | None], newest_kept: int, best_kept: int)
     Args:
         found: every folder with its index, None where it has none.
     """
+    # Unfinished folders behind the newest whole one are leavings; ahead of it a worker may be writing right now.
     whole = sorted((at for at, index in found.items() if index is not None), reverse=True)
     scored = [(float(i["validation_loss"]), at) for at, i in found.items() if i and i["validation_loss"] is not None]
     keep = set(whole[:newest_kept]) | {at for _, at in sorted(scored)[:best_kept]}
@@ -148,6 +166,7 @@ def prune(out: str, newest_kept: int, best_kept: int) -> list[Folder]:
 
 def discard(out: str, at: Folder) -> None:
     """Deletes a folder, its index first: what is left when that is interrupted is no checkpoint."""
+    # Index first: a reader between the two deletions must find no checkpoint rather than half of one.
     storage.delete(storage.join(at.uri(out), INDEX))
     storage.delete(at.uri(out))
 
@@ -165,12 +184,14 @@ class Entry:
 
 def to_header(pieces: Iterable[tuple[str, str, int, int]]) -> bytes:
     """The header of a safetensors file of float32 tensors (parameter, kind, start, elements), in that order."""
+    # safetensors' own layout, so that any reader of that format can open a shard.
     table: dict[str, Any] = {}
     at = 0
     for name, kind, start, numel in pieces:
         table[f"{name}|{kind}|{start}"] = {"dtype": "F32", "shape": [numel], "data_offsets": [at, at + 4 * numel]}
         at += 4 * numel
     text = json.dumps(table, separators=(",", ":")).encode()
+    # Padded to 8 bytes, as safetensors does: tensors behind it are then aligned for memory maps.
     text += b" " * (-len(text) % 8)
     return _LENGTH.pack(len(text)) + text
 
@@ -206,6 +227,7 @@ class ShardReader:
 
     def read(self, begin: int, length: int) -> bytes:
         """The bytes `begin` to `begin + length` of the file."""
+        # The index was committed with this size, so a range beyond it is damage, never a race.
         if begin + length > self._shard["size"]:
             raise CorruptCheckpoint(f"{self._uri} is shorter than its own header says")
         first, last = begin // self._block, -(-(begin + length) // self._block)
@@ -213,6 +235,8 @@ class ShardReader:
         return data[begin - first * self._block :][:length]
 
     def _blocks(self, first: int, last: int) -> Iterator[bytes]:
+        # Ranges that follow one another share the block at their border: without this it would be read and hashed
+        # twice.
         if self._held[0] == first:
             yield self._held[1]
             first += 1

@@ -12,9 +12,18 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from contextvars import copy_context
-from typing import Any, TypedDict
+from typing import Any, Literal, overload
 
-from kit19_ray.errors import StorageError
+from kit19_ray.artifacts.stage_manifests import (
+    DataManifest,
+    Entry,
+    EvaluateManifest,
+    ExamplesManifest,
+    Manifest,
+    RecordsManifest,
+    TrainManifest,
+)
+from kit19_ray.errors import StorageError, quote
 from kit19_ray.io import s3_objects, storage
 from kit19_ray.io.uris import shown, split
 from kit19_ray.utils.console import say
@@ -24,13 +33,6 @@ NAME = "manifest.json"
 LISTING = "listing"
 _THREADS = 8
 _NAMED = 3  # files a message names
-
-
-class Entry(TypedDict):
-    """One file of a prefix, as its manifest lists it."""
-
-    bytes: int
-    sha256: str
 
 
 def canonical(value: Any) -> bytes:
@@ -43,13 +45,13 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
-def stage_uri(root: str, stage: str, identity: dict[str, Any]) -> str:
+def stage_uri(root: str, stage: str, identity: Mapping[str, object]) -> str:
     """`<root>/<stage>-<hash>`, the hash covering exactly what the output depends on."""
     return storage.join(root, f"{stage}-{digest(identity)[:12]}")
 
 
-def read(uri: str) -> dict[str, Any] | None:
-    """The prefix's manifest, or None when the stage was never finished there.
+def read(uri: str) -> Manifest | None:
+    """The prefix's manifest, of whichever stage, or None when the stage was never finished there.
 
     Raises:
         StorageError: it is there and no manifest: another tool's file, or half of one.
@@ -57,7 +59,11 @@ def read(uri: str) -> dict[str, Any] | None:
     path = storage.join(uri, NAME)
     if not storage.exists(path):
         return None
-    text = storage.read_text(path)
+    found: Manifest = _json_object(path, storage.read_text(path))
+    return found
+
+
+def _json_object(path: str, text: str) -> Any:
     try:
         loaded = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -67,7 +73,17 @@ def read(uri: str) -> dict[str, Any] | None:
     return loaded
 
 
-def require(uri: str, verb: str, stage: str | None = None) -> dict[str, Any]:
+@overload
+def require(uri: str, verb: Literal["data"], stage: None = None) -> DataManifest: ...
+@overload
+def require(uri: str, verb: Literal["data"], stage: Literal["records"]) -> RecordsManifest: ...
+@overload
+def require(uri: str, verb: Literal["data"], stage: Literal["examples"]) -> ExamplesManifest: ...
+@overload
+def require(uri: str, verb: Literal["train"], stage: None = None) -> TrainManifest: ...
+@overload
+def require(uri: str, verb: Literal["evaluate"], stage: None = None) -> EvaluateManifest: ...
+def require(uri: str, verb: str, stage: str | None = None) -> Manifest:
     """The prefix's manifest.
 
     Args:
@@ -87,16 +103,16 @@ def require(uri: str, verb: str, stage: str | None = None) -> dict[str, Any]:
     return loaded
 
 
-def _check_stage(uri: str, loaded: dict[str, Any], stage: str) -> None:
+def _check_stage(uri: str, loaded: Manifest, stage: str) -> None:
     said = loaded.get("stage")
     if said != stage:
         raise StorageError(
-            f"{shown(uri)}: its {NAME} is that of {str(said)[:40]!r}, not of {stage!r}",
+            f"{shown(uri)}: its {NAME} is that of {quote(said)}, not of {quote(stage)}",
             hint="name the prefix that the stage printed",
         )
 
 
-def finished(uri: str, stage: str) -> dict[str, Any] | None:
+def finished(uri: str, stage: str) -> Manifest | None:
     """The manifest of a prefix that need not be made again; None where it is absent or a file it lists is not there.
 
     Sizes are compared, not bytes: readers compare those, see `node_cache`.
@@ -137,7 +153,7 @@ def hashes(loaded: Mapping[str, Any], below: str = "") -> dict[str, str]:
 
 
 def commit(
-    uri: str, manifest: Mapping[str, Any], *, known: Mapping[str, str] | None = None, without: Iterable[str] = ()
+    uri: str, manifest: Manifest, *, known: Mapping[str, str] | None = None, without: Iterable[str] = ()
 ) -> None:
     """Lists what is in the prefix and writes the commit marker. Call it when everything else is in place.
 

@@ -6,6 +6,7 @@ seeks instead of replaying.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow as pa
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.schemas import IGNORE, packed_schema
-from kit19_ray.errors import DataError
+from kit19_ray.errors import DataError, quote
 from kit19_ray.io import node_cache, storage
 
 Int32 = npt.NDArray[np.int32]
@@ -39,6 +40,34 @@ def to_ipc(input_ids: Int32, labels: Int32, position_ids: Int32) -> bytes:
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(pa.record_batch(columns, schema=schema))
     return bytes(sink.getvalue())
+
+
+def tasks_path(shard: str) -> str:
+    """The file beside a shard of the validation split that has the tasks of its examples."""
+    return f"{shard.removesuffix('.arrow')}.tasks.json"
+
+
+def tasks_to_json(tasks: Sequence[Sequence[str]]) -> str:
+    """The text of that file.
+
+    Args:
+        tasks: by packed row, the task of each of its examples in their order.
+    """
+    names = sorted({task for row in tasks for task in row})
+    number = {name: at for at, name in enumerate(names)}
+    return json.dumps({"tasks": names, "rows": [[number[task] for task in row] for row in tasks]})
+
+
+def read_tasks(data_uri: str, split: str) -> list[list[str]] | None:
+    """The task of each example of a split's packed rows; None where a shard has no such file: an older build's."""
+    found: list[list[str]] = []
+    for shard in manifest.require(data_uri, "data")["splits"][split]["shards"]:
+        uri = storage.join(data_uri, tasks_path(shard["path"]))
+        if not storage.exists(uri):
+            return None
+        told = json.loads(storage.read_text(uri))
+        found += [[told["tasks"][number] for number in row] for row in told["rows"]]
+    return found
 
 
 @dataclass(frozen=True)
@@ -72,7 +101,7 @@ class PackedSplit:
         """
         built = manifest.require(data_uri, "data")
         if split not in built["splits"]:
-            raise DataError(f"{data_uri} has no split {split!r}, only {', '.join(sorted(built['splits']))}")
+            raise DataError(f"{data_uri} has no split {quote(split)}, only {', '.join(sorted(built['splits']))}")
         shards = [
             _map(node_cache.local_file(storage.join(data_uri, s["path"]), s["sha256"]), built["seq_len"], s["path"])
             for s in built["splits"][split]["shards"]

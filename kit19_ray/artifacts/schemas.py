@@ -16,6 +16,8 @@ examples from attending to one another, and the padding is one more such run.
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import pyarrow as pa
 
 IGNORE = -100  # the label of a token that is not learned
@@ -44,6 +46,34 @@ EXAMPLE_SCHEMA = pa.schema(
         ("num_tokens", pa.int32()),  # of prompt, answer and end of text; 0: too many, the example is in no shard
     ]
 )
+
+
+class ExampleTexts(TypedDict):
+    """What of an example is tokenized, by the columns of `EXAMPLE_SCHEMA`."""
+
+    kind: str
+    instruction: str
+    input: str
+    output: str
+    messages: str | None
+
+
+class ExampleRow(ExampleTexts):
+    """An example as a row of `EXAMPLE_SCHEMA`, before its tokens are counted."""
+
+    id: str
+    task: str
+    category: str
+    source: str
+    source_id: str
+    licence: str
+    split: str
+    template: str
+    order: int
+    label: int
+    candidates: list[str]
+    answer: str | None
+    answer_type: str | None
 
 
 def packed_schema(seq_len: int) -> pa.Schema:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from kit19_ray.cli import extras
-from kit19_ray.cli.options import ConfigOption, Json, Overrides, app, load
-from kit19_ray.errors import EXIT_DONE, OperateError
+from kit19_ray.cli.options import AsJson, ConfigOption, Overrides, app, load
+from kit19_ray.errors import EXIT_DONE, EXIT_OURS, OperateError
 from kit19_ray.utils import console
 
 AddressOption = Annotated[
@@ -40,7 +40,7 @@ def submit(
     namespace: Namespace = None,
     spec: Annotated[str | None, typer.Option(metavar="FILE", help="The rest of a KitRun's spec, YAML.")] = None,
     image: Annotated[str | None, typer.Option(help="Container image, instead of --spec's images.train.")] = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Send a verb to a Ray cluster or to Kubernetes, follow it and exit with the job's status."""
     kind = _kind(rayjob, kitrun, address)
@@ -61,6 +61,43 @@ def submit(
 
 
 @app.command()
+def drill(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[DRILL]...", help="Drills by name, or `all`; the usual ones if not.")
+    ] = None,
+    config: ConfigOption = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="On a cluster of its own on this machine, whose nodes may be lost too.")
+    ] = False,
+    names_only: Annotated[bool, typer.Option("--list", help="Print the drills and stop.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave what the runs wrote below the root.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The table as docs/explanation/drills.md has it.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Kill workers of a small training on your cluster, and see what it costs: a table; exit 1 if one ends badly."""
+    from kit19_ray.drill.drills import DRILLS
+
+    if names_only:
+        console.table(
+            [{"drill": d.name, "what is done": d.done, "where": "--local" if d.local else ""} for d in DRILLS]
+        )
+        return
+    loaded = load(config, [])
+    extras.require("train", "kit19 drill")
+    from kit19_ray.drill import stage, table
+
+    found = stage.run(loaded, names or [], local, keep)
+    if json:
+        console.write_json(found)
+    else:
+        console.write(table.markdown(found) if markdown else table.text(found))
+    if any(outcome["wrong"] for outcome in found):
+        raise typer.Exit(EXIT_OURS)
+
+
+@app.command()
 def status(
     job: Annotated[str | None, typer.Argument(metavar="[ID]", help="A job; all of them when not given.")] = None,
     address: AddressOption = None,
@@ -69,7 +106,7 @@ def status(
     rayjob: RayJobOption = False,
     kitrun: KitRunOption = False,
     namespace: Namespace = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Show the jobs of a Ray cluster, the RayJobs or KitRuns of a namespace, or one with its newest metrics."""
     extras.require("submit", "kit19 status")

@@ -16,7 +16,7 @@ import typer
 from kit19_ray.cli import stages  # isort: skip - importing them registers their verbs, in this order
 from kit19_ray.cli import cluster, extras
 from kit19_ray.cli.options import app
-from kit19_ray.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_OURS, EXIT_USER, UserError
+from kit19_ray.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_OURS, EXIT_USER, UserError, clipped
 from kit19_ray.utils import console
 
 __all__ = ["app", "cluster", "main", "stages", "user_error"]
@@ -57,13 +57,16 @@ def _explain(error: Exception) -> NoReturn:
     missing = extras.missing_module(error)
     if missing is not None:
         _end(str(missing), EXIT_USER)
-    full = _full_disk(error)
+    full = _of_errno(error, errno.ENOSPC, errno.EDQUOT)
     if full is not None:
         _drop_output()
         _end(
             f"{full.filename or 'the output'}: {os.strerror(full.errno or 0)}; free some space and run it again",
             EXIT_USER,
         )
+    refused = _of_errno(error, errno.ENAMETOOLONG, errno.EROFS)
+    if refused is not None:
+        _end(f"{refused.filename or 'a path'}: {os.strerror(refused.errno or 0)}", EXIT_USER)
     import traceback
 
     try:
@@ -75,7 +78,7 @@ def _explain(error: Exception) -> NoReturn:
 def _end(message: str, code: int) -> NoReturn:
     """Says why and exits; the code is right even where nobody can be told."""
     try:
-        console.say(f"error: {message}")
+        console.say(f"error: {clipped(message)}")
     except OSError:
         _drop_output()
     sys.exit(code)
@@ -91,12 +94,9 @@ def _drop_output() -> None:
             os.dup2(nowhere, stream.fileno())
 
 
-def _full_disk(error: BaseException) -> OSError | None:
-    """The error that a full disk, or a full quota, is behind; None when there is none."""
-    return next(
-        (e for e in causes(error) if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)),
-        None,
-    )
+def _of_errno(error: BaseException, *numbers: int) -> OSError | None:
+    """What the system refused with one of these numbers: a full disk, a name too long; None when there is none."""
+    return next((e for e in causes(error) if isinstance(e, OSError) and e.errno in numbers), None)
 
 
 def user_error(error: BaseException | None) -> UserError | None:

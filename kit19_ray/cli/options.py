@@ -33,7 +33,7 @@ Ablation = Annotated[
         metavar="with-test", help="Train on test splits too and do not decontaminate, to see what a leak is worth."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 def load(config: str | None, overrides: list[str] | None, needs_root: bool = True) -> Config:

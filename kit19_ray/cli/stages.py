@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kit19_ray.cli import extras, tasks  # noqa: F401 - `tasks` registers its verbs, before those here
-from kit19_ray.cli.options import Ablation, ConfigOption, Json, Overrides, ablated, app, load
+from kit19_ray.cli.options import Ablation, AsJson, ConfigOption, Overrides, ablated, app, load
 from kit19_ray.config import reference
 from kit19_ray.errors import UserError
 from kit19_ray.utils.console import show, write
@@ -64,7 +64,7 @@ def data(
         int | None, typer.Option(min=0, metavar="N", help="Rows of each kind that --diff shows; 3 when not given.")
     ] = None,
     ablation: Ablation = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Build examples, tokens and packed shards from the original files."""
     if examples is not None and diff is None:
@@ -112,6 +112,22 @@ def checkpoint(
     print(run)
 
 
+@app.command()
+def push(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished train prefix, a path or URI.")],
+    destination: Annotated[str, typer.Argument(metavar="TO", help="A folder (./x), an s3:// prefix, or a hub id.")],
+    adapter: Annotated[bool, typer.Option("--adapter", help="The adapter alone, not the merged model.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="A new repository of the hub is not private.")] = False,
+    token_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Holds the hub's token; HF_TOKEN when not given.")
+    ] = None,
+) -> None:
+    """Copy a training's export, with its card, to another store or to the hub."""
+    from kit19_ray import push as pushing
+
+    write(pushing.push(run, destination, adapter, public, token_file))
+
+
 @app.command(epilog=reference.epilog("evaluate"))
 def evaluate(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Score a model on KoBEST and on the held-out rows."""
@@ -130,6 +146,48 @@ def serve(config: ConfigOption = None, overrides: Overrides = None) -> None:
     from kit19_ray import pipeline
 
     pipeline.serve(loaded)
+
+
+@app.command(epilog=reference.epilog("serve"))
+def generate(
+    source: Annotated[str, typer.Option("--in", metavar="ROWS", help="Folder or file: .jsonl, .jsonl.gz, .parquet.")],
+    out: Annotated[str, typer.Option("--out", metavar="ROWS", help="Folder of the rows with their answers.")],
+    config: ConfigOption = None,
+    overrides: Overrides = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Column of prompts, `prompt` when not given.")] = None,
+    messages_column: Annotated[str | None, typer.Option(help="Column of messages, as a chat takes them.")] = None,
+    answer_column: Annotated[str, typer.Option(help="Column that the answers are put into.")] = "completion",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens of this probability.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="A text that ends an answer; may be given again.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampling; the config's seed when not given.")] = None,
+    rows_per_part: Annotated[int, typer.Option(min=1, help="Rows that are written together.")] = 256,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, say what would be done, stop.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Answer every row of a folder with a model; killed at any moment, the same command goes on."""
+    if prompt_column and messages_column:
+        raise UserError("--prompt-column and --messages-column exclude each other")
+    if json and not dry_run:
+        raise UserError("--json goes with --dry-run; a run prints its URI, and manifest.json is there")
+    loaded = load(config, overrides, needs_root=False)
+    extras.require("serve", "kit19 generate")
+    from kit19_ray import pipeline
+    from kit19_ray.serve.batch import stage
+    from kit19_ray.serve.batch.job import Job
+    from kit19_ray.utils import console
+
+    options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "stop": stop or []}
+    column = messages_column or prompt_column or "prompt"
+    job = Job(column, messages_column is not None, answer_column, options, loaded.seed if seed is None else seed)
+    if loaded.serve.model is None and not loaded.root:
+        raise UserError("serve.model is not set, and without a root there is no trained model", hint="serve.model=...")
+    model = pipeline.train_uri(loaded, loaded.serve.model)
+    if dry_run:
+        console.record(stage.dry_run(loaded.serve, model, source, out, job, rows_per_part), json)
+    else:
+        write(stage.run(loaded.serve, model, source, out, job, rows_per_part))
 
 
 @app.command()
@@ -156,16 +214,21 @@ def run(
 def plan(
     config: ConfigOption = None,
     overrides: Overrides = None,
-    json: Json = False,
+    json: AsJson = False,
     hash_: Annotated[
         bool, typer.Option("--hash", help="Hash the source files, however large, to name the data stage's output.")
     ] = False,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Look at the Ray cluster's nodes too: do the config's processes fit?")
+    ] = False,
 ) -> None:
-    """Say what a config would do, what it needs and what is missing; nothing is written or started."""
+    """Say what a config would do, what it needs and what is missing; nothing is kept or started."""
     loaded = load(config, overrides)
+    if cluster:
+        extras.require("train", "kit19 plan --cluster")
     from kit19_ray.preflight import plan, render
 
-    found = plan.make(loaded, hashing=hash_)
+    found = plan.make(loaded, hash_, cluster)
     write(render.json_text(found) if json else render.text(found))
     found.require()
 
@@ -180,7 +243,7 @@ def report(
     out: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Write report.md with its charts and report.html there.")
     ] = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Compare finished runs: configs, losses, scores with their errors beside the paper's."""
     from kit19_ray.config import loading

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kit19_ray.cli.options import ConfigOption, Json, Overrides, app, load
+from kit19_ray.cli.options import AsJson, ConfigOption, Overrides, app, load
 from kit19_ray.errors import UserError
 from kit19_ray.utils.console import show
 
@@ -31,7 +31,7 @@ app.add_typer(tasks, name="tasks")
 
 
 @tasks.command("list")
-def list_(config: ConfigOption = None, overrides: Overrides = None, json: Json = False) -> None:
+def list_(config: ConfigOption = None, overrides: Overrides = None, json: AsJson = False) -> None:
     """List the tasks with category, licence, templates and quota."""
     from kit19_ray.data.inspect import list_tasks
 
@@ -43,7 +43,7 @@ def show_(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The task.")],
     config: ConfigOption = None,
     overrides: Overrides = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Show all of one task: its source and files, fields, choices, and each template with an example."""
     if "=" in name:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kit19_ray.errors import ConfigError, nearest
+from kit19_ray.errors import ConfigError, nearest, quote
 
 _FOLDER = Path(__file__).parents[1] / "configs"
 
@@ -22,7 +22,7 @@ def text(name: str) -> str:
     """
     known = names()
     if name not in known:
-        raise ConfigError(f"no config {name!r}; there are: {', '.join(known)}{nearest(name, known)}")
+        raise ConfigError(f"no config {quote(name)}; there are: {', '.join(known)}{nearest(name, known)}")
     return (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 

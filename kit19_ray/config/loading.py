@@ -14,6 +14,7 @@ from kit19_ray.config import strict_yaml
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import ConfigError, UserError, nearest, quote
 from kit19_ray.io import storage
+from kit19_ray.utils.json_types import Json
 
 _MESSAGE = 600  # characters of what a check says, the values that it quotes included
 Model = TypeVar("Model", bound=BaseModel)
@@ -87,7 +88,7 @@ def read(path: str, option: str = "--config", error: type[UserError] = ConfigErr
         raise error(f"{option} {quote(path, plain=True)}: cannot be read: {reason}") from None
 
 
-def _override(tree: dict[str, Any], word: str) -> None:
+def _override(tree: Json, word: str) -> None:
     key, equals, value = word.partition("=")
     if not equals or not key:
         raise ConfigError(f"{quote(word)}: an override is key.sub=value")

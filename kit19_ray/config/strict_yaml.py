@@ -14,6 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from kit19_ray.errors import ConfigError, UserError, quote
+from kit19_ray.utils.json_types import Json
 
 MAX_BYTES = 16 << 20  # of a file; the largest of ours has 60 kB
 MAX_VALUES = 100_000  # in a file, each alias counted as what it stands for: a few lines can mean billions
@@ -50,7 +51,7 @@ def _guess(content: bytes) -> str:
 
 def parse(
     content: str | bytes, name: str, error: type[UserError] = ConfigError, known: Container[str] | None = None
-) -> dict[str, Any]:
+) -> Json:
     """The mapping in a file; an empty document is an empty mapping.
 
     Args:

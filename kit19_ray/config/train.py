@@ -31,6 +31,9 @@ class ModelConfig(Section):
     with the sizes below and the data stage's tokenizer."""
     revision: str | None = None
     """Commit, tag or branch of a hub id; a commit is the one that cannot move. None means the newest of `main`."""
+    grow_vocabulary: bool = False
+    """Give a published model with fewer entries than the data's tokenizer the missing ones, each with the mean of the
+    others. False refuses such a pair; a model with more entries keeps them either way."""
     hidden_size: int = Field(256, ge=8)
     """Width of the residual stream."""
     layers: int = Field(6, ge=1)
@@ -58,6 +61,9 @@ class LoraConfig(Section):
     """Share of the adapters' inputs dropped while training."""
     targets: list[str] | None = None
     """Names of the linear layers that get an adapter, such as `query_key_value`. None means all but the head."""
+    quantize: Literal["none", "nf4"] = "none"
+    """nf4 keeps the frozen weights in 4 bits (QLoRA, arXiv 2305.14314), by bitsandbytes: for models that do not fit a
+    GPU otherwise. The merged export adds the adapters to the base's own 16 bits."""
     kind: Literal["lora", "dora", "rslora"] = "lora"
     """lora; dora (arXiv 2402.09353) learns the weights' magnitudes too; rslora (arXiv 2312.03732) scales for high
     ranks."""
@@ -144,9 +150,11 @@ class TrainConfig(Section):
     """Optimizer steps between lines of metrics.jsonl."""
     samples: int = Field(2, ge=0, json_schema_extra=RUNTIME)
     """Validation prompts answered beside each validation loss, into samples.jsonl; 0 answers none."""
-    trackers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(["tensorboard"], json_schema_extra=RUNTIME)
-    """Where the metrics go besides metrics.jsonl. mlflow (MLFLOW_TRACKING_URI) and wandb need the extra of that
-    name."""
+    trackers: list[Literal["tensorboard", "prometheus", "mlflow", "wandb"]] = Field(
+        ["tensorboard", "prometheus"], json_schema_extra=RUNTIME
+    )
+    """Where the metrics go besides metrics.jsonl. prometheus: gauges beside Ray's own, such as `ray_kit19_train_loss`.
+    mlflow (MLFLOW_TRACKING_URI) and wandb need the extra of that name."""
     max_skipped_steps: int = Field(10, ge=0, json_schema_extra=RUNTIME)
     """Steps in a row whose gradient is not finite, and which are left out, before the run is given up."""
     spike_factor: float | None = Field(10.0, gt=1, json_schema_extra=RUNTIME)
@@ -176,8 +184,14 @@ class TrainConfig(Section):
             raise ValueError(f"offload=all moves parameters, which zero_stage={self.zero_stage} does not shard: set 3")
         if self.lora.rank and self.model.name is None:
             raise ValueError("lora.rank adapts a published model: set model.name")
+        if self.lora.rank and self.model.grow_vocabulary:
+            raise ValueError("model.grow_vocabulary adds entries that adapters would never train: set lora.rank=null")
         if self.lora.rank and self.lora.kind == "dora" and self.zero_stage == 3:
             raise ValueError("lora.kind=dora reads whole weights, which zero_stage=3 shards: set 1 or 2")
+        if self.lora.quantize != "none" and not self.lora.rank:
+            raise ValueError("lora.quantize is for the frozen weights under adapters: set lora.rank")
+        if self.lora.quantize != "none" and self.zero_stage == 3:
+            raise ValueError("lora.quantize=nf4 does not go with zero_stage=3, which shards weights as they are: set 2")
         if self.compile and self.zero_stage == 3:
             raise ValueError("compile does not go with zero_stage=3")
         _check_deepspeed(self.deepspeed)

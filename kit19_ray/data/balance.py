@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal
 
+from kit19_ray.artifacts.stage_manifests import ClassCounts, ClassShare
 from kit19_ray.config.schema import DataConfig
 from kit19_ray.data import mixture
-from kit19_ray.errors import DataError, nearest
+from kit19_ray.errors import DataError, nearest, quote
 from kit19_ray.tasks.task import Task
 
 Mode = Literal["source", "even", "cap"]
@@ -78,11 +79,11 @@ def of_tasks(data: DataConfig, tasks: Mapping[str, Task]) -> dict[str, Balance]:
             found[name] = Balance("cap", labels, tuple(caps.get(label, 1.0) for label in labels))
     for name, caps in data.caps.items():
         if name not in tasks:
-            raise DataError(f"data.caps: {name!r} is no task of this build{nearest(name, tasks)}")
+            raise DataError(f"data.caps: {quote(name)} is no task of this build{nearest(name, tasks)}")
         for label in caps:
             known = tasks[name].labels
             if label not in known:
-                what = f"has no class {label!r}{nearest(label, known)}; it has {', '.join(known) or 'none'}"
+                what = f"has no class {quote(label)}{nearest(label, known)}; it has {', '.join(known) or 'none'}"
                 raise DataError(f"data.caps: {name} {what}")
     return found
 
@@ -118,23 +119,6 @@ class Shares:
             else:
                 high = middle
         return low
-
-
-class ClassCounts(TypedDict):
-    """What a class has: its label, its records, its examples under every template, and its weight."""
-
-    label: str
-    records: int
-    examples: int
-    weight: int
-
-
-class ClassShare(TypedDict):
-    """What a class gives to a quota; `wanted` is its even share, or the most it may give."""
-
-    records: int
-    examples: int
-    wanted: int
 
 
 def shares(balance: Balance, counts: Sequence[ClassCounts], quota: int) -> Shares:

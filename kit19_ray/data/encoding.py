@@ -5,28 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit19_ray.artifacts.schemas import TEXT
+from kit19_ray.artifacts.schemas import TEXT, ExampleTexts
 from kit19_ray.data.packing import TokenRow
-from kit19_ray.lm.prompts import Message, Prompt, PromptFields, fit_prompt
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+from kit19_ray.lm.prompts import Message, Prompt, PromptFields, encode_prompts, fit_prompt
+from kit19_ray.lm.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True)
 class Encoder:
     """Turns example rows into token rows of at most `seq_len` tokens."""
 
-    tokenizer: Tokenizer
+    encoder: TextEncoder
     prompt: Prompt
     eos_id: int
     seq_len: int
 
-    def encode(self, rows: Sequence[dict[str, Any]]) -> list[tuple[TokenRow | None, bool]]:
+    def encode(self, rows: Sequence[ExampleTexts]) -> list[tuple[TokenRow | None, bool]]:
         """For each example its tokens, or None when prompt and answer cannot fit; and whether some of it was cut.
 
         Tokens are `encode(prompt) + encode(output) + [eos]`; the output and the eos are learned, the prompt is not.
@@ -34,16 +31,16 @@ class Encoder:
         plain text is learned whole, and may be longer than `seq_len`: it is for who packs it to cut it.
         """
         usual = iter(self._usual([r for r in rows if not r.get("messages") and r.get("kind") != TEXT]))
-        return [
-            self._text(r["output"])
-            if r.get("kind") == TEXT
-            else self._conversation(json.loads(r["messages"]))
-            if r.get("messages")
-            else next(usual)
-            for r in rows
-        ]
+        found = []
+        for row in rows:
+            messages = row.get("messages")
+            if row.get("kind") == TEXT:
+                found.append(self._text(row["output"]))
+            else:
+                found.append(self._conversation(json.loads(messages)) if messages else next(usual))
+        return found
 
-    def _usual(self, rows: Sequence[dict[str, Any]]) -> list[tuple[TokenRow | None, bool]]:
+    def _usual(self, rows: Sequence[ExampleTexts]) -> list[tuple[TokenRow | None, bool]]:
         prompts = self._batch([self.prompt.render(r["instruction"], r["input"]) for r in rows])
         texts = list(dict.fromkeys(r["output"] for r in rows))  # a label's sentence stands in many rows
         answers = dict(zip(texts, self._answers(texts), strict=True))
@@ -51,13 +48,11 @@ class Encoder:
 
     def _answers(self, texts: list[str]) -> list[list[int]]:
         """Tokens of answers with what ends them."""
-        end = self.prompt.end
-        if end is None:
-            return [[*found.ids, self.eos_id] for found in self._batch(texts)]
-        return [list(found.ids) for found in self._batch([text + end for text in texts])]
+        found = self._batch([self.prompt.answer(text) for text in texts])
+        return [[*ids, self.eos_id] for ids in found] if self.prompt.end is None else found
 
     def _text(self, text: str) -> tuple[TokenRow | None, bool]:
-        ids = [*self._ids(text), self.eos_id]
+        ids = [*self.encoder.text([text])[0], self.eos_id]
         return TokenRow(np.array(ids, np.int32), 1), False  # nothing stands before the first token to tell it by
 
     def _conversation(self, messages: Sequence[Message]) -> tuple[TokenRow | None, bool]:
@@ -75,17 +70,15 @@ class Encoder:
         ids = np.array([token for run in runs for token in run], np.int32)
         return TokenRow(ids, lengths[0], tuple(lengths[1:]) if len(lengths) > 2 else ()), len(runs) < whole
 
-    def _batch(self, texts: list[str]) -> list[Encoding]:
-        return list(self.tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+    def _batch(self, texts: list[str]) -> list[list[int]]:
+        return encode_prompts(self.encoder, self.prompt, texts)
 
-    def _row(self, row: dict[str, Any], prompt: Encoding, answer: list[int]) -> tuple[TokenRow | None, bool]:
+    def _row(self, row: ExampleTexts, prompt: list[int], answer: list[int]) -> tuple[TokenRow | None, bool]:
         room = self.seq_len - len(answer)
         cut = len(prompt) > room
-        # `Encoding.ids` makes a new list each time it is asked.
         fields: PromptFields = {"instruction": row["instruction"], "input": row["input"]}
-        ids = fit_prompt(self._ids, self.prompt, fields, room, prompt.ids)
+        ids = fit_prompt(self._ids, self.prompt, fields, room, prompt)
         return (TokenRow(np.array(ids + answer, np.int32), len(ids)) if ids else None), cut
 
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        return self._batch([text])[0]

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
-from kit19_ray.artifacts.schemas import TEXT
+from kit19_ray.artifacts.schemas import TEXT, ExampleRow
 from kit19_ray.data.records import Record
-from kit19_ray.tasks import render as rendering
+from kit19_ray.tasks import filled_template
 from kit19_ray.tasks.task import Task, Template
 from kit19_ray.utils.hashing import hash64
 
 UNLIMITED = 1 << 30  # uses of a record
+
+
+class OwnTexts(TypedDict, total=False):
+    """Columns of a row of a user's own data that no template fills."""
+
+    kind: str
+    instruction: str
+    input: str
+    output: str
+    messages: str | None
 
 
 @dataclass(frozen=True)
@@ -84,12 +94,12 @@ def _fitting(task: Task, record: Record, split: str) -> list[Template]:
     return [t for t in asked if t.applies(record.fields)]
 
 
-def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any]:
+def render(task: Task, planned: Planned, split: str, seed: int) -> ExampleRow:
     """The example's row, in the columns of `schemas.EXAMPLE_SCHEMA`."""
     record, template = planned.record, planned.template
     id_ = f"{record.id}-{planned.repeat}"
-    texts = asdict(rendering.render(task, template, record.fields, record.id, seed))
-    return {
+    made = filled_template.fill(task, template, record.fields, record.id, seed)
+    row: ExampleRow = {
         "id": id_,
         "task": task.name,
         "category": task.spec.category,
@@ -101,12 +111,18 @@ def render(task: Task, planned: Planned, split: str, seed: int) -> dict[str, Any
         "kind": template.kind,
         "order": hash64(seed, "order", id_) >> 1,
         "messages": None,
-        **texts,
-        **_own(record.fields),
+        "instruction": made.instruction,
+        "input": made.input,
+        "output": made.output,
+        "label": made.label,
+        "candidates": made.candidates,
+        "answer": made.answer,
+        "answer_type": made.answer_type,
     }
+    return {**row, **_own(record.fields)}
 
 
-def _own(fields: Mapping[str, str]) -> dict[str, Any]:
+def _own(fields: Mapping[str, str]) -> OwnTexts:
     """What a row of a user's own data is shown as, where no template says it (`own_datasets`)."""
     if set(fields) == {TEXT}:
         return {"kind": TEXT, "instruction": "", "input": "", "output": fields[TEXT]}
@@ -115,11 +131,12 @@ def _own(fields: Mapping[str, str]) -> dict[str, Any]:
     messages = json.loads(fields["messages"])
     system = messages[0]["content"] if messages[0]["role"] == "system" else ""
     first, last = messages[1 if system else 0]["content"], messages[-1]["content"]
-    asked = {"instruction": system, "input": first} if system else {"instruction": first, "input": ""}
+    instruction, text = (system, first) if system else (first, "")
     # A single exchange without a system turn is an instruction like any other.
-    return {**asked, "output": last, "messages": fields["messages"] if system or len(messages) > 2 else None}
+    kept = fields["messages"] if system or len(messages) > 2 else None
+    return {"instruction": instruction, "input": text, "output": last, "messages": kept}
 
 
-def rows(task: Task, planned: Sequence[Planned], split: str, seed: int) -> list[dict[str, Any]]:
+def rows(task: Task, planned: Sequence[Planned], split: str, seed: int) -> list[ExampleRow]:
     """Every example's row, by ascending `order`."""
     return sorted((render(task, p, split, seed) for p in planned), key=lambda row: (row["order"], row["id"]))

@@ -9,7 +9,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
+from kit19_ray.artifacts.stage_manifests import TaskCounts
 from kit19_ray.data import record_pool, rejects, rendering, tokenize
 from kit19_ray.data.filters.near_duplicates import RecordFile, Removed
 from kit19_ray.data.record_pool import SPLITS
@@ -42,17 +42,6 @@ class MixtureEntry:
     parts: dict[str, int]
     quotas: dict[str, int]
     removed: Removed
-
-
-class TaskCounts(TypedDict):
-    """What a task gives to a build; `tokens`, `labels`, `truncated` and `repeated` as in the manifest."""
-
-    examples: dict[str, int]
-    repeated: int
-    tokens: int
-    labels: int
-    truncated: int
-    dropped: dict[str, int]
 
 
 def example_path(split: str, task: str) -> str:

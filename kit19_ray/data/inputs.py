@@ -8,10 +8,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from kit19_ray.config.schema import Config
-from kit19_ray.data import mixture, own_datasets, source_parts
+from kit19_ray.data import hub_datasets, mixture, own_datasets, source_parts
 from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.source_parts import FilePart
-from kit19_ray.errors import DataError, SourceError, UserError, nearest
+from kit19_ray.errors import DataError, SourceError, UserError, nearest, quote
 from kit19_ray.sources import evaluation_sets
 from kit19_ray.sources.evaluation_sets import Located
 from kit19_ray.sources.files import check_published, locate, sources_uri, verify_sha256
@@ -60,7 +60,7 @@ def collect(config: Config, hashed: bool = True, problems: list[UserError] | Non
     """Finds and hashes every file the config's tasks are built from.
 
     Args:
-        hashed: False leaves the files unread, and so unchecked.
+        hashed: False leaves the files unread, and so unchecked; a hub's dataset that was not copied yet has none then.
         problems: takes what would be raised, each once, and the rest is looked at all the same: a task whose files are
             missing then stays, with none. For `kit19 plan`, which says everything at once.
 
@@ -80,7 +80,7 @@ def collect(config: Config, hashed: bool = True, problems: list[UserError] | Non
     for name in data.splits:
         with _noted(problems):
             if name not in tasks:
-                raise DataError(f"data.splits: {name!r} is no task of this build{nearest(name, tasks)}")
+                raise DataError(f"data.splits: {quote(name)} is no task of this build{nearest(name, tasks)}")
     weights = {name: entry.weight for name, entry in entries.items() if entry.weight is not None}
     quotas: dict[str, int] = dict.fromkeys(tasks, data.quota)
     with _noted(problems):
@@ -89,7 +89,7 @@ def collect(config: Config, hashed: bool = True, problems: list[UserError] | Non
     with _noted(problems):
         skipped = licence_policy.excluded(tasks, data.licence_policy, data.tasks)
     skipped |= {name: "data.weights gives it no example" for name, quota in quotas.items() if not quota}
-    base = sources_uri(config)
+    base, root = sources_uri(config), config.root
     files: dict[str, list[LocatedFile]] = {}
     without_files: list[str] = []
     for name, task in tasks.items():
@@ -98,9 +98,10 @@ def collect(config: Config, hashed: bool = True, problems: list[UserError] | Non
         with _noted(problems):
             files[name] = []
             try:
-                files[name] = (
-                    own_datasets.locate(entries[name]) if name in entries else _locate(config, name, task, base)
-                )
+                if name not in entries:
+                    files[name] = _locate(config, name, task, base)
+                elif hashed or not hub_datasets.is_hub_id(entries[name]) or hub_datasets.is_here(root, entries[name]):
+                    files[name] = own_datasets.locate(entries[name], root)
             except SourceError as missing:
                 if data.on_missing == "fail":
                     raise

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Literal, TypeVar
 
 from kit19_ray.config.schema import DataConfig
-from kit19_ray.errors import DataError, nearest
+from kit19_ray.errors import DataError, nearest, quote
 
 Value = TypeVar("Value", int, float, Literal["source", "even", "cap"])
 _WILD = frozenset("*?[")
@@ -50,7 +50,7 @@ def resolve(key: str, values: Mapping[str, Value], categories: Mapping[str, str]
         elif patterns:
             if len(set(patterns.values())) > 1:
                 both = " and ".join(f"{k}: {v if isinstance(v, str) else f'{v:g}'}" for k, v in patterns.items())
-                raise DataError(f"{key}: {both} both fit task {name!r}", hint=f"name {name} itself to decide")
+                raise DataError(f"{key}: {both} both fit task {quote(name)}", hint=f"name {name} itself to decide")
             found[name] = next(iter(patterns.values()))
         elif category in values:
             found[name] = values[category]
@@ -58,7 +58,7 @@ def resolve(key: str, values: Mapping[str, Value], categories: Mapping[str, str]
     for given in values:
         fits = given in known or (not _WILD.isdisjoint(given) and any(fnmatchcase(n, given) for n in categories))
         if not fits:
-            raise DataError(f"{key}: {given!r} is no task of this build, no pattern of one and no category"
+            raise DataError(f"{key}: {quote(given)} is no task of this build, no pattern of one and no category"
                             f"{nearest(given, known)}")  # fmt: skip
     return found
 

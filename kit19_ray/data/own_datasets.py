@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from kit19_ray.config.schema import DatasetConfig
-from kit19_ray.errors import SourceError, nearest
+from kit19_ray.data import hub_datasets
+from kit19_ray.errors import SourceError, nearest, quote
 from kit19_ray.io import storage
 from kit19_ray.sources.catalog import Licence, Source, SourceFile
 from kit19_ray.sources.readers import instructions
@@ -57,10 +58,23 @@ def tasks(entries: Iterable[DatasetConfig], taken: Iterable[str]) -> dict[str, T
     for entry in entries:
         name = name_of(entry)
         if name in names:
-            raise SourceError(f"data.datasets: there is a task {name!r} already", hint="give this one a `name`")
+            raise SourceError(f"data.datasets: there is a task {quote(name)} already", hint="give this one a `name`")
         names.add(name)
         found[name] = _task(name, entry)
     return dict(sorted(found.items()))
+
+
+def _of_split(entry: DatasetConfig, found: list[LocatedFile], on_hub: bool) -> list[LocatedFile]:
+    paths = [file.path for file in found]
+    wanted = hub_datasets.of_split(paths, entry.split or ("train" if on_hub else None))
+    if not wanted and entry.split is None:
+        wanted = paths  # a hub's dataset whose files are not named by splits
+    if found and not wanted:
+        raise SourceError(
+            f"data.datasets: {entry.path}: no file of the split {quote(entry.split)}",
+            hint=f"its files: {', '.join(paths[:5])}{', ...' if len(paths) > 5 else ''}",
+        )
+    return [file for file in found if file.path in set(wanted)]
 
 
 def _task(name: str, entry: DatasetConfig) -> Task:
@@ -92,13 +106,19 @@ def _task(name: str, entry: DatasetConfig) -> Task:
     return Task(name=name, spec=spec, source_id=name, source=source)
 
 
-def locate(entry: DatasetConfig) -> list[LocatedFile]:
+def locate(entry: DatasetConfig, root: str) -> list[LocatedFile]:
     """The files of an entry: the one it names, or all of a folder that can be read, sorted by name.
+
+    Args:
+        root: below which copies from the hub are.
 
     Raises:
         SourceError: there is none.
     """
-    base = storage.normalise(entry.path)
+    on_hub = hub_datasets.is_hub_id(entry)
+    if on_hub and not hub_datasets.is_here(root, entry):
+        raise SourceError(f"data.datasets: {entry.path} is not copied from the hub yet", hint="`kit19 data` does it")
+    base = hub_datasets.prefix(root, entry) if on_hub else storage.normalise(entry.path)
     if storage.exists(base) and not storage.is_dir(base):
         path = base.rpartition("/")[2]
         found = [LocatedFile(base, path, "train", storage.size(base) or 0)]
@@ -108,6 +128,7 @@ def locate(entry: DatasetConfig) -> list[LocatedFile]:
             for info in storage.list_files(base)
             if instructions.ending(info.path) and not any(part.startswith((".", "_")) for part in info.path.split("/"))
         ]
+        found = _of_split(entry, found, on_hub)
     if not found:
         there = [info.path for info in storage.list_files(base.rpartition("/")[0])][:100] if "/" in base else []
         last = base.rpartition("/")[2]

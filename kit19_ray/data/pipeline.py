@@ -26,9 +26,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import BuildOutput, Identity, TaskCounts, TaskEntry, TokenizerInfo
 from kit19_ray.config.schema import Config
 from kit19_ray.data import balance, export, mixture, ray_tasks, record_pool, shards
 from kit19_ray.data.export import MixtureEntry
@@ -49,8 +49,6 @@ from kit19_ray.utils.console import say
 
 VERSION = 5  # of what these steps write; raise it when equal inputs would give other bytes
 
-Row = dict[str, Any]
-
 
 class Build:
     """One build's steps, in order; needs a Ray connection."""
@@ -63,7 +61,7 @@ class Build:
             for name, quota in inputs.quotas.items()
         }
 
-    def run(self) -> Row:
+    def run(self) -> BuildOutput:
         """Builds everything but the card and the commit marker; what the manifest says of it."""
         records = self._records()
         removed = self._near(records)
@@ -73,8 +71,9 @@ class Build:
         entries = self._entries(records, removed, examples, tokens)
         tasks = self._export(entries)
         for name, figure in lexical.make(self._out, entries, self._inputs.tasks).items():
-            guessed = {"rows": figure.rows, "majority": figure.majority, "lexical": figure.lexical}
-            tasks[name]["baseline"] = guessed
+            tasks[name]["baseline"] = {
+                "rows": figure.rows, "majority": figure.majority, "lexical": figure.lexical
+            }  # fmt: skip
         packed = self._pack(entries, tasks, info)
         toolkit = export.export_toolkit(self._out, sorted(tasks), sum(t["examples"]["train"] for t in tasks.values()))
         return {**info, "tasks": tasks, "splits": shards.split_totals(packed, self._data.seq_len), "toolkit": toolkit}
@@ -86,7 +85,7 @@ class Build:
         data, inputs = self._data, self._inputs
         evaluation = inputs.evaluation_hashes()
 
-        def identity(name: str) -> Row:
+        def identity(name: str) -> Identity:
             return {
                 "version": VERSION,
                 "seed": self._config.seed,
@@ -121,7 +120,7 @@ class Build:
         """Each task's examples prefix, those that were not there made now."""
         data, seed = self._data, self._config.seed
 
-        def identity(name: str) -> Row:
+        def identity(name: str) -> Identity:
             return {
                 "version": VERSION,
                 "records": _name(records[name]),
@@ -149,7 +148,7 @@ class Build:
         example_steps.make(making, self._files(records), wanted)
         return prefixes
 
-    def _tokenizer(self, entries: Mapping[str, MixtureEntry]) -> tuple[Row, str]:
+    def _tokenizer(self, entries: Mapping[str, MixtureEntry]) -> tuple[TokenizerInfo, str]:
         """Writes the tokenizer's files below the data prefix; its ids and size, and where its JSON is."""
         data, named = self._data, self._data.tokenizer.name
         if not named:
@@ -159,7 +158,7 @@ class Build:
         info = token_steps.make_tokenizer(every, named, data.prompt, size, data.seq_len, self._out)
         return info, storage.join(self._out, "tokenizer")
 
-    def tokens(self, examples: Mapping[str, str], info: Row, tokenizer: str) -> dict[str, str]:
+    def tokens(self, examples: Mapping[str, str], info: TokenizerInfo, tokenizer: str) -> dict[str, str]:
         """Each task's tokens prefix, those that were not there made now."""
         data = self._data
         sha256 = manifest.digest(
@@ -167,7 +166,7 @@ class Build:
              for f in storage.list_files(tokenizer)}
         )  # fmt: skip
 
-        def identity(name: str) -> Row:
+        def identity(name: str) -> Identity:
             return {
                 "version": VERSION,
                 "examples": _name(examples[name]),
@@ -183,7 +182,7 @@ class Build:
         token_steps.make(missing, examples, Tokenizing(tokenizer, data.prompt, info["eos_token_id"], data.seq_len))
         return prefixes
 
-    def _prefixes(self, kind: str, identity: Callable[[str], Row]) -> tuple[dict[str, str], dict[str, str]]:
+    def _prefixes(self, kind: str, identity: Callable[[str], Identity]) -> tuple[dict[str, str], dict[str, str]]:
         """Each task's prefix, named by what it depends on; and those that are not finished, or lack a file."""
         root = storage.join(self._config.root, "tasks")
         prefixes = {
@@ -217,7 +216,7 @@ class Build:
             for name in records
         }
 
-    def _export(self, entries: Mapping[str, MixtureEntry]) -> dict[str, Row]:
+    def _export(self, entries: Mapping[str, MixtureEntry]) -> dict[str, TaskEntry]:
         """Writes each task's examples and rejects; its entry of the manifest."""
         largest = sorted(entries, key=lambda name: (-entries[name].quotas["train"], name))
         items = [(name, entries[name]) for name in largest]
@@ -231,7 +230,7 @@ class Build:
         return tasks
 
     def _pack(
-        self, entries: Mapping[str, MixtureEntry], tasks: Mapping[str, Row], info: Row
+        self, entries: Mapping[str, MixtureEntry], tasks: Mapping[str, TaskEntry], info: TokenizerInfo
     ) -> list[shards.ShardCounts]:
         counts = {split: sum(t["examples"][split] for t in tasks.values()) for split in SPLITS}
         numbers = {s: -(-counts[s] // self._data.examples_per_shard) for s in SPLITS if counts[s]}
@@ -240,7 +239,7 @@ class Build:
         items = [(f"{split} {first}", (split, first, end)) for split, first, end in runs]
         return [shard for found in ray_tasks.run("pack", shards.build, items, packing, 512 * MIB) for shard in found]
 
-    def _task(self, name: str, entry: MixtureEntry, counts: export.TaskCounts) -> Row:
+    def _task(self, name: str, entry: MixtureEntry, counts: TaskCounts) -> TaskEntry:
         """A task's entry of the manifest."""
         task, quota = self._inputs.tasks[name], entry.quotas["train"]
         made = manifest.require(entry.records, "data", "records")

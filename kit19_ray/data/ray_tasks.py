@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from kit19_ray.errors import DataError
+from kit19_ray.utils.json_types import Json
 
 MIB = 1 << 20
 _ALIVE = 4  # tasks a CPU that are submitted at a time
@@ -20,7 +21,7 @@ def largest_node() -> int:
     """Bytes that a task may ask for: what the largest node of the cluster has for tasks."""
     import ray
 
-    nodes = cast("list[dict[str, Any]]", ray.nodes())  # type: ignore[no-untyped-call]  # Ray is untyped
+    nodes = cast("list[Json]", ray.nodes())  # type: ignore[no-untyped-call]  # Ray is untyped
     return max((int(node["Resources"].get("memory", 0)) for node in nodes if node["Alive"]), default=0)
 
 

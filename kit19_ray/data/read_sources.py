@@ -25,12 +25,13 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from kit19_ray.data import records, shuffle, source_parts
-from kit19_ray.data.checks import Checker
+from kit19_ray.data.checks import CHECKED, Checker
 from kit19_ray.data.filters import index_store
 from kit19_ray.data.progress import StreamProgress
 from kit19_ray.data.ray_tasks import MIB, asked, named_failures
 from kit19_ray.data.source_parts import FilePart
 from kit19_ray.io import storage
+from kit19_ray.sources.readers import usable
 from kit19_ray.tasks.task import Task
 
 _WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
@@ -62,6 +63,10 @@ class Receipt:
     rows: int = 0
     records: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    records_of: Counter[int] = field(default_factory=Counter)
+    """Records by file part."""
+    dropped_of: dict[int, Counter[str]] = field(default_factory=dict)
+    """Reasons by file part."""
 
 
 class SourceParts(Datasource):
@@ -124,7 +129,7 @@ def write(block: pa.Table, targets: Mapping[str, tuple[str, int]]) -> pa.Table:
         made = pc.sum(pc.is_valid(rows["id"])).as_py()
         size = pc.sum(pc.binary_length(rows["fields"])).as_py()  # near enough to the bytes read, for the time left
         counts = {"rows": len(rows), "records": made, "bytes": size, "dropped": json.dumps(reasons)}
-        receipts.append({"task": task, "name": name, **counts})
+        receipts.append({"task": task, "part": part, "name": name, **counts})
     return pa.Table.from_pylist(receipts)
 
 
@@ -142,6 +147,9 @@ def read_and_check(readings: Sequence[Reading], index: str | None, progress: Str
     Args:
         index: prefix of the index of evaluation items; None lets all pass.
         progress: told of each file as it comes.
+
+    Raises:
+        SourceError: a file cannot be read, or not one of its rows is a record of its task.
     """
     import ray
 
@@ -165,7 +173,36 @@ def read_and_check(readings: Sequence[Reading], index: str | None, progress: Str
             receipt.records += row["records"]
             dropped = json.loads(row["dropped"])
             receipt.dropped.update(dropped)
+            receipt.records_of[row["part"]] += row["records"]
+            receipt.dropped_of.setdefault(row["part"], Counter()).update(dropped)
             progress.add(row["rows"], row["bytes"], dropped)
-    for receipt in found.values():
-        receipt.files.sort()
+    for reading in readings:
+        found[reading.task.name].files.sort()
+        _require_usable(reading, found[reading.task.name])
     return found
+
+
+def _require_usable(reading: Reading, receipt: Receipt) -> None:
+    """Of a file in many parts no reader sees that none of them has a usable row, nor any reader what the task asks."""
+    parts: dict[str, list[int]] = {}
+    for number, part in enumerate(reading.parts):
+        parts.setdefault(part.file.path, []).append(number)
+    for path, numbers in parts.items():
+        reasons = sum((receipt.dropped_of.get(n, Counter()) for n in numbers), Counter[str]())
+        if reasons and not any(receipt.records_of[n] for n in numbers):
+            place, row = _example(reading, receipt, numbers, usable.commonest(reasons))
+            raise usable.unusable(f"{path} (task {reading.task.name})", reasons, int(place.rpartition(":")[2]), row)
+
+
+def _example(reading: Reading, receipt: Receipt, parts: Sequence[int], reason: str) -> tuple[str, str]:
+    """Place and text of the first row of these parts that left for `reason`."""
+    numbers = set(parts)
+    for name in receipt.files:
+        if int(name.split("-")[1]) in numbers:
+            rows = shuffle.read([storage.join(reading.uri, name)], reading.num_buckets, CHECKED)
+            rows = rows.filter(pc.equal(rows["dropped"], reason)).slice(0, 1)
+            if len(rows):
+                row = json.loads(rows["fields"][0].as_py())
+                text = row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)
+                return rows["place"][0].as_py(), text
+    return ":0", ""

@@ -14,7 +14,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import PoolCounts, RecordsManifest
 from kit19_ray.config.schema import GatesConfig
 from kit19_ray.data import rejects, sampling, shuffle, tables
 from kit19_ray.data.checks import CHECKED
@@ -29,7 +29,7 @@ from kit19_ray.data.filters import minhash
 from kit19_ray.data.filters.exact_duplicates import DuplicateTracker
 from kit19_ray.data.filters.near_duplicates import BAND_COLUMNS, RecordFile
 from kit19_ray.data.filters.ngrams import letters
-from kit19_ray.data.sampling import Run, UInt64
+from kit19_ray.data.sampling import RankRange, UInt64
 from kit19_ray.io import storage
 from kit19_ray.tasks.task import Task
 from kit19_ray.utils.hashing import hash64
@@ -135,7 +135,7 @@ def _one_per_id(table: pa.Table) -> pa.Table:
     return table.take(pa.array(sorted(row for _, row in first.values()), pa.int64()))
 
 
-def ranges(pool: Pool, drawn: Drawn) -> list[Run]:
+def ranges(pool: Pool, drawn: Drawn) -> list[RankRange]:
     """A sample over all buckets, in runs of the rank."""
     found: list[UInt64] = []
     for bucket in range(pool.num_buckets):
@@ -144,7 +144,7 @@ def ranges(pool: Pool, drawn: Drawn) -> list[Run]:
     return sampling.runs(np.concatenate(found), pool.wanted[drawn[0]], RUN)
 
 
-def sample(pool: Pool, drawn: Drawn, number: int, run: Run) -> RecordFile:
+def sample(pool: Pool, drawn: Drawn, number: int, run: RankRange) -> RecordFile:
     """Writes one run of a sample: the records, by rank, with what near duplicates are found by.
 
     Args:
@@ -177,15 +177,15 @@ def sample(pool: Pool, drawn: Drawn, number: int, run: Run) -> RecordFile:
     return RecordFile(uri, task.name, pool.task.source_id, split, len(table), sha256, cls)
 
 
-def finish(pool: Pool, counts: dict[str, Any], files: Sequence[RecordFile]) -> None:
+def finish(pool: Pool, counts: PoolCounts, files: Sequence[RecordFile]) -> None:
     """Writes the rejects, in the order of the files, and commits the pool."""
     with storage.open_output(storage.join(pool.out, REJECTS)) as out:
         for first in range(0, pool.num_parts, _PARTS_AT_ONCE):
             for line in rejects.lines(pool.task.name, [_dropped(pool, first, first + _PARTS_AT_ONCE)]):
                 out.write(line.encode())
-    runs = {split: [[file.rows, file.cls] for file in files if file.split == split] for split in SPLITS}
+    runs = {split: [(file.rows, file.cls) for file in files if file.split == split] for split in SPLITS}
     known = {file.uri.rpartition("/")[2]: file.sha256 for file in files}
-    made = {"stage": "records", "task": pool.task.name, **counts, "runs": runs}
+    made: RecordsManifest = {"stage": "records", "task": pool.task.name, **counts, "runs": runs}
     manifest.commit(pool.out, made, known=known, without=["rows/"])
 
 

@@ -23,6 +23,8 @@ _SPARE = {"train": 1000, "validation": 100}  # records kept beyond twice what is
 
 def wanted(split: str, examples: int) -> int:
     """Records drawn of a split of which `examples` are wanted, so that near duplicates can leave."""
+    # Near duplicates are found after the draw, so more is drawn than is wanted; a source that loses more than that
+    # comes out short, which the manifest says (`shortfall`).
     return 2 * examples + _SPARE[split] if examples else 0
 
 
@@ -35,7 +37,7 @@ def priority(task: Task, seed: int, id_: str, fields: Mapping[str, str]) -> int:
 
 
 @dataclass(frozen=True)
-class Run:
+class RankRange:
     """Records with `low` <= priority <= `high`, of which the first `take` by (priority, id) belong to the sample."""
 
     low: int
@@ -43,19 +45,19 @@ class Run:
     take: int
 
 
-def runs(priorities: UInt64, k: int, size: int) -> list[Run]:
+def runs(priorities: UInt64, k: int, size: int) -> list[RankRange]:
     """The bottom k, as runs of about `size` records each; together they hold exactly the sample.
 
     Args:
         priorities: of all records, in any order.
     """
     chosen = np.sort(priorities)[:k]
-    found: list[Run] = []
+    found: list[RankRange] = []
     start = 0
     while start < len(chosen):
         # Equal priorities stay in one run, so that a run is a range.
         end = int(np.searchsorted(chosen, chosen[min(start + size, len(chosen)) - 1], "right"))
-        found.append(Run(int(chosen[start]), int(chosen[end - 1]), end - start))
+        found.append(RankRange(int(chosen[start]), int(chosen[end - 1]), end - start))
         start = end
     return found
 
@@ -75,11 +77,13 @@ class BottomK:
         """Offers a record; `priority` is a function of its id."""
         held = self._kept.get(record.id)
         if held is not None:
+            # Equal records stand in several files; which one is named must not depend on which worker read first.
             if place_key(record.place) < place_key(held.place):
                 self._kept[record.id] = record
         elif len(self._heap) < self.k:
             heapq.heappush(self._heap, (-priority, record.id))
             self._kept[record.id] = record
+        # Strictly larger: at a tie the held one stays, and ties are two ids with one 64-bit hash.
         elif self.k and -self._heap[0][0] > priority:
             _, evicted = heapq.heapreplace(self._heap, (-priority, record.id))
             del self._kept[evicted]
@@ -117,6 +121,7 @@ class Sample:
 
     def add(self, record: Record) -> None:
         """Offers a record to the split its group belongs to."""
+        # By the GROUP, so that two questions on one paragraph fall on the same side: the answer to one is in the other.
         held_out = fraction(self.seed, "split", self.task.name, record.group) < self.validation_fraction
         split = "validation" if held_out else "train"
         self._splits[split].add(priority(self.task, self.seed, record.id, record.fields), record)

@@ -11,43 +11,28 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from kit19_ray.artifacts import packed_shards
 from kit19_ray.artifacts.schemas import IGNORE
+from kit19_ray.artifacts.stage_manifests import ShardEntry, SplitEntry
 from kit19_ray.data import rendering, tokenize
 from kit19_ray.data.export import MixtureEntry
-from kit19_ray.data.packing import TokenRow, pack, pieces
+from kit19_ray.data.packing import TokenRow, assign, pack, pieces
 from kit19_ray.data.record_pool import SPLITS
 from kit19_ray.io import storage
 
 MOST = 16  # shards that one task packs: it holds the tokens of all of them
-_COLUMNS = ["id", "order", "num_prompt", "later", "input_ids"]
+_COLUMNS = ["id", "task", "order", "num_prompt", "later", "input_ids"]
 
 
-class ShardCounts(TypedDict):
+class ShardCounts(ShardEntry):
     """A shard as the manifest lists it, and what it holds; `labels` are the learned tokens."""
 
-    path: str
-    sha256: str
-    rows: int
-    examples: int
     tokens: int
     labels: int
-
-
-class SplitCounts(TypedDict):
-    """A split of a build: its totals and its shards."""
-
-    rows: int
-    examples: int
-    tokens: int
-    labels: int
-    packing_efficiency: float
-    shards: list[dict[str, str | int]]
 
 
 @dataclass(frozen=True)
@@ -84,7 +69,7 @@ def build(packing: Packing, run: tuple[str, int, int]) -> list[ShardCounts]:
     orders = table["order"].to_numpy()
     edges = [int(np.searchsorted(orders, bound)) for bound in bounds[:-1]] + [len(orders)]  # 2^63 is no int64
     return [
-        _write(packing, shard_path(split, first + n), list(_rows(table.slice(low, high - low))))
+        _write(packing, split, first + n, list(_rows(table.slice(low, high - low))))
         for n, (low, high) in enumerate(itertools.pairwise(edges))
     ]
 
@@ -102,23 +87,29 @@ def _tokens(packing: Packing, split: str, low: int, high: int) -> pa.Table:
     return pa.concat_tables(tables).sort_by([("order", "ascending"), ("id", "ascending")])
 
 
-def _rows(table: pa.Table) -> Iterator[TokenRow]:
-    """Token rows of a table; what is too long has no tokens and is not among them."""
+def _rows(table: pa.Table) -> Iterator[tuple[str, TokenRow]]:
+    """Token rows of a table with their tasks; what is too long has no tokens and is not among them."""
     if not len(table):
         return
     ids = table["input_ids"].combine_chunks()
     ids = ids.chunk(0) if isinstance(ids, pa.ChunkedArray) else ids
     values, offsets = ids.flatten().to_numpy(), np.asarray(ids.offsets) - ids.offsets[0].as_py()
-    prompts, later = table["num_prompt"].to_pylist(), table["later"].to_pylist()
-    for start, end, num_prompt, runs in zip(offsets[:-1], offsets[1:], prompts, later, strict=True):
+    prompts, later, tasks = (table[name].to_pylist() for name in ("num_prompt", "later", "task"))
+    for start, end, num_prompt, runs, task in zip(offsets[:-1], offsets[1:], prompts, later, tasks, strict=True):
         if end > start:
-            yield TokenRow(values[start:end], num_prompt, tuple(runs))
+            yield task, TokenRow(values[start:end], num_prompt, tuple(runs))
 
 
-def _write(packing: Packing, path: str, rows: list[TokenRow]) -> ShardCounts:
-    packed = pack([p for row in rows for p in pieces(row, packing.seq_len)], packing.seq_len, packing.pad_id)
+def _write(packing: Packing, split: str, number: int, named: list[tuple[str, TokenRow]]) -> ShardCounts:
+    path, rows = shard_path(split, number), [row for _, row in named]
+    cut = [(task, piece) for task, row in named for piece in pieces(row, packing.seq_len)]
+    packed = pack([piece for _, piece in cut], packing.seq_len, packing.pad_id)
     data = packed_shards.to_ipc(*packed)
     storage.write_bytes(storage.join(packing.out, path), data)
+    if split == "validation":  # whose loss is told task by task
+        bins = assign([len(piece.input_ids) for _, piece in cut], packing.seq_len)
+        tasks = packed_shards.tasks_to_json([[cut[item][0] for item in items] for items in bins])
+        storage.write_text(storage.join(packing.out, packed_shards.tasks_path(path)), tasks)
     return {
         "path": path,
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -129,9 +120,9 @@ def _write(packing: Packing, path: str, rows: list[TokenRow]) -> ShardCounts:
     }
 
 
-def split_totals(packed: Sequence[ShardCounts], seq_len: int) -> dict[str, SplitCounts]:
+def split_totals(packed: Sequence[ShardCounts], seq_len: int) -> dict[str, SplitEntry]:
     """Per split: rows, examples, tokens, learned tokens, packing efficiency and its shards."""
-    splits: dict[str, SplitCounts] = {}
+    splits: dict[str, SplitEntry] = {}
     for name in SPLITS:
         mine = sorted((s for s in packed if s["path"].startswith(f"{name}/")), key=lambda s: s["path"])
         rows, tokens = sum(s["rows"] for s in mine), sum(s["tokens"] for s in mine)
@@ -141,6 +132,8 @@ def split_totals(packed: Sequence[ShardCounts], seq_len: int) -> dict[str, Split
             "tokens": tokens,
             "labels": sum(s["labels"] for s in mine),
             "packing_efficiency": round(tokens / (rows * seq_len), 4) if rows else 0.0,
-            "shards": [{k: s[k] for k in ("path", "rows", "examples", "sha256")} for s in mine],
+            "shards": [
+                {"path": s["path"], "rows": s["rows"], "examples": s["examples"], "sha256": s["sha256"]} for s in mine
+            ],
         }
     return splits

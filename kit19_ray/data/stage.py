@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import BuildOutput, DataManifest, Identity
 from kit19_ray.config.schema import Config
+from kit19_ray.data import hub_datasets
 from kit19_ray.data.card import render
 from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.inputs import Inputs, collect
@@ -17,8 +17,6 @@ from kit19_ray.io import lease, storage
 from kit19_ray.lm.prompts import check_prompt
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say
-
-Row = dict[str, Any]
 
 
 def uri(config: Config) -> str:
@@ -30,7 +28,7 @@ def _uri(config: Config, inputs: Inputs) -> str:
     return manifest.stage_uri(config.root, "data", _identity(config, inputs))
 
 
-def _identity(config: Config, inputs: Inputs) -> Row:
+def _identity(config: Config, inputs: Inputs) -> Identity:
     return {
         "version": VERSION,
         "seed": config.seed,
@@ -48,6 +46,7 @@ def run(config: Config) -> str:
         SourceError, TaskError, DataError, StorageError: what the user can mend.
     """
     check_prompt(config.data.prompt)
+    hub_datasets.fetch(config)
     inputs = collect(config)
     out = _uri(config, inputs)
     if manifest.finished(out, "data") is None:
@@ -90,7 +89,7 @@ def _announce(config: Config, inputs: Inputs, out: str) -> None:
     say(f"data: {len(inputs.tasks)} tasks, {len(inputs.sha256)} files -> {out}")
 
 
-def _manifest(config: Config, inputs: Inputs, built: Row) -> Row:
+def _manifest(config: Config, inputs: Inputs, built: BuildOutput) -> DataManifest:
     """Counts of the whole build: per task from its rows to its tokens, per split its shards."""
     data = config.data
     return {

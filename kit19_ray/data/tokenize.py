@@ -20,6 +20,7 @@ from kit19_ray.data import rendering, tables
 from kit19_ray.data.encoding import Encoder
 from kit19_ray.io import node_cache, storage
 from kit19_ray.lm.prompts import load_prompt
+from kit19_ray.lm.text_encoder import TextEncoder
 
 _CHARACTERS = 4 << 20  # tokenized at once: rows may be long
 _SCHEMA = pa.schema(
@@ -105,4 +106,4 @@ def _encoder(tokenizer: str, prompt: str, eos_id: int, seq_len: int) -> Encoder:
     from transformers import AutoTokenizer
 
     loaded = AutoTokenizer.from_pretrained(str(node_cache.local_dir(tokenizer)), trust_remote_code=False)
-    return Encoder(loaded.backend_tokenizer, load_prompt(prompt, loaded), eos_id, seq_len)
+    return Encoder(TextEncoder(loaded), load_prompt(prompt, loaded), eos_id, seq_len)

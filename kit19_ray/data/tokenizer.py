@@ -65,6 +65,29 @@ def published(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def without_additions(tokenizer: PreTrainedTokenizerBase) -> None:
+    """From here on, and when it is saved and loaded again, `tokenizer` adds no token of its own to a text.
+
+    A wrapper's prompts are learned without them (Llama's and Gemma's BOS): the harness, a server and held-out scoring
+    ask the export's tokenizer, and so ask without them too.
+    """
+    from tokenizers import processors
+
+    if tokenizer.encode("a") == tokenizer.encode("a", add_special_tokens=False):
+        return
+    for name in ("add_bos_token", "add_eos_token"):
+        if getattr(tokenizer, name, None):
+            setattr(tokenizer, name, False)
+        if name in tokenizer.init_kwargs:
+            tokenizer.init_kwargs[name] = False
+    tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
+
+
+def vocabulary(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Entries that a model needs for it: up to the largest id, which added tokens may have beyond a gap."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes the Hugging Face tokenizer files."""
     tokenizer.save_pretrained(str(folder))

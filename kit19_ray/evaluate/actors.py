@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Required, TypedDict
 
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.errors import EvaluateError
@@ -24,6 +24,15 @@ OnResults = Callable[[list[int], list[Any]], None]
 """Told the numbers of some requests and what came out, as it comes."""
 
 
+class GenerateOptions(TypedDict, total=False):
+    """Keywords of `Generator.generate`."""
+
+    max_tokens: Required[int]
+    temperature: float
+    top_p: float
+    stop: list[str]
+
+
 class Backend(Protocol):
     """What answers: the actors of a pool, an endpoint, or either behind a log of what was said already."""
 
@@ -36,7 +45,7 @@ class Backend(Protocol):
         """Log-probability and greediness of every request, in order; `what` is counted, for the progress line."""
 
     def generate(
-        self, prompts: Sequence[list[int]], options: dict[str, Any], what: str, on_results: OnResults | None = None
+        self, prompts: Sequence[list[int]], options: GenerateOptions, what: str, on_results: OnResults | None = None
     ) -> list[Completion]:
         """A completion of every prompt, in order; `options` are keywords of `Generator.generate`, the same for all."""
 
@@ -53,9 +62,26 @@ class Scorer:
         """See `Generator.loglikelihoods`."""
         return self.generator.loglikelihoods(requests)
 
-    def generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[Completion]:
+    def generate(self, prompts: list[list[int]], options: GenerateOptions) -> list[Completion]:
         """See `Generator.generate`."""
         return self.generator.generate(prompts, **options)
+
+
+def sizes(config: EvaluateConfig) -> tuple[bool, int, int]:
+    """Whether the actors get GPUs, and CPUs and GPUs of each. A Ray connection must stand.
+
+    Raises:
+        EvaluateError: the cluster can never hold the actors.
+    """
+    import ray
+
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    use_gpu = bool(have.get("GPU")) if config.use_gpu is None else config.use_gpu
+    cpus = config.cpus_per_worker or (1 if use_gpu else max(1, int(have.get("CPU", 1)) // config.workers))
+    gpus = config.gpus_per_worker if use_gpu else 0
+    hint = "lower evaluate.workers, evaluate.cpus_per_worker or evaluate.gpus_per_worker"
+    ray_session.require("evaluate.workers", config.workers, cpus, use_gpu, hint, EvaluateError, gpus=gpus)
+    return use_gpu, cpus, gpus
 
 
 class Pool:
@@ -74,12 +100,7 @@ class Pool:
     def __init__(self, model: str, config: EvaluateConfig) -> None:
         import ray
 
-        have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        use_gpu = bool(have.get("GPU")) if config.use_gpu is None else config.use_gpu
-        cpus = config.cpus_per_worker or (1 if use_gpu else max(1, int(have.get("CPU", 1)) // config.workers))
-        gpus = config.gpus_per_worker if use_gpu else 0
-        hint = "lower evaluate.workers, evaluate.cpus_per_worker or evaluate.gpus_per_worker"
-        ray_session.require("evaluate.workers", config.workers, cpus, use_gpu, hint, EvaluateError, gpus=gpus)
+        use_gpu, cpus, gpus = sizes(config)
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=_RETRIES, max_task_retries=_RETRIES)(Scorer)
         tokens = config.batch_tokens or _BATCH_TOKENS["GPU" if use_gpu else "CPU"]
         self.actors: list[Any] = [remote.remote(model, gpus, cpus, tokens) for _ in range(config.workers)]
@@ -106,7 +127,7 @@ class Pool:
         return self._spread("loglikelihoods", lambda ns: ([requests[n] for n in ns],), parts, costs, what, on_results)
 
     def generate(
-        self, prompts: Sequence[list[int]], options: dict[str, Any], what: str, on_results: OnResults | None = None
+        self, prompts: Sequence[list[int]], options: GenerateOptions, what: str, on_results: OnResults | None = None
     ) -> list[Completion]:
         """See `Backend.generate`."""
         order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts.sample_file import Sample
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import answers, harness, metrics
+from kit19_ray.evaluate.actors import GenerateOptions
 from kit19_ray.evaluate.ray_lm import RayLM
 from kit19_ray.evaluate.unit_store import UnitScores
 
@@ -32,7 +33,7 @@ def evaluate(
         )
     documents = _documents(lm, task, num_fewshot, config)
     longest = max((len(choice) for _, _, choices in documents for choice in choices), default=0)
-    options = {"max_tokens": _TOKENS + longest, "stop": [str(task.config.fewshot_delimiter)]}
+    options: GenerateOptions = {"max_tokens": _TOKENS + longest, "stop": [str(task.config.fewshot_delimiter)]}
     prompts = [lm.tok_encode(prompt) for _, prompt, _ in documents]
     said = lm.backend.generate(prompts, options, f"answers of {lm.task}")
     samples: list[Sample] = []

@@ -14,7 +14,7 @@ from typing import Any
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.config.schema import Config
-from kit19_ray.errors import EvaluateError, SourceError
+from kit19_ray.errors import EvaluateError, SourceError, quote
 from kit19_ray.evaluate.suites import KLUE, KOBEST
 from kit19_ray.io import node_cache, storage
 from kit19_ray.io.files import appearing
@@ -23,6 +23,7 @@ from kit19_ray.sources.catalog import Source, load_catalog
 from kit19_ray.sources.files import locate, sources_uri, verify_sha256
 from kit19_ray.sources.readers.base import LocatedFile, Reject, open_uri
 from kit19_ray.sources.readers.delimited import DelimitedOptions, columns, open_table
+from kit19_ray.utils.json_types import Json
 
 VERSION = 2  # of the documents; raise it when equal files would give others
 
@@ -141,7 +142,11 @@ def documents(config: Config, task: str) -> Documents:
     return Documents({path.stem: str(path) for path in sorted(folder.glob("*.jsonl"))}, sha256)
 
 
-def read(task: str, file: LocatedFile) -> Iterator[dict[str, Any]]:
+Document = dict[str, Any]
+"""A benchmark's document under the names of the hub's data set, which each task has of its own."""
+
+
+def read(task: str, file: LocatedFile) -> Iterator[Document]:
     """The documents of one original file, in its order.
 
     Raises:
@@ -157,17 +162,17 @@ def read(task: str, file: LocatedFile) -> Iterator[dict[str, Any]]:
         for row in table:
             if isinstance(row, Reject):
                 raise SourceError(f"{file.uri}, line {row.line}: {row.reason}: {row.row[:80]}")
-            document: dict[str, Any] = {name: row.cells[place] for name, place in places}
+            document: Document = {name: row.cells[place] for name, place in places}
             ours = options.labels["label"].get(document["label"].strip())
             if ours is None:
                 raise SourceError(
-                    f"{file.uri}, line {row.line}: label {document['label']!r} is not one of "
+                    f"{file.uri}, line {row.line}: label {quote(document['label'])} is not one of "
                     f"{', '.join(options.labels['label'])}"
                 )
             yield {**document, "label": LABELS[task][ours]}
 
 
-def _read_klue(task: str, file: LocatedFile) -> Iterator[dict[str, Any]]:
+def _read_klue(task: str, file: LocatedFile) -> Iterator[Document]:
     """KLUE's JSON array: the hub's fields, YNAT's category as the hub's number."""
     with closing(open_uri(file.uri, None)) as stream:
         try:
@@ -180,26 +185,26 @@ def _read_klue(task: str, file: LocatedFile) -> Iterator[dict[str, Any]]:
         try:
             yield _klue_document(task, row)
         except (KeyError, TypeError, ValueError) as error:
-            raise SourceError(f"{file.uri}, item {number}: no document of {task}: {error!r}"[:300]) from None
+            raise SourceError(f"{file.uri}, item {number}: no document of {task}: {quote(error)}"[:300]) from None
 
 
-def _klue_document(task: str, row: Mapping[str, Any]) -> dict[str, Any]:
+def _klue_document(task: str, row: Mapping[str, Any]) -> Document:
     if task == "klue_ynat":
         return {"guid": row["guid"], "title": row["title"], "label": YNAT.index(row["label"])}
     label = row["labels"]["binary-label"]
     if label not in (0, 1):
-        raise ValueError(f"binary-label {label!r} is neither 0 nor 1")
+        raise ValueError(f"binary-label {quote(label)} is neither 0 nor 1")
     pair = {name: row[name] for name in ("guid", "sentence1", "sentence2")}
     return {**pair, "labels": {"binary-label": label}}
 
 
-def overrides(config: Config, task: str) -> dict[str, Any]:
+def overrides(config: Config, task: str) -> Json:
     """The task's entry for the harness: its own definition, reading our files."""
     if config.evaluate.source == "hub":
         return {"task": task}
     files = documents(config, task).files
     cache = node_cache.folder() / "datasets"
-    out: dict[str, Any] = {
+    out: Json = {
         "task": task,
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": files, "cache_dir": str(cache)},

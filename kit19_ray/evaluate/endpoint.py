@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any
 
 from kit19_ray.errors import EvaluateError
-from kit19_ray.evaluate.actors import OnResults, progress
+from kit19_ray.evaluate.actors import GenerateOptions, OnResults, progress
 from kit19_ray.evaluate.openai_client import OpenAIClient, Refused
 from kit19_ray.lm.decoding import Completion
 from kit19_ray.lm.prefix_tree import Request
+from kit19_ray.utils.json_types import Json
 
 KEYS = ("KIT19_ENDPOINT_API_KEY", "OPENAI_API_KEY")
 END = 0  # what ends a text, as a token: NUL, which no text holds
@@ -38,8 +39,8 @@ class CharacterTokenizer:
         """The characters' code points."""
         return [ord(character) for character in text]
 
-    def __call__(self, texts: Sequence[str], add_special_tokens: bool = True) -> dict[str, list[list[int]]]:
-        """The same for several texts, as transformers has it."""
+    def __call__(self, texts: Sequence[str], **options: bool) -> dict[str, list[list[int]]]:
+        """The same for several texts, as transformers has it; there are no special tokens."""
         return {"input_ids": [self.encode(text) for text in texts]}
 
     def decode(self, ids: int | Sequence[int], skip_special_tokens: bool = False) -> str:
@@ -113,14 +114,14 @@ class Endpoint:
         return float(sum(logprobs[n] for n in asked)), greedy
 
     def generate(
-        self, prompts: Sequence[list[int]], options: dict[str, Any], what: str, on_results: OnResults | None = None
+        self, prompts: Sequence[list[int]], options: GenerateOptions, what: str, on_results: OnResults | None = None
     ) -> list[Completion]:
         """See `Backend.generate`; a prompt that is a conversation is sent as one."""
         return self._each([partial(self._generate, _text(prompt), options) for prompt in prompts], what, on_results)
 
-    def _generate(self, prompt: str, options: dict[str, Any]) -> Completion:
+    def _generate(self, prompt: str, options: GenerateOptions) -> Completion:
         stop = list(options.get("stop", ()))
-        body: dict[str, Any] = {
+        body: Json = {
             "model": self.model,
             "max_tokens": options["max_tokens"],
             "temperature": options.get("temperature", 0.0),

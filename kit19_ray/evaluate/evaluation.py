@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from kit19_ray.artifacts import lexical
-from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.score_files import Outcomes, TaskScores
+from kit19_ray.artifacts.stage_manifests import DataManifest
 from kit19_ray.config.schema import Config
 from kit19_ray.evaluate import (
     choices_in_words,
@@ -18,12 +20,14 @@ from kit19_ray.evaluate import (
     judge_questions,
     judging,
 )
+from kit19_ray.evaluate.harness import HarnessMetrics
 from kit19_ray.evaluate.judge_questions import Question
 from kit19_ray.evaluate.judging import Judge
 from kit19_ray.evaluate.ray_lm import RayLM
 from kit19_ray.evaluate.response_log import ResponseLog
 from kit19_ray.evaluate.unit_store import UnitScores, UnitStore
-from kit19_ray.lm.prompts import load_prompt
+from kit19_ray.lm.prompts import encode_prompts, load_prompt
+from kit19_ray.lm.text_encoder import TextEncoder
 from kit19_ray.utils.console import say
 
 
@@ -40,11 +44,11 @@ class Evaluation:
         self.store = UnitStore(out)
         self.units: list[str] = []
         """Of this evaluation, in the order of samples.jsonl."""
-        self.tasks: dict[str, Any] = {}
-        self.groups: dict[str, Any] = {}
-        self.held_out_scores: dict[str, Any] = {}
-        self.judge_scores: dict[str, Any] = {}
-        self.outcomes: dict[str, dict[str, Any]] = {"tasks": {}, "held_out": {}}
+        self.tasks: dict[str, TaskScores] = {}
+        self.groups: dict[str, TaskScores] = {}
+        self.held_out_scores: dict[str, TaskScores] = {}
+        self.judge_scores: dict[str, TaskScores] = {}
+        self.outcomes: Outcomes = {"tasks": {}, "held_out": {}}
         self.test_sets: list[str] = []
         """The harness's tasks without their numbers of solved examples."""
 
@@ -52,7 +56,7 @@ class Evaluation:
         """The harness's tasks behind these names, each with every number of solved examples; then their groups."""
         loaded = harness.load(self._config, asked)
         self.test_sets = list(loaded.tasks)
-        metrics: dict[int, dict[str, Mapping[str, Any]]] = {}
+        metrics: dict[int, dict[str, HarnessMetrics]] = {}
         for place, count in enumerate(self._config.evaluate.num_fewshot):
             for name, task in loaded.tasks.items():
                 shots = harness.shots(task, self._config.evaluate)
@@ -71,24 +75,29 @@ class Evaluation:
     def _task(self, task: Any, shots: int, named: str) -> tuple[UnitScores, list[Sample]]:
         self._lm.task = named
         if not self._lm.backend.can_score and task.OUTPUT_TYPE != "generate_until":
-            return choices_in_words.evaluate(self._lm, task, named, shots, self._config.evaluate)
-        result = harness.evaluate(self._lm, task, shots, self._config.evaluate)
-        entry, outcomes = harness_scores.entry(result, task, shots)
-        kept: UnitScores = {"scores": entry, "outcomes": outcomes, "metrics": harness_scores.numbers(result.metrics)}
-        return kept, list(harness.samples(result, task, named, shots))
+            kept, samples = choices_in_words.evaluate(self._lm, task, named, shots, self._config.evaluate)
+        else:
+            result = harness.evaluate(self._lm, task, shots, self._config.evaluate)
+            entry, outcomes = harness_scores.entry(result, task, shots)
+            kept = {"scores": entry, "outcomes": outcomes, "metrics": harness_scores.numbers(result.metrics)}
+            samples = list(harness.samples(result, task, named, shots))
+        for sample in samples if self._config.evaluate.apply_chat_template else ():
+            sample["prompt"] = TextEncoder.shown(sample["prompt"])
+        return kept, samples
 
-    def held_out(self, data_uri: str, built: Mapping[str, Any]) -> None:
+    def held_out(self, data_uri: str, built: DataManifest) -> None:
         """The validation rows of a data prefix, task by task.
 
         Args:
             built: the prefix's manifest.
         """
         tokenizer, endpoint = self._lm.tokenizer, self._config.evaluate.endpoint is not None
+        prompt = load_prompt(built["prompt"], tokenizer)
         reader = held_out.Reader(
-            encode=lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [],
+            encode=partial(encode_prompts, self._lm.encoder, prompt),
             decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)),
-            prompt=load_prompt(built["prompt"], tokenizer),
-            eos_id=int(tokenizer.eos_token_id),
+            prompt=prompt,
+            eos_id=tokenizer.eos_token_id,
             # A server's tokens are not known here; it says itself what is too long.
             room=self._lm.max_length if endpoint else min(self._lm.max_length, built["seq_len"]),
         )
@@ -99,6 +108,12 @@ class Evaluation:
             rows = held_out.read(data_uri, task)
             unseen = held_out.unseen_templates(data_uri, task)
             samples = held_out.ask(rows, reader, self._lm.backend, self._config.evaluate, unseen)
+            free = sum(not row["candidates"] for row in rows)
+            left_out = len(rows) - max(0, free - self._config.evaluate.generation_limit) - len(samples)
+            if left_out:
+                say(
+                    f"evaluate: {left_out:,} held-out rows of {task} do not fit {reader.room:,} tokens and are left out"
+                )
             scores, outcomes = held_out_scores.summarize(task, samples, letters.get(task)) if samples else ({}, {})
             return {"scores": scores, "outcomes": outcomes}, samples
 

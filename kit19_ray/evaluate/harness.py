@@ -11,15 +11,22 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts.sample_file import Sample
 from kit19_ray.config.schema import Config, EvaluateConfig
-from kit19_ray.errors import EvaluateError, nearest
+from kit19_ray.errors import EvaluateError, nearest, quote
 from kit19_ray.evaluate import documents, suites
+from kit19_ray.utils.json_types import Json
 
 SEED = 1234  # the harness's own default for the choice of solved examples
 _KLUE_FILES = Path(__file__).parent / "klue"
 _LOGGERS = ("lm_eval", "datasets", "absl", "filelock")
 _SHOWN = 8  # names of a long list in a message
+
+
+HarnessMetrics = dict[str, Any]
+"""A task's metrics as lm-evaluation-harness has them: `acc,none`, `acc_stderr,none`, ..., `sample_len`."""
+HarnessSample = dict[str, Any]
+"""A document with its requests and answers as lm-evaluation-harness logs it; its keys are that library's."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,8 @@ class Loaded:
 class Result:
     """One task at one number of solved examples, scored."""
 
-    metrics: dict[str, Any]
-    """As the harness has them: `acc,none`, `acc_stderr,none`, ..., `sample_len`."""
-    samples: list[dict[str, Any]]
-    """As the harness has them."""
+    metrics: HarnessMetrics
+    samples: list[HarnessSample]
     version: Any
     higher_is_better: dict[str, bool]
 
@@ -58,7 +63,7 @@ def names(config: Config) -> list[str]:
             if name not in known:
                 near = nearest(name, [*suites.SUITES, *documents.TASKS]) or nearest(name, known)
                 raise EvaluateError(
-                    f"evaluate.tasks: {name!r} is not a task, group or tag of lm-evaluation-harness{near}",
+                    f"evaluate.tasks: {quote(name)} is not a task, group or tag of lm-evaluation-harness{near}",
                     hint=f"suites are {', '.join(suites.SUITES)}; `lm-eval ls tasks` lists all {len(known):,} names",
                 )
     documents.check_source(config, asked)
@@ -144,7 +149,7 @@ def evaluate(lm: Any, task: Any, num_fewshot: int, config: EvaluateConfig) -> Re
 
     name = task.task_name
     with asked_with(task, num_fewshot), quiet():
-        found: dict[str, Any] = evaluator.evaluate(
+        found: Json = evaluator.evaluate(
             lm,
             task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}},
             limit=config.limit,

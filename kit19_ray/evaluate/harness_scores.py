@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.score_files import TaskOutcomes, TaskScores
 from kit19_ray.evaluate import metrics
-from kit19_ray.evaluate.harness import Result, plain
+from kit19_ray.evaluate.harness import HarnessMetrics, HarnessSample, Result, plain
 from kit19_ray.evaluate.suites import KLUE, KOBEST
 
 _MACRO = (*KOBEST, "klue_ynat")
@@ -23,7 +24,7 @@ _F1S: tuple[tuple[str, Literal["macro", "binary"], bool], ...] = (
 """Metric, its average, and whether a choice's log-likelihood is divided by its length."""
 
 
-def entry(result: Result, task: Any, num_fewshot: int) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def entry(result: Result, task: Any, num_fewshot: int) -> tuple[TaskScores, TaskOutcomes]:
     """A task's part of scores.json and of outcomes.json.
 
     Returns:
@@ -33,7 +34,7 @@ def entry(result: Result, task: Any, num_fewshot: int) -> tuple[dict[str, Any], 
     name = task.task_name
     first = result.samples[0]["filter"] if result.samples else "none"
     mine = [sample for sample in result.samples if sample["filter"] == first]
-    scores: dict[str, Any] = {
+    scores: TaskScores = {
         "n": len(mine),
         "num_fewshot": num_fewshot,
         "version": result.version,
@@ -65,9 +66,9 @@ def entry(result: Result, task: Any, num_fewshot: int) -> tuple[dict[str, Any], 
     return scores, outcomes
 
 
-def _outcomes(samples: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _outcomes(samples: Sequence[HarnessSample], scores: TaskScores) -> TaskOutcomes:
     """Metrics that are means of the documents' own figures."""
-    out: dict[str, dict[str, Any]] = {}
+    out: TaskOutcomes = {}
     for metric, mean in scores.items():
         if metric in ("n", "num_fewshot", "version") or not isinstance(mean, (int, float)):
             continue
@@ -80,7 +81,7 @@ def _outcomes(samples: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]) -
     return out
 
 
-def _pairs(samples: Sequence[Mapping[str, Any]], task: Any, normalised: bool) -> Pairs:
+def _pairs(samples: Sequence[HarnessSample], task: Any, normalised: bool) -> Pairs:
     """(gold, predicted) of each document; by log-likelihood per letter of the choice when `normalised`."""
     pairs = []
     for sample in samples:
@@ -95,7 +96,7 @@ def _pairs(samples: Sequence[Mapping[str, Any]], task: Any, normalised: bool) ->
     return pairs
 
 
-def group_entry(group: Any, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+def group_entry(group: Any, results: Mapping[str, HarnessMetrics]) -> TaskScores | None:
     """A group's line by the harness's own aggregation; None for a group that defines none.
 
     Args:
@@ -105,7 +106,7 @@ def group_entry(group: Any, results: Mapping[str, Mapping[str, Any]]) -> dict[st
         return None
     found = group.aggregate(results)
     leaves = [task.task_name for task in group.get_all_tasks()]
-    scores: dict[str, Any] = {"n": found.get("sample_len", 0), "tasks": leaves, "stderr": {}}
+    scores: TaskScores = {"n": found.get("sample_len", 0), "tasks": leaves, "stderr": {}}
     for key, value in found.items():
         metric, _, filtered = key.partition(",")
         if not filtered or not isinstance(value, (int, float)) or math.isnan(value):
@@ -117,6 +118,6 @@ def group_entry(group: Any, results: Mapping[str, Mapping[str, Any]]) -> dict[st
     return scores
 
 
-def numbers(found: Mapping[str, Any]) -> dict[str, Any]:
+def numbers(found: HarnessMetrics) -> HarnessMetrics:
     """The harness's metrics of a task that a group is made of, JSON-ready."""
     return {key: plain(value) for key, value in found.items() if isinstance(plain(value), (int, float, str))}

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict, cast
 
-from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts.sample_file import Sample
 from kit19_ray.artifacts.schemas import TEXT
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.evaluate import answers
-from kit19_ray.evaluate.actors import Backend
+from kit19_ray.evaluate.actors import Backend, GenerateOptions
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import Prompt, PromptFields, fit_prompt
+from kit19_ray.lm.prompts import Prompt, PromptFields, fit_prompt, shown
 
 _SPARE = 16  # tokens a free answer may be longer than the task's longest reference
 _COLUMNS = ["id", "task", "template", "kind", "instruction", "input", "output", "label", "candidates", "order"]
@@ -62,7 +62,7 @@ class Reader:
     encode: Callable[[list[str]], list[list[int]]]
     decode: Callable[[list[int]], str]
     prompt: Prompt
-    eos_id: int
+    eos_id: int | None
     room: int
     """Tokens of prompt and answer together."""
 
@@ -74,16 +74,18 @@ class Reader:
         """
         texts = [self.prompt.render(row["instruction"], row["input"]) for row in rows]
         whole = self.encode(texts)
-        # A chat template has its own end of an answer; else it is the tokenizer's end-of-text token.
-        end, closing = self.prompt.end or "", [] if self.prompt.end else [self.eos_id]
-        endings = iter(self.encode([text + end for row in rows for text in row["candidates"]]))
+        # A chat template has its own end of an answer; else it is the tokenizer's end-of-text token, where it has one.
+        closing = [] if self.prompt.end or self.eos_id is None else [self.eos_id]
+        endings = iter(self.encode([self.prompt.answer(text) for row in rows for text in row["candidates"]]))
         for row, text, ids in zip(rows, texts, whole, strict=True):
             candidates = [[*next(endings), *closing] for _ in row["candidates"]]
             room = self.room - (max(map(len, candidates)) if candidates else answer_tokens)
             fields: PromptFields = {"instruction": row["instruction"], "input": row["input"]}
             fitted = fit_prompt(lambda text: self.encode([text])[0], self.prompt, fields, room, ids)
             if fitted:
-                yield Example(row, fitted, text if fitted == ids else self.decode(fitted), candidates)
+                yield Example(
+                    row, fitted, shown(self.prompt, text) if fitted == ids else self.decode(fitted), candidates
+                )
 
 
 def tasks(data_uri: str) -> list[str]:
@@ -228,7 +230,7 @@ def _decoded(rows: Sequence[Row], reader: Reader, backend: Backend, max_tokens: 
     examples = list(reader.examples(bare, tokens))
     if not examples:
         return
-    options = {"max_tokens": tokens, "stop": list(reader.prompt.stop)}
+    options: GenerateOptions = {"max_tokens": tokens, "stop": list(reader.prompt.stop)}
     said = backend.generate([example.prompt for example in examples], options, f"held-out answers of {rows[0]['task']}")
     for example, completion in zip(examples, said, strict=True):
         sample = _sample(example)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
-from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.score_files import TaskOutcomes, TaskScores
 from kit19_ray.evaluate import metrics
 
-Scores = dict[str, Any]
 _ORDINAL = ("korsts",)
 """Tasks whose labels are grades: how far off an answer is counts too."""
 
 
 def summarize(
     task: str, samples: Sequence[Sample], lexical: Mapping[str, int] | None = None
-) -> tuple[Scores, dict[str, dict[str, Any]]]:
+) -> tuple[TaskScores, TaskOutcomes]:
     """A task's part of scores.json and of outcomes.json.
 
     Args:
@@ -31,7 +30,7 @@ def summarize(
     choices = [sample for sample in samples if "choices" in sample]
     free = [sample for sample in samples if "choices" not in sample]
     scores = _choices(task, choices, lexical or {}) if choices else {}
-    outcomes: dict[str, dict[str, Any]] = {}
+    outcomes: TaskOutcomes = {}
     for sample in choices:
         for name in ("accuracy", "accuracy_norm"):
             if name in sample["metrics"]:
@@ -51,7 +50,7 @@ def _pair(sample: Sample) -> tuple[int, int]:
     return int(sample["gold"]), -1 if answer is None else int(answer)  # type: ignore[arg-type]
 
 
-def _choices(task: str, samples: Sequence[Sample], lexical: Mapping[str, int]) -> Scores:
+def _choices(task: str, samples: Sequence[Sample], lexical: Mapping[str, int]) -> TaskScores:
     """`majority` is what the most frequent label of these very rows would reach, always answered; `above_majority` is
     the distance to it in standard errors, of the accuracy or of the constant answer, whichever is larger."""
     pairs = [_pair(sample) for sample in samples]
@@ -59,7 +58,7 @@ def _choices(task: str, samples: Sequence[Sample], lexical: Mapping[str, int]) -
     error = metrics.proportion_stderr(share, len(pairs))
     largest = max(error, metrics.proportion_stderr(constant, len(pairs)))
     spread = metrics.f1_spread(pairs)
-    scores: Scores = {
+    scores: TaskScores = {
         "accuracy": share,
         "macro_f1": metrics.macro_f1(pairs),
         "majority": constant,
@@ -90,14 +89,14 @@ def _choices(task: str, samples: Sequence[Sample], lexical: Mapping[str, int]) -
     return scores
 
 
-def _lexical(samples: Sequence[Sample], lexical: Mapping[str, int]) -> Scores:
+def _lexical(samples: Sequence[Sample], lexical: Mapping[str, int]) -> TaskScores:
     """The baseline's share of right answers to these rows; nothing where it has not answered every one."""
     if not all(sample["doc_id"] in lexical for sample in samples):
         return {}
     return {"lexical": sum(lexical[sample["doc_id"]] == sample["gold"] for sample in samples) / len(samples)}
 
 
-def _share(samples: Sequence[Sample]) -> Scores:
+def _share(samples: Sequence[Sample]) -> TaskScores:
     pairs = [_pair(sample) for sample in samples]
     share = metrics.accuracy(pairs)
     return {
@@ -109,8 +108,8 @@ def _share(samples: Sequence[Sample]) -> Scores:
     }
 
 
-def _free(samples: Sequence[Sample]) -> Scores:
-    scores: Scores = {**_means(samples), "interval": {}}
+def _free(samples: Sequence[Sample]) -> TaskScores:
+    scores: TaskScores = {**_means(samples), "interval": {}}
     for name in scores["stderr"]:
         scores["interval"][name] = list(metrics.mean_interval(_values(samples, name)))
     scores["cut"] = sum(sample["finish_reason"] == "length" for sample in samples) / len(samples)
@@ -118,10 +117,10 @@ def _free(samples: Sequence[Sample]) -> Scores:
     return {**scores, **_groups(samples, _means), "by_type": {name: _means(found) for name, found in types.items()}}
 
 
-def _means(samples: Sequence[Sample]) -> Scores:
+def _means(samples: Sequence[Sample]) -> TaskScores:
     """Means over the samples that have the figure."""
     names = list(dict.fromkeys(name for sample in samples for name in sample["metrics"]))
-    out: Scores = {"n": len(samples), "stderr": {}}
+    out: TaskScores = {"n": len(samples), "stderr": {}}
     for name in names:
         values = _values(samples, name)
         out[name] = sum(values) / len(values)
@@ -133,7 +132,7 @@ def _values(samples: Sequence[Sample], name: str) -> list[float]:
     return [sample["metrics"][name] for sample in samples if name in sample["metrics"]]
 
 
-def _groups(samples: Sequence[Sample], summary: Callable[[Sequence[Sample]], Scores]) -> Scores:
+def _groups(samples: Sequence[Sample], summary: Callable[[Sequence[Sample]], TaskScores]) -> TaskScores:
     seen = _by(samples, lambda sample: "unseen" if sample["unseen_template"] else "seen")
     return {
         "by_kind": {key: summary(found) for key, found in _by(samples, lambda sample: sample["kind"]).items()},

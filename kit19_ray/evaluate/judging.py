@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kit19_ray.artifacts import samples as samples_file
-from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts import sample_file
+from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.score_files import TaskOutcomes, TaskScores
 from kit19_ray.config.schema import JudgeConfig
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import metrics
-from kit19_ray.evaluate.actors import Backend
+from kit19_ray.evaluate.actors import Backend, GenerateOptions
 from kit19_ray.evaluate.endpoint import CharacterTokenizer, Endpoint
 from kit19_ray.evaluate.judge_questions import Question
 from kit19_ray.evaluate.ray_lm import RayLM
 from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.lm.text_encoder import TextEncoder
 
 KEYS = ("KIT19_JUDGE_API_KEY", "OPENAI_API_KEY")
 _JUDGE_TOKENS = 1024
@@ -90,17 +92,13 @@ def answer(questions: Sequence[Question], lm: RayLM, wrapper: str, max_tokens: i
     room = max(1, min(max_tokens, lm.max_length // 2))
     for number in range(max(len(question.turns) for question in questions)):
         asked = [conversation for conversation in said if number < len(conversation.question.turns)]
+        prompts: list[list[int]] = []
         for conversation in asked:
             turns = conversation.turns(number)
-            text = lm.apply_chat_template(turns) if templated else _wrapped(turns, wrapper, lm.tokenizer)
-            conversation.prompts.append(text)
-        prompts = [
-            list(lm.tokenizer(conversation.prompts[-1], add_special_tokens=False)["input_ids"])
-            if not isinstance(lm.tokenizer, CharacterTokenizer)
-            else lm.tokenizer.encode(conversation.prompts[-1])
-            for conversation in asked
-        ]
-        options = {"max_tokens": room, "stop": list(stop)}
+            text = lm.apply_chat_template(turns) if templated else _wrapped(turns, wrapper)
+            conversation.prompts.append(TextEncoder.shown(text) if templated else text)
+            prompts.append(lm.encoder.templated([text])[0] if templated else _wrapped_ids(turns, wrapper, lm))
+        options: GenerateOptions = {"max_tokens": room, "stop": list(stop)}
         cut = [ids[-(lm.max_length - room) :] for ids in prompts]
         for conversation, completion in zip(
             asked, lm.backend.generate(cut, options, f"answers to question {number + 1}"), strict=True
@@ -115,13 +113,25 @@ def _plain(text: str, tokenizer: Any) -> str:
     return text.strip()
 
 
-def _wrapped(turns: Sequence[dict[str, str]], wrapper: str, tokenizer: Any) -> str:
+def _wrapped(turns: Sequence[dict[str, str]], wrapper: str) -> str:
     """Questions and answers as training examples, up to where the last answer starts."""
-    end = tokenizer.eos_token if not isinstance(tokenizer, CharacterTokenizer) else "\n\n"
     made = prompt_format(wrapper)
     return "".join(
-        made.render(turn["content"]) if turn["role"] == "user" else f"{turn['content']}{end}" for turn in turns
+        made.render(turn["content"]) if turn["role"] == "user" else f"{turn['content']}\n\n" for turn in turns
     )
+
+
+def _wrapped_ids(turns: Sequence[dict[str, str]], wrapper: str, lm: RayLM) -> list[int]:
+    """The same as tokens; an answer ends with the end-of-text token, where there is one."""
+    end = None if isinstance(lm.tokenizer, CharacterTokenizer) else lm.tokenizer.eos_token_id
+    if end is None:
+        return lm.encoder.text([_wrapped(turns, wrapper)])[0]
+    made, ids = prompt_format(wrapper), []
+    for turn in turns:
+        asks = turn["role"] == "user"
+        ids += lm.encoder.text([made.render(turn["content"]) if asks else turn["content"]])[0]
+        ids += [] if asks else [int(end)]
+    return ids
 
 
 def judge(name: str, said: Sequence[Said], judge_backend: Backend, config: JudgeConfig) -> list[Sample]:
@@ -183,11 +193,11 @@ def points_of(first: str, second: str) -> float | None:
     return (1 + (sum(own) > 0) - (sum(own) < 0)) / 2 if own[0] * own[1] >= 0 else 0.5
 
 
-def summarize(samples: Sequence[Sample]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def summarize(samples: Sequence[Sample]) -> tuple[TaskScores, TaskOutcomes]:
     """The file's part of scores.json, `score` from 1 to 10 or `win` as a share, by category and turn too; outcomes."""
     name = "win" if samples and samples[0]["template"] == "pairwise" else "score"
     judged = [sample for sample in samples if name in sample["metrics"]]
-    scores: dict[str, Any] = {"n": len(judged), "unjudged": len(samples) - len(judged), "stderr": {}, "interval": {}}
+    scores: TaskScores = {"n": len(judged), "unjudged": len(samples) - len(judged), "stderr": {}, "interval": {}}
     if judged:
         values = [sample["metrics"][name] for sample in judged]
         scores[name] = sum(values) / len(values)
@@ -217,9 +227,7 @@ def _sample(name: str, said: Said, number: int) -> Sample:
 
 
 def _others(name: str, against: str) -> dict[str, str]:
-    found = {
-        s["doc_id"]: s["said"] for s in samples_file.read(against) if s["section"] == "judge" and s["task"] == name
-    }
+    found = {s["doc_id"]: s["said"] for s in sample_file.read(against) if s["section"] == "judge" and s["task"] == name}
     if not found:
         raise EvaluateError(f"evaluate.judge.against: {against} holds no judged answers to {name}")
     return found

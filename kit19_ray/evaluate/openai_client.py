@@ -7,12 +7,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
-from kit19_ray.errors import EvaluateError
+from kit19_ray.errors import EvaluateError, quote
+from kit19_ray.utils.json_types import Json
 
 _TIMEOUT = httpx.Timeout(600.0, connect=20.0)
 _TRIES = 5
@@ -42,7 +43,7 @@ class OpenAIClient:
     def __init__(self, url: str, key: str, environment: Sequence[str], concurrency: int) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise EvaluateError(f"{key}: {url[:_SHOWN]!r} is no http:// or https:// URL")
+            raise EvaluateError(f"{key}: {quote(url)} is no http:// or https:// URL")
         if parts.username or parts.password or parts.query:
             raise EvaluateError(
                 f"{key}: the URL of {parts.hostname} holds a secret or a query",
@@ -70,7 +71,7 @@ class OpenAIClient:
             raise EvaluateError(f"{self._key}_model is not set, and {self.url} serves {listed}")
         return found[0]
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: Json) -> Json:
         """The answer to one request.
 
         Raises:
@@ -90,7 +91,7 @@ class OpenAIClient:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def _send(self, method: str, path: str, body: Json | None) -> Json:
         said = ""
         for turn in range(_TRIES):
             if turn:
@@ -115,9 +116,7 @@ class OpenAIClient:
             except ValueError:
                 found = None
             if not isinstance(found, dict):
-                raise EvaluateError(
-                    f"{self._key}: {self.url}/{path} answers no JSON object: {response.text[:_SHOWN]!r}"
-                )
+                raise EvaluateError(f"{self._key}: {self.url}/{path} answers no JSON object: {quote(response.text)}")
             return found
         raise EvaluateError(f"{self._key}: {self.url} does not answer, after {_TRIES} tries: {said}")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from kit19_ray.artifacts.score_files import Leak, Scores, TaskScores
 from kit19_ray.utils.console import stderr
 
 # The one results table that is public: README of github.com/snunlp/KIT-19, added 2024-03-18. Percent.
@@ -60,7 +60,7 @@ _LEAKS = (
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
-def harness_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+def harness_table(scores: Mapping[str, TaskScores]) -> Table:
     """Header and rows: one row a task and metric, in percent, cells empty where there is no figure.
 
     The paper's tasks that were not scored are listed too.
@@ -83,7 +83,7 @@ def harness_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
     return header, rows
 
 
-def group_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+def group_table(scores: Mapping[str, TaskScores]) -> Table:
     """Header and rows: one row a group and metric, as the harness makes one figure of its tasks."""
     rows: list[tuple[str, ...]] = []
     for named, found in scores.items():
@@ -95,7 +95,7 @@ def group_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
     return ("group", "metric", "tasks", "n", "ours"), rows
 
 
-def judge_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+def judge_table(scores: Mapping[str, TaskScores]) -> Table:
     """Header and rows: one row a file of open questions, then one a category."""
     rows: list[tuple[str, ...]] = []
     for name, found in scores.items():
@@ -115,7 +115,7 @@ def _plain(value: float, stderr: float | None) -> str:
     return f"{value:.2f}" + (f" ± {stderr:.2f}" if stderr is not None else "")
 
 
-def leak_table(leaks: Mapping[str, Mapping[str, Any]]) -> Table:
+def leak_table(leaks: Mapping[str, Leak]) -> Table:
     """Header and rows: per test set whether the model's training data were cleaned of it."""
     rows: list[tuple[str, ...]] = [
         (name, found["status"], f"{found['rows']:,}" if "rows" in found else "") for name, found in leaks.items()
@@ -123,12 +123,12 @@ def leak_table(leaks: Mapping[str, Mapping[str, Any]]) -> Table:
     return ("test set", "training data", "rows dropped"), rows
 
 
-def _interval(found: Mapping[str, Any], metric: str) -> str:
+def _interval(found: TaskScores, metric: str) -> str:
     bounds = found.get("interval", {}).get(metric)
     return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}" if bounds else ""
 
 
-def held_out_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+def held_out_table(scores: Mapping[str, TaskScores]) -> Table:
     """Header and rows: one row a task; the standard errors are the distance from a constant answer in them."""
     header = (
         "task", "n", "accuracy", "majority", "lexical", "standard errors above majority", "by letter", "macro F1",
@@ -156,7 +156,7 @@ def held_out_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
     return header, rows
 
 
-def template_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+def template_table(scores: Mapping[str, TaskScores]) -> Table:
     """Header and rows: one row a task and template, choices by accuracy, free answers by their figures."""
     rows: list[tuple[str, ...]] = []
     for task, found in scores.items():
@@ -172,7 +172,7 @@ def template_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
     return ("task", "template", "n", "accuracy", "majority", "lexical", "exact match", "chrF"), rows
 
 
-def generation_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+def generation_table(scores: Mapping[str, TaskScores]) -> Table:
     """Header and rows: one row a task with free answers."""
     header = ("task", "n", "cut", "exact match", "set F1", "chrF", "ROUGE-L")
     rows: list[tuple[str, ...]] = []
@@ -191,7 +191,7 @@ def generation_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
     return header, rows
 
 
-def _share(found: Mapping[str, Any], name: str) -> str:
+def _share(found: TaskScores, name: str) -> str:
     """A share in percent, empty where there is none."""
     return f"{100 * found[name]:.2f}" if name in found else ""
 
@@ -200,7 +200,7 @@ def _percent(value: float, stderr: float | None) -> str:
     return f"{100 * value:.2f}" + (f" ± {100 * stderr:.2f}" if isinstance(stderr, float) else "")
 
 
-def markdown(scores: Mapping[str, Any]) -> str:
+def markdown(scores: Scores) -> str:
     """The report: what was scored with what, and the tables."""
     limit = scores["limit"]
     shots = " and ".join(f"{count}-shot" for count in scores["num_fewshot"])
@@ -243,7 +243,7 @@ def _markdown(table: Table) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (header, ("---",) * len(header), *rows)]
 
 
-def show(scores: Mapping[str, Any]) -> None:
+def show(scores: Scores) -> None:
     """The tables on stderr; of the paper's models the two it published and the base of the smaller one."""
     from rich.table import Table as RichTable
 

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from kit19_ray.evaluate.actors import Backend, OnResults
+from kit19_ray.evaluate.actors import Backend, GenerateOptions, OnResults
 from kit19_ray.io import storage
 from kit19_ray.lm.decoding import Completion
 from kit19_ray.lm.prefix_tree import Request
@@ -73,7 +73,7 @@ class ResponseLog:
         return [(float(r["loglikelihood"][0]), bool(r["loglikelihood"][1])) for r in found]
 
     def generate(
-        self, prompts: Sequence[list[int]], options: dict[str, Any], what: str, on_results: OnResults | None = None
+        self, prompts: Sequence[list[int]], options: GenerateOptions, what: str, on_results: OnResults | None = None
     ) -> list[Completion]:
         """See `Backend.generate`; of a completion the text and the reason of its end are kept."""
 

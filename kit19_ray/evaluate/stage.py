@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from kit19_ray import __version__
-from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts import samples as samples_file
-from kit19_ray.artifacts import scores as scores_file
+from kit19_ray.artifacts import manifest, sample_file, score_files
+from kit19_ray.artifacts.score_files import Leak, Outcomes, Scores
+from kit19_ray.artifacts.stage_manifests import DataManifest, EvaluateIdentity, is_data, is_train
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import report
-from kit19_ray.evaluate.unit_store import UNFINISHED
+from kit19_ray.evaluate.unit_store import UNFINISHED, UnitStore
 from kit19_ray.io import lease, storage
 from kit19_ray.lm import pretrained
 from kit19_ray.utils import ray_session
@@ -65,14 +65,14 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
         say(f"evaluate: {model} -> {out}")
         scores, outcomes, store, units = _scores(config, model, asked, held_out, built, out)
         store.join(units)
-        scores_file.write(out, scores, outcomes)
+        score_files.write(out, scores, outcomes)
         storage.write_text(storage.join(out, REPORT), report.markdown(scores))
         manifest.commit(
             out,
             {
                 "stage": "evaluate",
-                "scores": scores_file.SCORES,
-                "samples": samples_file.SAMPLES,
+                "scores": score_files.SCORES,
+                "samples": sample_file.SAMPLES,
                 "report": REPORT,
                 **identity,
                 "model_identity": identity["model"],
@@ -87,7 +87,7 @@ def run(config: Config, model: str, data_uri: str | None) -> str:
     return out
 
 
-def identify(config: Config, model: str, asked: list[str], built: dict[str, Any] | None) -> dict[str, Any]:
+def identify(config: Config, model: str, asked: list[str], built: DataManifest | None) -> EvaluateIdentity:
     """What the scores depend on; its hash names the prefix.
 
     Args:
@@ -113,19 +113,18 @@ def identify(config: Config, model: str, asked: list[str], built: dict[str, Any]
     }
 
 
-def _built(data_uri: str) -> dict[str, Any]:
-    found = manifest.read(data_uri)
-    if found is None:
+def _built(data_uri: str) -> DataManifest:
+    if manifest.read(data_uri) is None:
         raise EvaluateError(
             f"{data_uri} has no {manifest.NAME}, so its validation rows cannot be scored",
             hint="run `kit19 data` with the same config and root, or set evaluate.held_out=false",
         )
-    return found
+    return manifest.require(data_uri, "data")
 
 
 def _scores(
-    config: Config, model: str, asked: list[str], held_out: str | None, built: dict[str, Any] | None, out: str
-) -> tuple[dict[str, Any], dict[str, Any], Any, list[str]]:
+    config: Config, model: str, asked: list[str], held_out: str | None, built: DataManifest | None, out: str
+) -> tuple[Scores, Outcomes, UnitStore, list[str]]:
     """scores.json, outcomes.json, and the store with its units in order."""
     import transformers
 
@@ -146,12 +145,13 @@ def _scores(
         )  # fmt: skip
         if not backend.can_score:
             say("evaluate: the endpoint gives no log-probabilities of a prompt: choices are asked for in words")
-        lm = RayLM(backend, CharacterTokenizer(chat), MAX_LENGTH)
+        lm = RayLM(backend, CharacterTokenizer(chat), MAX_LENGTH, config.evaluate.apply_chat_template)
         model = f"{config.evaluate.endpoint} {backend.model}"
     else:
         tokenizer = pretrained.load_tokenizer(model)
         backend = Pool(named(model), config.evaluate)
-        lm = RayLM(backend, tokenizer, context_length(pretrained.load_config(model), tokenizer))
+        max_length = context_length(pretrained.load_config(model), tokenizer)
+        lm = RayLM(backend, tokenizer, max_length, config.evaluate.apply_chat_template)
     try:
         evaluation = Evaluation(config, lm, out)
         if asked:
@@ -162,7 +162,7 @@ def _scores(
             evaluation.judged(built["prompt"] if built else config.data.prompt)
     finally:
         backend.close()
-    scores = {
+    scores: Scores = {
         "model": model,
         "data": held_out,
         "ablation": _ablation(model),
@@ -178,7 +178,7 @@ def _scores(
     return scores, evaluation.outcomes, evaluation.store, evaluation.units
 
 
-def leaks(model: str, test_sets: list[str]) -> dict[str, dict[str, Any]]:
+def leaks(model: str, test_sets: list[str]) -> dict[str, Leak]:
     """Per test set whether the model's own data were cleaned of it, by the manifest of the data it was trained on.
 
     Returns:
@@ -196,7 +196,7 @@ def leaks(model: str, test_sets: list[str]) -> dict[str, dict[str, Any]]:
         for reason, count in task.get("dropped", {}).items():
             removed[reason] = removed.get(reason, 0) + count
     sets = built.get("decontamination", {})
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, Leak] = {}
     for name in test_sets:
         if name in sets.get("sets", {}):
             out[name] = {"status": "cleaned", "rows": removed.get(f"contaminated_{name}", 0)}
@@ -205,14 +205,14 @@ def leaks(model: str, test_sets: list[str]) -> dict[str, dict[str, Any]]:
     return out
 
 
-def _trained_on(model: str) -> dict[str, Any] | None:
+def _trained_on(model: str) -> DataManifest | None:
     """The manifest of the data that a train prefix was trained on; None for any other model."""
     if model.startswith(("http://", "https://")):
         return None
     uri = named(model)
     made = manifest.read(uri) if "://" in uri else None
-    data = made.get("data") if made else None
-    return manifest.read(data) if isinstance(data, str) else None
+    data = manifest.read(made["data"]) if is_train(made) else None
+    return data if is_data(data) else None
 
 
 def _ablation(model: str) -> str | None:
@@ -242,7 +242,7 @@ def model_identity(model: str) -> Any:
     if "://" not in uri:
         return uri
     made = manifest.read(uri)
-    if made is not None and made.get("stage") == "train":
+    if is_train(made):
         return made["files"]
     pretrained.resolve(uri)
     return {info.path: _fingerprint(storage.join(uri, info.path), info.size) for info in storage.list_files(uri)}

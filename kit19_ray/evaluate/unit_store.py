@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, TypedDict
+from typing import TypedDict
 
-from kit19_ray.artifacts import samples as samples_file
-from kit19_ray.artifacts.samples import Sample
+from kit19_ray.artifacts import sample_file
+from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.score_files import TaskOutcomes, TaskScores
+from kit19_ray.evaluate.harness import HarnessMetrics
 from kit19_ray.io import storage
 
 UNFINISHED = "unfinished"
@@ -22,11 +24,11 @@ UNFINISHED = "unfinished"
 class UnitScores(TypedDict, total=False):
     """A unit's first line."""
 
-    scores: dict[str, Any]
+    scores: TaskScores
     """Its part of scores.json."""
-    outcomes: dict[str, dict[str, Any]]
+    outcomes: TaskOutcomes
     """Its part of outcomes.json."""
-    metrics: dict[str, Any]
+    metrics: HarnessMetrics
     """The harness's own metrics, of which groups are made."""
 
 
@@ -51,7 +53,7 @@ class UnitStore:
 
     def write(self, unit: str, scores: UnitScores, samples: Iterable[Sample]) -> None:
         """Keeps a finished unit; its responses are in its samples, and go."""
-        lines = [json.dumps(scores, ensure_ascii=False) + "\n", *map(samples_file.line, samples)]
+        lines = [json.dumps(scores, ensure_ascii=False) + "\n", *map(sample_file.line, samples)]
         storage.write_text(self._unit(unit), "".join(lines))
         storage.delete(self.responses(unit))
 
@@ -65,11 +67,11 @@ class UnitStore:
 
     def samples(self, unit: str) -> Iterator[Sample]:
         """A finished unit's samples."""
-        yield from samples_file.parse(storage.read_text(self._unit(unit)).splitlines()[1:])
+        yield from sample_file.parse(storage.read_text(self._unit(unit)).splitlines()[1:])
 
     def join(self, units: Iterable[str]) -> None:
         """Writes samples.jsonl of the units, in this order."""
-        with storage.open_output(storage.join(self._out, samples_file.SAMPLES)) as file:
+        with storage.open_output(storage.join(self._out, sample_file.SAMPLES)) as file:
             for unit in units:
                 file.write(storage.read_text(self._unit(unit)).partition("\n")[2].encode())
 

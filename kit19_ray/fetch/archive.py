@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from kit19_ray.errors import FetchError, nearest
+from kit19_ray.errors import FetchError, nearest, quote
 from kit19_ray.fetch.plan import Published
 
 _CHUNK = 1 << 20  # bytes
@@ -84,4 +84,4 @@ def copy(source: BinaryIO, out: BinaryIO, name: str, packed: int, size: int | No
 
 
 def _absent(published: Published, member: str, names: list[str]) -> FetchError:
-    return FetchError(f"{published.shown}: has no file {member!r}{nearest(member, names)}")
+    return FetchError(f"{published.shown}: has no file {quote(member)}{nearest(member, names)}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kit19_ray.config.schema import Config
-from kit19_ray.errors import FetchError, SourceError, nearest
+from kit19_ray.errors import FetchError, SourceError, nearest, quote
 from kit19_ray.io import storage
 from kit19_ray.sources import evaluation_sets, files
 from kit19_ray.sources.catalog import Source, SourceFile, load_catalog
@@ -89,7 +89,7 @@ def needed(config: Config) -> dict[str, Source]:
         found |= {name: source for name, (source, _) in evaluation_sets.own_sources().items()}
     for name in found:
         if not _ID.fullmatch(name):
-            raise SourceError(f"source {name!r}: an id is letters, digits, `_`, `-` and `.`, not first")
+            raise SourceError(f"source {quote(name)}: an id is letters, digits, `_`, `-` and `.`, not first")
     return dict(sorted(found.items()))
 
 
@@ -115,13 +115,14 @@ def items(config: Config, names: Iterable[str] = ()) -> list[Item]:
     for word in wanted:
         source_id, slash, path = word.partition("/")
         if source_id not in known:
-            raise SourceError(f"{word!r} names no source{nearest(source_id, known)}; known: {', '.join(known)}")
+            raise SourceError(f"{quote(word)} names no source{nearest(source_id, known)}; known: {', '.join(known)}")
         every = list(_of(source_id, known[source_id], base))
         chosen = [i for i in every if i.path == path] if slash else [i for i in every if not _alternative(i)]
         if slash and not chosen:
             paths = [i.path for i in every]
             raise SourceError(
-                f"{word!r}: source {source_id!r} has no file {path!r}{nearest(path, paths)}; it has {', '.join(paths)}"
+                f"{quote(word)}: source {quote(source_id)} has no file {quote(path)}{nearest(path, paths)}; it has "
+                f"{', '.join(paths)}"
             )
         picked |= {i.name: i for i in chosen}
     return list(picked.values())

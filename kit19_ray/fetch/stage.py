@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from kit19_ray.config.schema import Config
-from kit19_ray.errors import FetchError, StorageError, UserError
+from kit19_ray.errors import FetchError, StorageError, UserError, quote
 from kit19_ray.fetch import consent, partial, plan, present
 from kit19_ray.fetch.display import Downloads
 from kit19_ray.fetch.download import Patience, client, download
@@ -99,7 +99,7 @@ def _require_bucket(base: str) -> None:
     """A listing says nothing of a bucket that is not there, and a download is too long to find out at its end."""
     bucket = "/".join(base.split("/")[:3])
     if bucket.startswith("s3://") and not storage.exists(bucket):
-        raise StorageError(f"{base}: there is no bucket {bucket.removeprefix('s3://')!r}", hint="create it first")
+        raise StorageError(f"{base}: there is no bucket {quote(bucket.removeprefix('s3://'))}", hint="create it first")
 
 
 def survey(config: Config, names: Sequence[str]) -> list[Outcome]:

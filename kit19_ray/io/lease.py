@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from kit19_ray.errors import StorageError
 from kit19_ray.io import files, s3_objects, storage
@@ -59,7 +59,22 @@ def _started(pid: int) -> str | None:
         return None
 
 
-def _me() -> dict[str, Any]:
+class Holder(TypedDict, total=False):
+    """The lease's file: the process that writes the prefix, and its sign of life."""
+
+    machine: list[str]
+    """Host name, boot id and process namespace: who has the same can see the process."""
+    host: str
+    pid: int
+    started: str | None
+    token: str
+    what: str
+    beat: int
+
+
+def _me() -> Holder:
+    # A host name alone is not enough: containers share one across boots, and a process number means nothing in another
+    # namespace. Whoever has all three equal sees the very same process table.
     machine = [socket.gethostname()]
     with suppress(OSError):
         machine.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -67,15 +82,20 @@ def _me() -> dict[str, Any]:
     return {"machine": machine, "host": machine[0], "pid": os.getpid(), "started": _started(os.getpid())}
 
 
-def _dead(holder: dict[str, Any]) -> bool:
+def _holder(what: str) -> Holder:
+    return {**_me(), "token": uuid.uuid4().hex, "what": what}
+
+
+def _dead(holder: Holder) -> bool:
     """Whether the holder is known to be gone: a process of this machine whose number is free or another's."""
     me = _me()
     if holder.get("machine") != me["machine"] or not isinstance(holder.get("pid"), int):
         return False
+    # Numbers are given out again: with another start time it is another process.
     return holder.get("started") is not None and _started(holder["pid"]) != holder["started"]
 
 
-def _read(where: str) -> tuple[dict[str, Any], str] | None:
+def _read(where: str) -> tuple[Holder, str] | None:
     """The holder and the version of the object; None when there is none."""
     scheme, path = split(where)
     try:
@@ -92,10 +112,13 @@ def _read(where: str) -> tuple[dict[str, Any], str] | None:
             return None
         raise
     try:
-        holder = json.loads(text)
+        found_there: Any = json.loads(text)
     except ValueError:
-        holder = {}
-    return (holder if isinstance(holder, dict) else {}), version
+        found_there = {}
+    if not isinstance(found_there, dict):
+        return {}, version
+    holder: Any = found_there
+    return holder, version
 
 
 def _make(where: str, data: bytes) -> bool:
@@ -149,9 +172,9 @@ def held(uri: str, what: str) -> Iterator[Lease]:
     Raises:
         StorageError: the storage cannot be written.
     """
-    where, me = _where(uri), _me() | {"token": uuid.uuid4().hex, "what": what}
+    where, me = _where(uri), _holder(what)
     _acquire(where, me, uri, what)
-    lease, over = Lease(uri, str(me["token"])), threading.Event()
+    lease, over = Lease(uri, me["token"]), threading.Event()
     context = copy_context()
     beats = threading.Thread(target=context.run, args=(_beat, lease, where, me, over), daemon=True)
     beats.start()
@@ -166,16 +189,18 @@ def held(uri: str, what: str) -> Iterator[Lease]:
                 storage.delete(where)
 
 
-def _acquire(where: str, me: dict[str, Any], uri: str, what: str) -> None:
+def _acquire(where: str, me: Holder, uri: str, what: str) -> None:
     seen, since, told = None, time.monotonic(), False
     while True:
-        data = json.dumps(me | {"beat": 0}).encode()
+        data = json.dumps({**me, "beat": 0}).encode()
         if _make(where, data):
             return
         found = _read(where)
         if found is None:
             continue
         holder, version = found
+        # Silence is measured by OUR monotonic clock since we last saw a change: clocks of two machines are never
+        # compared.
         if (beat := (holder.get("token"), holder.get("beat"))) != seen:
             seen, since = beat, time.monotonic()
         silent = time.monotonic() - since
@@ -192,7 +217,7 @@ def _acquire(where: str, me: dict[str, Any], uri: str, what: str) -> None:
         time.sleep(min(1.0, BEAT_SECONDS))
 
 
-def _beat(lease: Lease, where: str, me: dict[str, Any], over: threading.Event) -> None:
+def _beat(lease: Lease, where: str, me: Holder, over: threading.Event) -> None:
     number = 0
     while not over.wait(BEAT_SECONDS):
         number += 1
@@ -201,6 +226,6 @@ def _beat(lease: Lease, where: str, me: dict[str, Any], over: threading.Event) -
             if found is not None and found[0].get("token") != lease.token:
                 lease.lost.set()
                 return
-            storage.write_bytes(where, json.dumps(me | {"beat": number}).encode())
+            storage.write_bytes(where, json.dumps({**me, "beat": number}).encode())
         except StorageError:
             continue  # a store that does not answer now may do so at the next beat

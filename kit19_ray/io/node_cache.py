@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from kit19_ray.errors import StorageError
+from kit19_ray.errors import StorageError, quote
 from kit19_ray.io import files, s3, s3_objects, storage
 from kit19_ray.io.uris import shown, split
 from kit19_ray.utils.hashing import sha256_stream
@@ -76,7 +76,7 @@ def _limit() -> float | None:
     try:
         return float(value) * _GB
     except ValueError:
-        raise StorageError(f"KIT19_CACHE_GB={value[:40]!r} is not a number of gigabytes") from None
+        raise StorageError(f"KIT19_CACHE_GB={quote(value)} is not a number of gigabytes") from None
 
 
 @contextmanager

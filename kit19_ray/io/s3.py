@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 from pyarrow import fs
 
+from kit19_ray.utils.json_types import Json
+
 # Of each S3 request: the SDK asks again on 503 SlowDown, on 500 and on a broken connection, after 1, 2, 4, ... seconds
 # at most, about 15 in all. Fewer fail under throttling; more keep a user with a wrong endpoint waiting.
 _ATTEMPTS = 6
@@ -117,7 +119,7 @@ def _connect(given: Mapping[str, str] | None, attempts: int) -> Connection:
                 given["AWS_ACCESS_KEY_ID"], given.get("AWS_SECRET_ACCESS_KEY"), given.get("AWS_SESSION_TOKEN")
             )
         credentials = session.get_credentials()
-        options: dict[str, Any] = {
+        options: Json = {
             "retries": {"mode": "standard", "total_max_attempts": attempts},
             "connect_timeout": 10,
             "read_timeout": 60,
@@ -171,7 +173,7 @@ def filesystem() -> fs.S3FileSystem:
     SDK to find on each machine; keys that do not lapse, and a role's that it cannot find, are written into it.
     """
     found = connection()
-    options: dict[str, Any] = {
+    options: Json = {
         "region": found.region,
         "connect_timeout": 10,
         "request_timeout": 60,

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from kit19_ray.io import s3
+from kit19_ray.utils.json_types import Json
 
 T = TypeVar("T")
 _ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
@@ -126,11 +127,11 @@ def has_bucket(bucket: str) -> bool:
     return True
 
 
-def _pages(path: str, **options: Any) -> list[dict[str, Any]]:
+def _pages(path: str, **options: Any) -> list[Json]:
     bucket, _, key = path.partition("/")
     prefix = f"{key}/" if key else ""
 
-    def pages(client: Any) -> list[dict[str, Any]]:
+    def pages(client: Any) -> list[Json]:
         found = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **options, **_payer())
         return list(found)
 

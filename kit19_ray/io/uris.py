@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 
-from kit19_ray.errors import StorageError, nearest
+from kit19_ray.errors import StorageError, nearest, quote
 
 SCHEMES = ("file", "s3")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
@@ -45,7 +45,7 @@ def normalise(uri: str | os.PathLike[str]) -> str:
     scheme, _, rest = text.partition("://")
     if scheme not in SCHEMES:
         raise StorageError(
-            f"{shown(text)}: scheme {scheme[:40]!r} is not one of {', '.join(SCHEMES)}{nearest(scheme, SCHEMES)}"
+            f"{shown(text)}: scheme {quote(scheme)} is not one of {', '.join(SCHEMES)}{nearest(scheme, SCHEMES)}"
         )
     _check_characters(text, scheme)
     if scheme == "file":
@@ -62,7 +62,7 @@ def normalise(uri: str | os.PathLike[str]) -> str:
             "AWS_ENDPOINT_URL",
         )
     if not _BUCKET.fullmatch(bucket):
-        raise StorageError(f"{shown(text)}: {bucket[:80]!r} is no name of a bucket; an S3 URI is s3://bucket/prefix")
+        raise StorageError(f"{shown(text)}: {quote(bucket)} is no name of a bucket; an S3 URI is s3://bucket/prefix")
     key = key.strip("/")
     _check_parts(text, key)
     return f"s3://{bucket}/{key}" if key else f"s3://{bucket}"
@@ -83,7 +83,7 @@ def _check_characters(text: str, scheme: str) -> None:
 def _check_parts(text: str, path: str) -> None:
     for part in path.split("/") if path else ():
         if part in ("", ".", ".."):
-            raise StorageError(f"{shown(text)}: {part or '//'!r} cannot be part of an S3 key")
+            raise StorageError(f"{shown(text)}: {quote(part or '//')} cannot be part of an S3 key")
 
 
 def join(uri: str, *parts: str) -> str:

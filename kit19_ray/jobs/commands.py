@@ -8,19 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
 
 from kit19_ray.config import loading, strict_yaml
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EXIT_DONE, OperateError
 from kit19_ray.jobs import submission
 from kit19_ray.jobs.follow import Follower
-from kit19_ray.jobs.job import ENDED, Gone, Job, Outcome, Unreachable
+from kit19_ray.jobs.job import ENDED, Gone, Job, Outcome, State, Unreachable
 from kit19_ray.jobs.log_cursor import Lines
 from kit19_ray.jobs.ray_dashboard import Dashboard, DashboardJob, Listed
 from kit19_ray.operate.controller.conditions import duration
 from kit19_ray.operate.manifests.naming import RunRef
 from kit19_ray.utils.console import say
+from kit19_ray.utils.json_types import Json
+
+if TYPE_CHECKING:
+    from kit19_ray.jobs.kube_jobs import KitRunRow, RayJobRow
 
 _STOP_SECONDS = 60.0
 Kind = Literal["RayJob", "KitRun"]
@@ -162,7 +166,19 @@ def stop(job: Job) -> str:
     raise OperateError(f"{job.id} was asked to stop and has not after {_STOP_SECONDS:.0f} s")
 
 
-def describe(job: Job, newest: Newest | None) -> dict[str, Any]:
+class JobRow(TypedDict):
+    """A dashboard's job as `kit19 status` lists it."""
+
+    id: str
+    status: State
+    exit_code: int | None
+    started: str | None
+    ended: str | None
+    took: str | None
+    command: str
+
+
+def describe(job: Job, newest: Newest | None) -> Json:
     """What is known of a job: status, times, message, output, newest metrics; JSON-ready."""
     if not isinstance(job, DashboardJob):
         report = call_with_retry(job.poll)
@@ -171,13 +187,13 @@ def describe(job: Job, newest: Newest | None) -> dict[str, Any]:
     one: Listed = call_with_retry(job.listed)
     lines = Lines()
     lines.feed(call_with_retry(job.log))
-    found = row(one) | {"message": one.report.message, "uri": lines.uri}
+    found: Json = {**row(one)} | {"message": one.report.message, "uri": lines.uri}
     if newest is not None and lines.trains is not None:
         found["training"] = newest(lines.trains)
     return {key: value for key, value in found.items() if value not in (None, "")}
 
 
-def rows(kind: Kind | None, namespace: str | None, address: str | None) -> list[dict[str, Any]]:
+def rows(kind: Kind | None, namespace: str | None, address: str | None) -> Sequence[JobRow | RayJobRow | KitRunRow]:
     """All jobs of a dashboard, or all of a kind in a namespace; JSON-ready."""
     if kind is None:
         return [row(one) for one in call_with_retry(Dashboard(address).jobs)]
@@ -187,20 +203,20 @@ def rows(kind: Kind | None, namespace: str | None, address: str | None) -> list[
     return call_with_retry(lambda: kube_jobs.rows(cluster, kind, place))
 
 
-def row(one: Listed) -> dict[str, Any]:
+def row(one: Listed) -> JobRow:
     """A job as `kit19 status` lists it; JSON-ready."""
-    moments = {"started": one.started, "ended": one.ended}
     return {
         "id": one.id,
         "status": one.report.state,
         "exit_code": one.report.exit_code,
-        **{name: _instant(seconds) for name, seconds in moments.items()},
+        "started": _instant(one.started),
+        "ended": _instant(one.ended),
         "took": duration(one.ended - one.started) if one.started and one.ended else None,
         "command": one.command,
     }
 
 
-def result(outcome: Outcome) -> dict[str, Any]:
+def result(outcome: Outcome) -> Json:
     """The outcome for `--json`."""
     return {("exit_code" if key == "code" else key): value for key, value in asdict(outcome).items()}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import kubernetes
 import yaml
@@ -28,6 +28,7 @@ from kit19_ray.operate.kube_client import ApiError, Cluster
 from kit19_ray.operate.manifests import children, naming
 from kit19_ray.operate.manifests.naming import RunRef
 from kit19_ray.utils.console import say
+from kit19_ray.utils.json_types import Json
 
 Kind = Literal["RayJob", "KitRun"]
 MANAGER = "kit19-submit"
@@ -141,7 +142,7 @@ class KubeJob:
         pods = {"RayJob": f"{naming.JOB_LABEL}={name}", "KitRun": f"{naming.RUN_LABEL}={RunRef(name, namespace).label}"}
         self._logs = PodLogs(cluster, namespace, pods[kind])
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> Json:
         """The object as the API server has it."""
         with translated():
             return self._cluster.request("GET", self.path)
@@ -190,24 +191,52 @@ class KubeJob:
         return f"kit19 status {where} --follow", f"kit19 stop {where}"
 
 
-def rows(cluster: Cluster, kind: Kind, namespace: str) -> list[dict[str, Any]]:
+class RayJobRow(TypedDict):
+    """A RayJob as `kit19 status` lists it."""
+
+    id: str
+    status: State
+    created: str
+    message: str
+
+
+class KitRunRow(TypedDict):
+    """A KitRun as `kit19 status` lists it."""
+
+    id: str
+    status: str
+    stage: str | None
+    progress: str | None
+    score: str | None
+    created: str
+    message: str
+
+
+def rows(cluster: Cluster, kind: Kind, namespace: str) -> list[RayJobRow | KitRunRow]:
     """The KitRuns of a namespace, or the RayJobs that `submit` and the operator made there; JSON-ready."""
     query = {"labelSelector": naming.RUN_LABEL} if kind == "RayJob" else {}
     with translated():
         items = cluster.request("GET", _folder(kind, namespace), query=query)["items"]
-    row = _job_row if kind == "RayJob" else _run_row
-    return [{"id": item["metadata"]["name"], **row(item | {"kind": kind})} for item in items]
+    row: Callable[[str, Json], RayJobRow | KitRunRow] = _job_row if kind == "RayJob" else _run_row
+    return [row(item["metadata"]["name"], item | {"kind": kind}) for item in items]
 
 
-def _job_row(body: Mapping[str, Any]) -> dict[str, Any]:
-    report = job_report(body)
-    return {"status": report.state, "created": body["metadata"]["creationTimestamp"], "message": report.message}
+def _job_row(name: str, body: Json) -> RayJobRow:
+    report, created = job_report(body), body["metadata"]["creationTimestamp"]
+    return {"id": name, "status": report.state, "created": created, "message": report.message}
 
 
-def _run_row(body: Mapping[str, Any]) -> dict[str, Any]:
+def _run_row(name: str, body: Json) -> KitRunRow:
     status = Status.model_validate(body.get("status") or {})
-    parts = {"status": status.phase, "stage": status.stage, "progress": status.progress, "score": status.score}
-    return parts | {"created": body["metadata"]["creationTimestamp"], "message": run_report(body).message}
+    return {
+        "id": name,
+        "status": status.phase,
+        "stage": status.stage,
+        "progress": status.progress,
+        "score": status.score,
+        "created": body["metadata"]["creationTimestamp"],
+        "message": run_report(body).message,
+    }
 
 
 def _folder(kind: Kind, namespace: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import codecs
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from kit19_ray.operate.kube_client import ApiError, Cluster
 from kit19_ray.operate.manifests.ray_cluster import LOG_CONTAINER
+from kit19_ray.utils.json_types import Json
 
 
 class PodLogs:
@@ -55,7 +55,7 @@ class PodLogs:
             if not self._one(uid, name, len(known.get(uid, "")), emit, follow):
                 return
 
-    def _pods(self) -> list[dict[str, Any]]:
+    def _pods(self) -> list[Json]:
         found = self._cluster.request("GET", self._folder, query={"labelSelector": self._selector})["items"]
         heads = [p for p in found if any(c["name"] == LOG_CONTAINER for c in p["spec"]["containers"])]
         return sorted(heads, key=lambda p: (p["metadata"]["creationTimestamp"], p["metadata"]["name"]))

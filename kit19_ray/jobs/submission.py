@@ -11,7 +11,7 @@ import yaml
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.config.schema import Config
-from kit19_ray.errors import OperateError, nearest
+from kit19_ray.errors import OperateError, nearest, quote
 
 VERBS = ("data", "train", "evaluate", "serve", "run")
 CONFIG_FILE, TASKS_FOLDER = "kit19.yaml", "tasks"
@@ -88,7 +88,7 @@ def check_verb(verb: str, allowed: Iterable[str]) -> None:
     """
     known = list(allowed)
     if verb not in known:
-        raise OperateError(f"submit {verb!r}: not one of {', '.join(known)}{nearest(verb, known)}")
+        raise OperateError(f"submit {quote(verb)}: not one of {', '.join(known)}{nearest(verb, known)}")
 
 
 def slug(name: str) -> str:

@@ -47,6 +47,8 @@ def borders(position_ids: Int32) -> tuple[Int32, int]:
     """
     flat = position_ids.reshape(-1)
     first = flat == 0
+    # A row begins an example whatever its first position says: nothing is read on from the row before it, with which it
+    # only shares memory.
     first[:: position_ids.shape[1]] = True
     found = np.append(np.flatnonzero(first), len(flat)).astype(np.int32)
     return found, int(np.diff(found).max())
@@ -105,6 +107,8 @@ def packed_attention(
     Raises:
         TrainError: the model asks for what this does not compute, or loses the borders on the way.
     """
+    # These names are transformers' own for flash attention; a model that takes **kwargs down to its attention hands
+    # them on. One that does not would train on whole rows as if they were one text, silently: hence the error.
     cu_seq_lens, longest = kwargs.get("cu_seq_lens_q"), kwargs.get("max_length_q")
     name = type(module).__name__
     if cu_seq_lens is None or longest is None:
@@ -129,6 +133,7 @@ def packed_attention(
         longest,
         longest,
         scale=scaling,
+        # transformers counts the token itself into the window, the kernel does not.
         window_size=(-1 if sliding_window is None else sliding_window - 1, 0),  # (left, right): 0 is causal
         enable_gqa=q.shape[1] != k.shape[1],
     )

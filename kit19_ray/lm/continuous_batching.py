@@ -19,15 +19,14 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from kit19_ray.lm.decoding import DecodingSequence
-from kit19_ray.lm.kv_cache import SlotCache, Step, attention_masks
+from kit19_ray.lm.forward_pass import ForwardPass
 from kit19_ray.lm.loaded_model import LoadedModel
+from kit19_ray.lm.next_token import choose_tokens, score_prompt
 from kit19_ray.lm.prefix_store import PrefixStore
-from kit19_ray.lm.sampling import adjust, draw, top
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +58,7 @@ class ContinuousBatch:
         self._decoding: list[DecodingSequence] = []
         self._prefilling: list[DecodingSequence] = []
         self.prefixes = PrefixStore(limits.prefix_tokens if loaded.takes_slots else 0)
-        self._solo: dict[int, Any] = {}  # caches of a model that does not take ours, by the id of their sequence
-        self._cache = self._fresh_cache()
-
-    def _fresh_cache(self) -> SlotCache:
-        layers = int(self.loaded.model.config.get_text_config().num_hidden_layers)
-        return SlotCache(layers)
+        self._forward = ForwardPass(loaded)
 
     def add(self, sequence: DecodingSequence) -> None:
         """Puts a sequence at the end of the queue."""
@@ -99,8 +93,10 @@ class ContinuousBatch:
 
         An error of a forward pass ends the sequences that had a row with that error; those that wait go on.
         """
+        # First, so that a cancelled sequence neither takes a row nor costs a pass.
         ended = self._drop_unwanted()
         try:
+            # Before the passes, so that whoever is admitted can be read in this very step.
             self._admit()
             if self._prefilling:
                 self._prefill()
@@ -110,11 +106,11 @@ class ContinuousBatch:
             log.exception("a step with %d sequences failed", self.running)
             for sequence in (*self._decoding, *self._prefilling):
                 sequence.error, sequence.finished = error, True
+            # After an error the cache may be half written (out of memory in mid-layer), so nothing in it is trusted.
             ended += [*self._decoding, *self._prefilling]
             self._decoding, self._prefilling = [], []
-            self._solo.clear()
             self.prefixes.clear()
-            self._cache = self._fresh_cache()
+            self._forward.reset()
             return ended
         return ended + self._take_finished()
 
@@ -142,18 +138,23 @@ class ContinuousBatch:
         """Gives rows to sequences that wait, in order, while there is room: none overtakes another."""
         while self.waiting and self.running < self.limits.max_sequences:
             sequence = self.waiting[0]
+            # What each MAY come to, not what it has: a sequence that was let in must never have to leave for want of
+            # room.
             needs = [_most(s) for s in (*self._decoding, *self._prefilling, sequence)]
             room = self.limits.cache_tokens or self.limits.max_sequences * self.loaded.max_length
+            # Rows of one tensor are as wide as the widest. A sequence that waits is not overtaken by smaller ones
+            # behind it: else a long prompt could wait for ever. Alone it is always let in, however large.
             if self.running and len(needs) * max(needs) > room:
                 return
             self.waiting.popleft()
             row = self.running
             if self.loaded.takes_slots:
-                self._cache.reserve(len(needs), max(needs), room)
+                self._forward.cache.reserve(len(needs), max(needs), room)
+                # Scoring needs the logits of every token of the prompt, so none of it may be taken from the store.
                 if self.prefixes.capacity and not sequence.params.score_prompt:
                     length, layers = self.prefixes.find(sequence.prompt)
                     if length:
-                        self._cache.write(row, layers, length)
+                        self._forward.cache.write(row, layers, length)
                         sequence.cached = sequence.reused = length
             sequence.started = time.monotonic()
             self._prefilling.append(sequence)
@@ -162,9 +163,12 @@ class ContinuousBatch:
         """Takes the rows of ended sequences away; the last row of each kind fills the gap."""
         ended = [s for s in (*self._decoding, *self._prefilling) if s.finished]
         for sequence in ended:
-            self._solo.pop(id(sequence), None)
+            self._forward.forget(sequence)
             if sequence in self._decoding:
+                # The invariant of the rows (see the module): decoding ones first, without a gap, then those being read.
+                # Taking one away moves at most one row of each kind.
                 row, last = self._decoding.index(sequence), len(self._decoding) - 1
+                # Before its row is overwritten.
                 self._keep_prefix(sequence, row)
                 self._move(self._decoding[last], last, row)
                 self._decoding[row] = self._decoding[last]
@@ -182,12 +186,12 @@ class ContinuousBatch:
 
     def _move(self, sequence: DecodingSequence, source: int, target: int) -> None:
         if self.loaded.takes_slots:
-            self._cache.move(source, target, sequence.cached)
+            self._forward.cache.move(source, target, sequence.cached)
 
     def _keep_prefix(self, sequence: DecodingSequence, row: int) -> None:
         tokens = sequence.tokens[: sequence.cached]
         if self.prefixes.capacity and self.prefixes.wants(tokens):
-            self.prefixes.keep(tokens, self._cache.read(row, len(tokens)))
+            self.prefixes.keep(tokens, self._forward.cache.read(row, len(tokens)))
 
     # ---- forward passes ----
 
@@ -200,6 +204,7 @@ class ContinuousBatch:
         counts: list[int] = []
         for sequence in self._prefilling if self.loaded.takes_slots else self._prefilling[:1]:
             left = len(sequence.prompt) - sequence.cached
+            # The first row may take the whole budget; the others are no longer than it, so that padding stays small.
             count = min(left, budget) if not rows else min(left, max(counts))
             # A row that would be cut by its neighbours' length, or make the pass too large, waits for the next.
             if rows and ((len(rows) + 1) * max(counts) > budget or count < left):
@@ -211,13 +216,13 @@ class ContinuousBatch:
         logits, columns = self._forward(len(self._decoding), rows, chunks, every=scored)
         for place, (sequence, count) in enumerate(zip(rows, counts)):
             if sequence.params.score_prompt:
-                self._score(sequence, logits[place], count)
+                score_prompt(sequence, logits[place], count)
             sequence.cached += count
         read = [place for place, s in enumerate(rows) if s.cached == len(s.prompt)]
         if not read:
             return
         last = torch.stack([logits[place, columns[counts[place] - 1]] for place in read]).float()
-        self._choose(last, [rows[place] for place in read])
+        choose_tokens(self.loaded, last, [rows[place] for place in read])
         for place in reversed(read):
             self._start_decoding(rows[place])
 
@@ -226,7 +231,7 @@ class ContinuousBatch:
         place, border = self._prefilling.index(sequence), len(self._decoding)
         if place and self.loaded.takes_slots:
             length = max(sequence.cached, self._prefilling[0].cached)
-            self._cache.swap(border, border + place, length)
+            self._forward.cache.swap(border, border + place, length)
         self._prefilling[place] = self._prefilling[0]
         self._prefilling.pop(0)
         self._decoding.append(sequence)
@@ -239,105 +244,14 @@ class ContinuousBatch:
             for sequence in [self._decoding[place] for place in places]:
                 logits, columns = self._forward(0, [sequence], [sequence.tokens[sequence.cached :]])
                 sequence.cached += 1
-                self._choose(logits[:, columns[0]].float(), [sequence])
+                choose_tokens(self.loaded, logits[:, columns[0]].float(), [sequence])
             return
         # A row that ended with its first token stays in place until the step is over; its logits are thrown away.
         chunks = [s.tokens[s.cached : s.cached + 1] or [0] for s in self._decoding]
         logits, columns = self._forward(0, self._decoding, chunks)
         for place in places:
             self._decoding[place].cached += 1
-        self._choose(logits[places][:, columns[0]].float(), [self._decoding[place] for place in places])
-
-    def _forward(
-        self, first: int, rows: Sequence[DecodingSequence], chunks: Sequence[Sequence[int]], every: bool = False
-    ) -> tuple[torch.Tensor, dict[int, int]]:
-        """Logits [rows, places, vocabulary] after the chunks, and which place each offset within a chunk has.
-
-        Args:
-            first: the cache's row of the first of `rows`; the others follow it.
-            every: logits of every token, not only of each chunk's last.
-        """
-        loaded = self.loaded
-        counts = [len(chunk) for chunk in chunks]
-        starts = [s.cached for s in rows]
-        length = max(counts)
-        ids = torch.zeros((len(rows), length), dtype=torch.long)
-        for place, chunk in enumerate(chunks):
-            ids[place, : len(chunk)] = torch.tensor(chunk, dtype=torch.long)
-        inputs: dict[str, Any] = {"input_ids": ids.to(loaded.device), "use_cache": True}
-        if "position_ids" in loaded.accepts:
-            positions = torch.tensor(starts)[:, None] + torch.arange(length)[None]
-            # Padding may stand beyond the last position the model knows; nothing looks at it.
-            inputs["position_ids"] = positions.clamp(max=loaded.max_length - 1).to(loaded.device)
-        offsets = list(range(length)) if every else sorted({count - 1 for count in counts})
-        if "logits_to_keep" in loaded.accepts:
-            inputs["logits_to_keep"] = torch.tensor(offsets, device=loaded.device)
-        if loaded.takes_slots:
-            step = self._cache.step = Step(first, starts, counts)
-            config = loaded.model.config.get_text_config()
-            inputs["attention_mask"] = attention_masks(config, step, loaded.model.dtype, loaded.device)
-            inputs["past_key_values"] = self._cache
-            made = loaded.model(**inputs)
-        else:
-            key = id(rows[0])
-            if (past := self._solo.get(key)) is not None:
-                inputs["past_key_values"] = past
-            elif starts[0]:  # a model without such a cache reads the whole text for every token
-                inputs["input_ids"] = torch.tensor([[*rows[0].tokens[: starts[0]], *chunks[0]]], device=loaded.device)
-                if "position_ids" in inputs:
-                    inputs["position_ids"] = torch.arange(inputs["input_ids"].shape[1], device=loaded.device)[None]
-                if "logits_to_keep" in inputs:
-                    inputs["logits_to_keep"] = inputs["logits_to_keep"] + starts[0]
-            made = loaded.model(**inputs)
-            self._solo[key] = getattr(made, "past_key_values", None)
-            if made.logits.shape[1] > length:
-                made.logits = made.logits[:, starts[0] :]
-        if "logits_to_keep" not in loaded.accepts:
-            return made.logits, {offset: offset for offset in range(length)}
-        return made.logits, {offset: place for place, offset in enumerate(offsets)}
-
-    # ---- tokens ----
-
-    def _score(self, sequence: DecodingSequence, logits: torch.Tensor, count: int) -> None:
-        """Adds the log-probabilities of the prompt's tokens that follow those of this chunk."""
-        done, number = sequence.completion, sequence.params.top_logprobs
-        if not done.prompt_logprobs:
-            done.prompt_logprobs.append(None)
-            done.prompt_top_logprobs.append(None)
-        following = sequence.prompt[sequence.cached + 1 : sequence.cached + count + 1]
-        if following:
-            logprobs = logits[: len(following)].float().log_softmax(-1)
-            tokens = torch.tensor(following, device=logits.device)[:, None]
-            done.prompt_logprobs += logprobs.gather(-1, tokens)[:, 0].tolist()
-            done.prompt_top_logprobs += top(logprobs, number) if number else [{} for _ in following]
-
-    def _choose(self, logits: torch.Tensor, rows: Sequence[DecodingSequence]) -> None:
-        """Gives each row its next token, from float32[rows, vocabulary] logits."""
-        wanted = [place for place, s in enumerate(rows) if s.params.max_tokens > 0]
-        for place, sequence in enumerate(rows):
-            if place not in wanted:  # only its prompt was to be scored
-                sequence.finish("length", self.loaded)
-        if not wanted:
-            return
-        if len(wanted) < len(rows):
-            logits, rows = logits[wanted], [rows[place] for place in wanted]
-        tokens = logits.argmax(-1).tolist()
-        for place, sequence in enumerate(rows):
-            params = sequence.params
-            if params.changes_logits or sequence.source is not None:
-                row = logits[place]
-                if params.changes_logits:
-                    row = adjust(row, params, sequence.prompt, sequence.completion.token_ids)
-                tokens[place] = draw(row, params, sequence.source) if sequence.source is not None else int(row.argmax())
-        total = logits.logsumexp(-1)
-        chosen = torch.tensor(tokens, device=logits.device)
-        values = (logits.gather(-1, chosen[:, None])[:, 0] - total).tolist()
-        most = max(s.params.top_logprobs for s in rows)
-        tops = top(logits - total[:, None], most) if most else []
-        for place, (sequence, token, value) in enumerate(zip(rows, tokens, values)):
-            number = sequence.params.top_logprobs
-            likeliest = dict(list(tops[place].items())[:number]) if number else None
-            sequence.add(token, value, likeliest, self.loaded)
+        choose_tokens(self.loaded, logits[places][:, columns[0]].float(), [self._decoding[place] for place in places])
 
 
 def _most(sequence: DecodingSequence) -> int:

@@ -51,6 +51,7 @@ class DecodingSequence:
         prompt: token ids, one at least.
         on_token: told the sequence after each of its tokens, in the model's thread.
         should_continue: asked before each step; False ends the sequence within one step.
+        adapter: the LoRA adapter it is decoded with, as the engine knows it; None is the model itself.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class DecodingSequence:
         params: SamplingParams,
         on_token: OnToken | None = None,
         should_continue: Callable[[], bool] | None = None,
+        adapter: str | None = None,
     ) -> None:
         self.prompt = list(prompt)
+        self.adapter = adapter
         self.params = params
         self.on_token = on_token
         self.cancelled = threading.Event()
@@ -94,6 +97,7 @@ class DecodingSequence:
     def add(self, token: int, logprob: float, top: dict[int, float] | None, codec: Codec) -> None:
         """Adds a token, ends the sequence where it ends, and tells whoever listens."""
         done, params = self.completion, self.params
+        # The token that ends a text is no part of it, so it is not listed.
         if token in codec.eos_ids and not params.ignore_eos:
             self.finish("stop", codec)
             return
@@ -101,6 +105,8 @@ class DecodingSequence:
         done.logprobs.append(logprob)
         if top is not None:
             done.top_logprobs.append(top)
+        # First the tail alone, a few tokens: decoding the whole text after every token would cost its length squared.
+        # Only when a stop sequence may have come up is the whole decoded, where an earlier cut is found too.
         if params.stop and any(stop in codec.decode(done.token_ids[-self._tail :]) for stop in params.stop):
             text = codec.decode(done.token_ids)
             cuts = [place for stop in params.stop if (place := text.find(stop)) >= 0]
@@ -108,6 +114,7 @@ class DecodingSequence:
                 done.text, done.finish_reason, self.finished = text[: min(cuts)], "stop", True
         if not self.finished and len(done.token_ids) >= params.max_tokens:
             self.finish("length", codec)
+        # Nobody may hear of a token after cancelling: the listener's request may be gone.
         if self.on_token is not None and not self.cancelled.is_set():
             self.on_token(self)
 

@@ -105,6 +105,8 @@ class Generator(LoadedModel):
             layout = prefix_tree.layout(batch)
             logprobs, best = self._score_layout(layout)
         except torch.cuda.OutOfMemoryError:
+            # One row cannot be halved. Else the bound is lowered for all that follows: what did not fit once seldom
+            # does.
             if len(batch) == 1:
                 raise
             torch.cuda.empty_cache()
@@ -113,6 +115,7 @@ class Generator(LoadedModel):
             for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                 self._score_trees(part, sums, greedy)
             return
+        # add.at, not +=: a request has many targets in a batch, and fancy indexing would count only the last.
         np.add.at(sums, layout.requests, logprobs)
         np.logical_and.at(greedy, layout.requests, best)
 
@@ -126,6 +129,7 @@ class Generator(LoadedModel):
         width = logits.shape[1]
         # Several continuations may ask at one place: its logits are reduced once.
         places, inverse = np.unique(layout.rows * width + layout.columns - first, return_inverse=True)
+        # float32 after picking: the whole tensor in float32 would be twice as large, for places nobody asks about.
         picked = logits.reshape(-1, logits.shape[-1])[torch.from_numpy(places).to(self.device)].float()
         where = torch.from_numpy(inverse).to(self.device)
         tokens = torch.from_numpy(layout.tokens).to(self.device)
@@ -169,6 +173,7 @@ class Generator(LoadedModel):
                 except (ValueError, TypeError, RuntimeError) as error:  # the model refuses such a mask
                     log.info("contexts are not shared: %s", error)
                     return False
+        # What rounding explains: another mask may take another kernel, and bf16 has 8 bits.
         tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.3
         return bool(np.abs(sums[0] - sums[1]).max() < tolerance)
 
@@ -261,6 +266,7 @@ class Generator(LoadedModel):
         ]
         needs = [len(prompt) + limit for prompt, limit in zip(cut, limits)]
         room = max(self.batch_tokens, self.max_length)
+        # As many rows as the shortest need would allow; what is let in is bounded by tokens all the same.
         batch = ContinuousBatch(self, BatchLimits(max(1, room // min(needs, default=1)), room, self.batch_tokens))
         # The longest first: those that end last start first, and neighbours are about as long.
         batch.run([sequences[n] for n in sorted(range(len(cut)), key=lambda n: -needs[n])])

@@ -41,12 +41,16 @@ class SlotLayer(CacheLayerMixin):
         step = self._slots.step
         assert self.keys is not None and self.values is not None and step is not None
         for cached, new in ((self.keys, key_states), (self.values, value_states)):
+            # One token a row is the common step: a single scatter instead of a loop over the rows in Python.
             if new.shape[2] == 1:
                 rows = torch.arange(step.first, step.first + len(step.starts), device=new.device)
                 cached[rows, :, torch.tensor(step.starts, device=new.device)] = new[:, :, 0]
                 continue
             for place, (start, count) in enumerate(zip(step.starts, step.counts)):
+                # Only `count` of the pass's columns are this row's; the padding behind them must not overwrite
+                # anything.
                 cached[step.first + place, :, start : start + count] = new[place, :, :count]
+        # A view, not a copy: this is why a step's rows must be adjacent.
         rows_of_step = slice(step.first, step.first + len(step.starts))
         return self.keys[rows_of_step, :, : step.width], self.values[rows_of_step, :, : step.width]
 
@@ -97,8 +101,10 @@ class SlotCache(Cache):
         all; the width follows the longest sequence, down as well as up.
         """
         width = -(-width // _WIDTH_STEP) * _WIDTH_STEP
+        # Room that is there is kept as it is: a shorter sequence gains nothing by a copy of all the others.
         if rows <= self.rows and width <= self.width:
             return
+        # Doubling alone could take rows that `most` does not allow; `rows` alone would copy all at every arrival.
         made = max(rows, min(2 * self.rows, max(1, most // width)))
         for layer in self._made():
             for name in ("keys", "values"):
@@ -121,6 +127,7 @@ class SlotCache(Cache):
         if one != other and length:
             for layer in self._made():
                 for cached in (layer.keys, layer.values):
+                    # Assignment between rows of one tensor reads what it just wrote, hence the copy.
                     kept = cached[one, :, :length].clone()
                     cached[one, :, :length] = cached[other, :, :length]
                     cached[other, :, :length] = kept
@@ -148,12 +155,16 @@ def attention_masks(config: Any, step: Step, dtype: torch.dtype, device: torch.d
 
     [rows, 1, new tokens, width], or one such mask for each kind of layer where the model mixes kinds.
     """
+    # A row's tokens stand from 0 without a gap, so a column of the cache is a position of the text, and causality is
+    # one comparison. Columns beyond a row's own end may hold another's leavings: they are larger than any query.
     starts = torch.tensor(step.starts, device=device)[:, None, None]
     queries = starts + torch.arange(max(step.counts), device=device)[None, :, None]
     keys = torch.arange(step.width, device=device)[None, None, :]
     seen = keys <= queries
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
+    # A config with `sliding_window` and no layer_types means the window for every layer; one that lists full attention
+    # alone has switched the window off, whatever number it still carries.
     if kinds <= {"full_attention"}:
         return _additive(seen if window is None or kinds else seen & (keys > queries - window), dtype)
     masks = {"full_attention": _additive(seen, dtype)}
@@ -163,5 +174,7 @@ def attention_masks(config: Any, step: Step, dtype: torch.dtype, device: torch.d
 
 
 def _additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    # The lowest finite number, not -inf: a row of -inf alone is NaN after softmax, and with a sliding window a padded
+    # query can be such a row.
     mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]

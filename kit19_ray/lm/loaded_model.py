@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+from kit19_ray.lm.pretrained import positions
+from kit19_ray.lm.text_encoder import TextEncoder
+
 log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 2048  # tokens, for a model that does not say; as lm-evaluation-harness has it
@@ -90,9 +93,14 @@ class LoadedModel:
         tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.3
         return all(float((logits[n, -1] - alone[n]).abs().max()) < tolerance for n in (0, 1))
 
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """Text to tokens, as in training."""
+        return TextEncoder(self.tokenizer)
+
     def encode(self, text: str) -> list[int]:
-        """The tokens of a part of a prompt: no special token is added, as in training."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        """The tokens of a text: none is special, and none is added."""
+        return self.encoder.text([text])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones included, no spaces tidied."""
@@ -131,11 +139,9 @@ def _free_ram() -> int:
 
 def context_length(config: Any, tokenizer: Any) -> int:
     """Tokens the model can read: what lm-evaluation-harness takes it to be."""
-    text = getattr(config, "text_config", None) or config
-    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-        value = getattr(text, name, None)
-        if value is not None:
-            return int(value)
+    stated = positions(config)
+    if stated is not None:
+        return stated
     limit = getattr(tokenizer, "model_max_length", None)
     return int(limit) if limit is not None and limit < _UNLIMITED else DEFAULT_CONTEXT
 

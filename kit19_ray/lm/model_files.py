@@ -9,14 +9,15 @@ import json
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from kit19_ray.errors import UserError
+from kit19_ray.errors import UserError, quote
 from kit19_ray.io import storage
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _LFS = b"version https://git-lfs"
-_JSON = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+_INDEX = "model.safetensors.index.json"
+_JSON = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", _INDEX)
 _MAX_HEADER = 100 << 20  # bytes, as safetensors has it
 _SAID = 200  # characters of a library's message
 
@@ -28,12 +29,26 @@ def check(uri: str) -> None:
         UserError: one is a Git LFS pointer, half a file or no JSON.
         StorageError: the folder cannot be read.
     """
-    for info in storage.list_files(uri):
-        path = storage.join(uri, info.path)
-        if info.path in _JSON:
+    found = {info.path: info.size for info in storage.list_files(uri)}
+    for name, size in found.items():
+        path = storage.join(uri, name)
+        if name in _JSON:
             _check_json(path)
-        elif info.path.endswith(".safetensors"):
-            _check_weights(path, info.size)
+        elif name.endswith(".safetensors"):
+            _check_weights(path, size)
+    if _INDEX in found:
+        index = json.loads(storage.read_bytes(storage.join(uri, _INDEX)))
+        absent = sorted(set(index.get("weight_map", {}).values()) - set(found))
+        if absent:
+            raise UserError(
+                f"{uri}: {_INDEX} names {len(absent)} files that are not there, such as {quote(absent[0], plain=True)}",
+                hint="the download was cut short: fetch it again",
+            )
+
+
+def has_weights(uri: str) -> bool:
+    """Whether the folder holds weights that are read here."""
+    return any(info.path.endswith(".safetensors") for info in storage.list_files(uri))
 
 
 def _pointer(path: str) -> UserError:
@@ -80,10 +95,7 @@ def _named_end(header: bytes) -> int:
 
 
 def tokenizer_of(text: str, name: str) -> Tokenizer:
-    """A `tokenizer.json` for text of our own: all of it, nothing added, and special tokens in it are letters.
-
-    A published file may carry truncation or padding settings, which would cut answers and teach padding; and a text
-    that says `<|endoftext|>` must not end there.
+    """A `tokenizer.json`, opened.
 
     Raises:
         UserError: the file is not one that the library reads.
@@ -91,13 +103,9 @@ def tokenizer_of(text: str, name: str) -> Tokenizer:
     from tokenizers import Tokenizer, __version__
 
     try:
-        found = Tokenizer.from_str(text)
+        return Tokenizer.from_str(text)
     except Exception as error:  # noqa: BLE001 - the library raises no narrower class
         raise UserError(
             f"{name}: tokenizers {__version__} cannot read it: {str(error)[:_SAID]}",
             hint="it was cut short, or a newer release of tokenizers wrote it",
         ) from None
-    found.no_truncation()
-    found.no_padding()
-    found.encode_special_tokens = True
-    return found

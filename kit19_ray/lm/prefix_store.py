@@ -39,6 +39,7 @@ class PrefixStore:
 
         The last token of a prompt is always left to compute: its logits are what is wanted.
         """
+        # See above: with the whole prompt cached there would be no pass, and so no logits to choose from.
         wanted = np.asarray(prompt[:-1])
         best, found = 0, None
         for entry in self._entries:
@@ -48,6 +49,7 @@ class PrefixStore:
         if found is None or best < MIN_TOKENS:
             return 0, []
         self._entries = [entry for entry in self._entries if entry is not found]
+        # To the end: what is dropped first is what was not used for longest.
         self._entries.append(found)
         return best, found.layers
 
@@ -55,6 +57,7 @@ class PrefixStore:
         """Whether keeping a sequence would be of any use."""
         if not MIN_TOKENS <= len(tokens) <= self.capacity:
             return False
+        # One that another begins with would be found as that one's beginning anyway.
         return all(common(tokens, entry.tokens) < len(tokens) for entry in self._entries)
 
     def keep(self, tokens: Sequence[int], layers: Layers) -> None:

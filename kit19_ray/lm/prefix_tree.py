@@ -21,6 +21,7 @@ Request = tuple[Sequence[int], Sequence[int]]
 """Context ids and continuation ids, both non-empty."""
 
 IntArray = npt.NDArray[np.int64]
+# A mask has length^2 cells a row, so it outgrows the tokens of a batch long before memory for the tokens is short.
 _MAX_MASK = 1 << 27  # cells of a batch's attention mask
 _MAX_LOGITS = 1 << 27  # cells of a batch's logits: 512 MiB of float32
 
@@ -74,11 +75,16 @@ def build(requests: Sequence[Request], max_length: int, max_tokens: int, share: 
         share: False makes one chain a request.
     """
     trees: list[Tree] = []
+    # By the tokens of the CUT context: two contexts that differ only in what is cut off share a tree, as they share
+    # every number the model gives.
     latest: dict[tuple[int, ...], tuple[Tree, dict[tuple[int, int], int]]] = {}
     for number, request in enumerate(requests):
         context, continuation = truncate(request, max_length)
         held = latest.get(context) if share else None
+        # The bound counts the continuation as if it shared nothing, which can only spread a context over more trees
+        # than need be.
         if held is None or len(held[0].tokens) + len(continuation) - 1 > max_tokens:
+            # The full tree stays in `trees`; only the newest one of a context still grows.
             held = Tree(list(context), len(context)), {}
             trees.append(held[0])
             latest[context] = held
@@ -87,10 +93,14 @@ def build(requests: Sequence[Request], max_length: int, max_tokens: int, share: 
 
 
 def _grow(tree: Tree, children: dict[tuple[int, int], int], number: int, continuation: tuple[int, ...]) -> None:
+    # Logits after the context's last token are what every continuation begins with.
     place = tree.context - 1
     for i, token in enumerate(continuation):
+        # Asked at the PARENT of the token: logits at a place say what comes after it.
         tree.targets.append((number, place, token))
         if i == len(continuation) - 1:
+            # The last token is never read by anything, so it gets no place: one token less a continuation, which for
+            # choices of one token each leaves nothing but the context.
             return
         child = children.get((place, token))
         if child is None:
@@ -144,6 +154,7 @@ def layout(batch: Sequence[Tree]) -> Layout:
     """The arrays of a batch."""
     length = max(len(tree.tokens) for tree in batch)
     chains = all(tree.is_chain for tree in batch)
+    # Token 0 as padding: nothing attends to it, so any id within the vocabulary does.
     ids = np.zeros((len(batch), length), np.int64)
     positions = None if chains else np.zeros((len(batch), length), np.int64)
     # Padding attends to itself: a row of the mask without a single True makes a NaN.
@@ -152,13 +163,18 @@ def layout(batch: Sequence[Tree]) -> Layout:
     first = length
     for row, tree in enumerate(batch):
         size, context = len(tree.tokens), tree.context
+        # Chains are padded on the right, where a causal model cannot see the padding and needs neither mask nor
+        # positions. Trees bring both, and on the left their asked places end in one column: `logits_to_keep` cuts
+        # from the right, so less is computed for the shorter ones.
         start = 0 if chains else length - size
         ids[row, start : start + size] = tree.tokens
         if positions is not None and mask is not None:
             positions[row, start : start + context] = np.arange(context)
             mask[row, start : start + context, start : start + context] = np.tri(context, dtype=bool)
+            # Parents stand before their children, so one pass in order fills each row from a finished one.
             for place, parent in enumerate(tree.parents, start + context):
                 positions[row, place] = positions[row, start + parent] + 1
+                # Siblings have the same position and do not see each other: to the model each branch is the one text.
                 mask[row, place] |= mask[row, start + parent]
         targets += [(row, start + place, token, request) for request, place, token in tree.targets]
         first = min(first, start + context - 1)

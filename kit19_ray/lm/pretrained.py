@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.errors import UserError
+from kit19_ray.artifacts.stage_manifests import is_train
+from kit19_ray.errors import UserError, quote
 from kit19_ray.io import node_cache, storage
 from kit19_ray.lm import model_files
 
@@ -38,28 +39,70 @@ def resolve(name: str, marker: str = "config.json") -> str:
     return str(node_cache.local_dir(uri, sha256))
 
 
+def resolve_adapter(name: str) -> str:
+    """The folder on this node of a LoRA adapter as peft writes it.
+
+    Args:
+        name: local path, or file:// or s3:// prefix. A train prefix stands for its adapter.
+
+    Raises:
+        UserError: there is none, or its weights are not safetensors.
+        StorageError: the prefix cannot be read.
+    """
+    return str(node_cache.local_dir(*find_adapter(name)))
+
+
+def find_adapter(name: str) -> tuple[str, dict[str, str]]:
+    """The prefix of an adapter's files, and their SHA-256 as far as known; only a few bytes are read.
+
+    Raises:
+        UserError: as `resolve_adapter`.
+        StorageError: as `resolve_adapter`.
+    """
+    if "://" not in name and not Path(name).expanduser().exists():
+        raise UserError(
+            f"adapter {name!r}: there is no such folder", hint="give an existing folder, or a file:// or s3:// prefix"
+        )
+    uri = storage.normalise(name)
+    made = manifest.read(uri)
+    sha256: dict[str, str] = {}
+    if is_train(made):
+        if "adapter" not in made:
+            raise UserError(f"adapter {name!r}: this run trained the whole model", hint="serve it by serve.models")
+        sha256 = manifest.hashes(made, made["adapter"])
+        uri = storage.join(uri, made["adapter"])
+    for marker in ("adapter_config.json", "adapter_model.safetensors"):
+        if not storage.exists(storage.join(uri, marker)):
+            raise UserError(
+                f"adapter {name!r}: {uri} has no {marker}", hint="it is to be an adapter as peft writes it, safetensors"
+            )
+    model_files.check(uri)
+    return uri, sha256
+
+
 def _prefix(name: str) -> tuple[str, dict[str, str]] | None:
     """The prefix of a model's files, or a train prefix's export, with their SHA-256 as far as known; None: a hub id."""
     if "://" not in name and not Path(name).expanduser().exists():
         if _HUB_ID.fullmatch(name):
             return None
         raise UserError(
-            f"{name!r}: there is no such folder, and a hub id looks like `organisation/name`",
+            f"{quote(name)}: there is no such folder, and a hub id looks like `organisation/name`",
             hint="give an existing folder, a file:// or s3:// prefix, or a hub id",
         )
     uri = storage.normalise(name)
     made = manifest.read(uri)
     sha256: dict[str, str] = {}
-    if made is not None and made.get("stage") == "train":
-        sha256 = manifest.hashes(made, str(made["export"]))
-        uri = storage.join(uri, str(made["export"]))
+    if is_train(made):
+        sha256 = manifest.hashes(made, made["export"])
+        uri = storage.join(uri, made["export"])
     return uri, sha256
 
 
 def _require(name: str, uri: str, marker: str) -> None:
     if not storage.exists(storage.join(uri, marker)):
         raise UserError(
-            f"{name!r}: {uri} has no {marker}, so it is neither in Hugging Face's layout nor a finished train prefix",
+            f"{quote(name)}: {uri} has no {marker}, so it is neither in Hugging Face's layout nor a finished "
+            "train prefix",
             hint="a training run that is not finished has no export: run `kit19 train` again to go on",
         )
 
@@ -74,12 +117,17 @@ def load_tokenizer(name: str) -> Any:
 
     found = resolve(name, "tokenizer_config.json")
     try:
-        return AutoTokenizer.from_pretrained(found, trust_remote_code=False)
+        loaded = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
     except Exception as error:  # of a tokenizer.json it does not know, tokenizers raises no narrower class
         raise UserError(
-            f"tokenizer {name!r}: {_first_line(error)}",
+            f"tokenizer {quote(name)}: {_first_line(error)}",
             hint="it was cut short, or a newer release of transformers or tokenizers wrote it",
         ) from error
+    backend = getattr(loaded, "backend_tokenizer", None)
+    if backend is not None:  # the file's own settings would cut answers, and would go into what is saved of it
+        backend.no_truncation()
+        backend.no_padding()
+    return loaded
 
 
 def load_config(name: str, revision: str | None = None) -> Any:
@@ -102,26 +150,54 @@ def load_config(name: str, revision: str | None = None) -> Any:
         try:
             return AutoConfig.from_pretrained(found, trust_remote_code=False, revision=revision or "main")
         except (OSError, ValueError) as error:
-            raise UserError(f"model {name!r}: {_first_line(error)}") from error
+            raise UserError(f"model {quote(name)}: {_first_line(error)}") from error
+
+
+def positions(config: Any) -> int | None:
+    """Tokens that a model can read, as its config says; None where it does not.
+
+    Args:
+        config: transformers' object, or a `config.json` as it is.
+    """
+
+    def at(holder: Any, name: str) -> Any:
+        return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
+
+    text = at(config, "text_config") or config
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        if (value := at(text, name)) is not None:
+            return int(value)
+    return None
 
 
 def load_causal_lm(
-    name: str, dtype: torch.dtype | None = None, revision: str | None = None, spread: bool = False
+    name: str,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    spread: bool = False,
+    quantized: Any = None,
 ) -> Any:
     """The causal LM `name` (see `resolve`), in evaluation mode on the CPU.
 
     Args:
         dtype: of the weights; None keeps the files'.
         revision: of a hub id; None means `main`.
+        quantized: transformers' settings for weights of fewer bits; the model is then on this process's device.
         spread: the layers over all GPUs of this process, by accelerate's `device_map="auto"`, not on the CPU.
 
     Raises:
         UserError: there is no such model, or it has no safetensors weights.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     found = resolve(name)
+    place: Any = "auto" if spread else None
+    if quantized is not None:
+        import torch
+
+        place = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of reading local files; a download from the hub keeps its own
     try:
         return AutoModelForCausalLM.from_pretrained(
@@ -130,11 +206,12 @@ def load_causal_lm(
             use_safetensors=True,
             trust_remote_code=False,
             revision=revision or "main",
-            device_map="auto" if spread else None,
+            device_map=place,
+            quantization_config=quantized,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # the last: half a file in the hub's cache
         raise UserError(
-            f"model {name!r}: {_first_line(error)}",
+            f"model {quote(name)}: {_first_line(error)}",
             hint="weights are read from safetensors files only; other formats can hold code",
         ) from error
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
 
-from kit19_ray.errors import ConfigError, nearest
+from kit19_ray.errors import ConfigError, nearest, quote
+from kit19_ray.lm.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,6 +57,9 @@ class Prompt(Protocol):
     def segments(self, messages: Sequence[Message]) -> list[Segment]:
         """A conversation that ends with the assistant's turn, cut where what is learned begins and ends."""
 
+    def answer(self, text: str) -> str:
+        """What is learned of an answer, its end included where the prompt has one of its own."""
+
     @property
     def end(self) -> str | None:
         """What is learned behind an answer; None: the tokenizer's end-of-text token."""
@@ -63,6 +67,20 @@ class Prompt(Protocol):
     @property
     def stop(self) -> tuple[str, ...]:
         """Texts that would open a new turn, so that generation ends before them."""
+
+    @property
+    def is_templated(self) -> bool:
+        """Whether its texts are what `TextEncoder.templated` reads; else they are text and nothing else."""
+
+
+def encode_prompts(encoder: TextEncoder, prompt: Prompt, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of texts that `prompt` made: only the markers of a chat template become special tokens."""
+    return encoder.templated(texts) if prompt.is_templated else encoder.text(texts)
+
+
+def shown(prompt: Prompt, text: str) -> str:
+    """A text that `prompt` made, as it reads."""
+    return TextEncoder.shown(text) if prompt.is_templated else text
 
 
 @dataclass(frozen=True)
@@ -91,10 +109,19 @@ class PromptFormat:
                 found.append(Segment(self.render(system, content) if system else self.render(content), False))
         return found
 
+    def answer(self, text: str) -> str:
+        """The text."""
+        return text
+
     @property
     def end(self) -> None:
         """Answers end with the tokenizer's end-of-text token."""
         return
+
+    @property
+    def is_templated(self) -> bool:
+        """False: a wrapper has no special tokens."""
+        return False
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -128,16 +155,18 @@ PROMPTS: dict[str, PromptFormat] = {
 class ChatPrompt:
     """A tokenizer's own chat template as a prompt; the user's turn is the instruction, an empty line, and the input.
 
+    What is asked and answered is quoted (see `TextEncoder`) before the template is put round it.
+
     Raises:
         ConfigError: there is no template, or it is not one a conversation can be learned from: what it makes of the
             first turns must be the beginning of what it makes of all.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, key: str = "data.prompt") -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer, self._encoder = tokenizer, TextEncoder(tokenizer)
         if not tokenizer.chat_template:
             raise ConfigError(
-                f"{key}=chat: the tokenizer {str(tokenizer.name_or_path)[:200]!r} has no chat template",
+                f"{key}=chat: the tokenizer {quote(tokenizer.name_or_path)} has no chat template",
                 hint=f"name an instruct model's tokenizer, or one of the wrappers: {', '.join(PROMPTS)}",
             )
         turns: list[Message] = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
@@ -153,7 +182,12 @@ class ChatPrompt:
 
     def render(self, instruction: str, input: str = "") -> str:
         """The text up to where the answer starts."""
-        return self._text([{"role": "user", "content": f"{instruction}\n\n{input}" if input else instruction}], True)
+        asked = f"{instruction}\n\n{input}" if input else instruction
+        return self._text([{"role": "user", "content": self._encoder.quoted(asked)}], True)
+
+    def answer(self, text: str) -> str:
+        """The text and what the template writes behind it."""
+        return self._encoder.quoted(text) + self._end
 
     def segments(self, messages: Sequence[Message]) -> list[Segment]:
         """The rendered conversation; learned is each answer with what ends it.
@@ -162,12 +196,13 @@ class ChatPrompt:
             ConfigError: the template does not take these turns, or changes earlier ones.
         """
         found: list[Segment] = []
-        whole, done = self._text(messages, False), 0
+        turns: list[Message] = [{"role": m["role"], "content": self._encoder.quoted(m["content"])} for m in messages]
+        whole, done = self._text(turns, False), 0
         for place, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            asked = self._text(messages[:place], True)
-            answer = message["content"] + self._end
+            asked = self._text(turns[:place], True)
+            answer = self.answer(message["content"])
             if not (whole.startswith(asked) and whole.startswith(answer, len(asked))):
                 raise ConfigError("data.prompt=chat: the chat template changes the turns of a longer conversation, "
                                   "such as leaving out what was thought")  # fmt: skip
@@ -184,6 +219,11 @@ class ChatPrompt:
     def stop(self) -> tuple[str, ...]:
         """The end of a turn, where that is not the tokenizer's end-of-text token."""
         return () if self._end in ("", self._tokenizer.eos_token) else (self._end,)
+
+    @property
+    def is_templated(self) -> bool:
+        """True: its markers are special tokens."""
+        return True
 
     def _text(self, messages: Sequence[Message], asks: bool) -> str:
         from jinja2 import TemplateError
@@ -256,7 +296,7 @@ def prompt_format(name: str, key: str = "data.prompt") -> PromptFormat:
     """
     if name not in PROMPTS:
         known = [*PROMPTS, CHAT]
-        raise ConfigError(f"{key}: {name!r} is not one of {', '.join(known)}{nearest(name, known)}")
+        raise ConfigError(f"{key}: {quote(name)} is not one of {', '.join(known)}{nearest(name, known)}")
     return PROMPTS[name]
 
 

@@ -71,6 +71,7 @@ def adjust(
     logits = logits.clone()
     if params.repetition_penalty != 1.0:
         seen = torch.tensor(sorted({*prompt, *generated}), device=logits.device)
+        # As CTRL has it, penalising by division alone would make a negative logit likelier.
         values = logits[seen]
         logits[seen] = torch.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
     if generated and (params.presence_penalty or params.frequency_penalty):
@@ -86,19 +87,24 @@ def adjust(
 
 def draw(logits: torch.Tensor, params: SamplingParams, source: torch.Generator) -> int:
     """A token of float32[vocabulary] logits, by the source given; float64 so that the sums are exact enough."""
+    # On the CPU, where the source of randomness is: torch sums up on a GPU in another order each time, and a seed
+    # promises the same text.
     probabilities = (logits.double().cpu() / params.temperature).softmax(-1)
     number = float(torch.rand(1, generator=source, dtype=torch.float64))
     if params.top_p >= 1 and not params.top_k and not params.min_p:
         reached = probabilities.cumsum(-1)
         return int(torch.searchsorted(reached, number * reached[-1], right=True).clamp(max=len(reached) - 1))
     size = len(probabilities)
+    # Sorting the whole vocabulary for every token is work that the first few hundred nearly always make needless.
     look = min(size, params.top_k or _FIRST_LOOK)
     values, order = probabilities.topk(look)
     while not params.top_k and look < size and (values.sum() < params.top_p or values[-1] >= params.min_p * values[0]):
         look = min(size, 8 * look)
         values, order = probabilities.topk(look)
     reached = values.cumsum(-1)
+    # The sum BEFORE a token is held against top_p, so the one that crosses it is in.
     kept = (reached - values < params.top_p) & (values >= params.min_p * values[0])
+    # top_p=0 would leave nothing to draw from.
     kept[0] = True
     reached = reached[kept]
     return int(order[kept][torch.searchsorted(reached, number * reached[-1], right=True).clamp(max=len(reached) - 1)])

@@ -13,8 +13,7 @@ import urllib3
 
 from kit19_ray.operate.api.crd import GROUP, PLURAL, VERSION
 from kit19_ray.operate.manifests import naming
-
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 _TIMEOUT = (5, 30)  # seconds to connect, to answer
 _STREAM_TIMEOUT = (5, 300)  # seconds to connect, between two pieces
@@ -24,6 +23,7 @@ _PATHS = {
     "RayService": ("/apis/ray.io/v1", "rayservices"),
     "Ingress": ("/apis/networking.k8s.io/v1", "ingresses"),
     "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
+    "Secret": ("/api/v1", "secrets"),
 }
 OBSERVED = ("RayJob", "RayService", "Ingress", "NetworkPolicy")
 
@@ -157,6 +157,28 @@ class Cluster:
             raise ApiError(400, f"{lost}: field not declared in schema")
         return created
 
+    def create_once(self, manifest: Json) -> None:
+        """Creates an object, unless there is one of its name, which stays as it is.
+
+        Raises:
+            ApiError: it is refused; 409 when the one that is there goes with a KitRun that was deleted.
+        """
+        api, plural = _PATHS[manifest["kind"]]
+        metadata = manifest["metadata"]
+        try:
+            self.request("POST", f"{api}/namespaces/{metadata['namespace']}/{plural}", manifest)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            try:
+                reason = self.stranger(manifest, may_be_nobodys=True)
+            except ApiError as other:
+                if other.status == 403:  # it may be made and not be read
+                    return
+                raise
+            if reason:
+                raise ApiError(409, reason) from None
+
     def apply(self, manifest: Json, manager: str = naming.MANAGER) -> Json:
         """Server-side apply, and the object as it is then; the manager's fields are its own, whoever changed them.
 
@@ -168,13 +190,18 @@ class Cluster:
         query = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
         return self.request("PATCH", path, manifest, "application/apply-patch+yaml", query)
 
-    def stranger(self, manifest: Json) -> str | None:
-        """Why an object of this name may not be written to: it is another owner's; None where nothing is in the way."""
+    def stranger(self, manifest: Json, may_be_nobodys: bool = False) -> str | None:
+        """Why an object of this name may not be written to: it is another owner's; None where nothing is in the way.
+
+        Args:
+            may_be_nobodys: one without an owner is no stranger.
+        """
         api, plural = _PATHS[manifest["kind"]]
         metadata = manifest["metadata"]
         found = self._found(f"{api}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}")
         owners = {owner["uid"] for owner in metadata.get("ownerReferences", [])}
-        if found is None or owners & {owner["uid"] for owner in found["metadata"].get("ownerReferences", [])}:
+        theirs = {owner["uid"] for owner in (found or {}).get("metadata", {}).get("ownerReferences", [])}
+        if found is None or owners & theirs or (may_be_nobodys and not theirs):
             return None
         return f"{manifest['kind']} {metadata['name']} is of a KitRun that was deleted; waiting for it to go"
 

@@ -6,15 +6,18 @@ import importlib.util
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import is_train
 from kit19_ray.config.schema import Config
-from kit19_ray.errors import UserError
+from kit19_ray.errors import UserError, quote
 from kit19_ray.io import storage
+from kit19_ray.lm import model_files, pretrained
 from kit19_ray.preflight.findings import Findings
 from kit19_ray.preflight.model_sizes import PUBLISHED, Sizes, from_config, from_scratch
+from kit19_ray.utils.json_types import Json
 
+_PLAIN = (None, "PreTrainedTokenizerFast", "TokenizersBackend")  # classes without tokens of their own
 _YES = frozenset({"1", "true", "yes", "on"})  # as huggingface_hub reads its variables
 
 
@@ -28,17 +31,19 @@ def check_named(name: str, key: str, marker: str, found: Findings) -> bool:
     if "://" in name or Path(name).expanduser().exists():
         there = found.check(lambda: storage.exists(storage.join(storage.normalise(name), marker)))
         if there is False:
-            found.missing.append(UserError(f"{key}={name!r}: there is no {marker} in it"))
+            found.missing.append(UserError(f"{key}={quote(name)}: there is no {marker} in it"))
         if there:
             found.check(lambda: _check_files(storage.normalise(name)))
         return bool(there)
-    cached = found.check(lambda: read_config(name))
-    if cached is not None:
+    folder = found.check(lambda: _cached(pretrained.resolve(name), marker))
+    if folder is not None:
+        found.check(lambda: _check_files(folder))
+    if folder is not None and (marker != "config.json" or model_files.has_weights(folder)):
         return True
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in _YES:
         found.missing.append(
             UserError(
-                f"{key}={name!r} is not in the hub's cache on this machine, and HF_HUB_OFFLINE is set",
+                f"{key}={quote(name)} is not whole in the hub's cache on this machine, and HF_HUB_OFFLINE is set",
                 hint="unset HF_HUB_OFFLINE, or give a folder or an s3:// prefix that holds it",
             )
         )
@@ -47,10 +52,30 @@ def check_named(name: str, key: str, marker: str, found: Findings) -> bool:
     return False
 
 
+def check_end(name: str, key: str, found: Findings) -> None:
+    """A tokenizer that says of itself that it has no end-of-text token cannot end an answer.
+
+    One whose class has a token of its own where the file is silent is left to the stage.
+    """
+    folder = found.check(lambda: _folder(name, "tokenizer_config.json"))
+    path = storage.join(folder, "tokenizer_config.json") if folder else None
+    if path is None or not found.check(lambda: storage.exists(path)):
+        return
+    try:
+        stated = json.loads(storage.read_text(path))
+    except ValueError:
+        return  # `check_named` says so
+    if stated.get("tokenizer_class") in _PLAIN and not stated.get("eos_token"):
+        found.missing.append(
+            UserError(
+                f"{key}: {quote(name, plain=True)} has no end-of-text token, so answers could not end",
+                hint="name one in its tokenizer_config.json: eos_token",
+            )
+        )
+
+
 def _check_files(uri: str) -> None:
     """Opens what the stages will open; the tokenizer only where its library is installed."""
-    from kit19_ray.lm import model_files
-
     model_files.check(uri)
     tokenizer = storage.join(uri, "tokenizer.json")
     if importlib.util.find_spec("tokenizers") and storage.exists(tokenizer):
@@ -67,7 +92,7 @@ def sizes(config: Config, vocab_size: int, found: Findings) -> Sizes | None:
     if stated is not None:
         known = from_config(stated)
         if known is None:
-            found.notes.append(f"no formula for a model of type {stated.get('model_type')!r}: no memory estimate")
+            found.notes.append(f"no formula for a model of type {quote(stated.get('model_type'))}: no memory estimate")
         return known
     if name in PUBLISHED:
         return PUBLISHED[name]
@@ -76,7 +101,7 @@ def sizes(config: Config, vocab_size: int, found: Findings) -> Sizes | None:
     return None
 
 
-def read_config(name: str) -> dict[str, Any] | None:
+def read_config(name: str) -> Json | None:
     """`config.json` of a model by name: a folder, a prefix, a train prefix's export or the hub's cache.
 
     Returns:
@@ -86,12 +111,12 @@ def read_config(name: str) -> dict[str, Any] | None:
         UserError: there is no such folder or prefix, or it holds no model.
         StorageError: the prefix cannot be read.
     """
-    uri = _folder(name)
+    uri = _folder(name, "config.json")
     if uri is None:
         return None
     path = storage.join(uri, "config.json")
     if not storage.exists(path):
-        raise UserError(f"{name!r}: {uri} has no config.json, so it is no model in Hugging Face's layout")
+        raise UserError(f"{quote(name)}: {uri} has no config.json, so it is no model in Hugging Face's layout")
     try:
         found = json.loads(storage.read_text(path))
     except ValueError as error:
@@ -101,22 +126,21 @@ def read_config(name: str) -> dict[str, Any] | None:
     return found
 
 
-def _folder(name: str) -> str | None:
-    from kit19_ray.lm import pretrained
-
+def _folder(name: str, marker: str) -> str | None:
     if "://" not in name and not Path(name).expanduser().exists():
-        return _cached(pretrained.resolve(name))  # a hub id, or a UserError
+        return _cached(pretrained.resolve(name), marker)  # a hub id, or a UserError
     uri = storage.normalise(name)
     made = manifest.read(uri)
-    if made is not None and made.get("stage") == "train":
-        return storage.join(uri, str(made["export"]))
+    if is_train(made):
+        return storage.join(uri, made["export"])
     return uri
 
 
-def _cached(hub_id: str) -> str | None:
+def _cached(hub_id: str, marker: str) -> str | None:
+    """The folder of the hub's cache that holds `marker` of a hub id."""
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:  # the extras that bring it are not installed
         return None
-    found = try_to_load_from_cache(hub_id, "config.json")
+    found = try_to_load_from_cache(hub_id, marker)
     return storage.normalise(Path(found).parent) if isinstance(found, str) else None

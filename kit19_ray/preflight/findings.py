@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from kit19_ray.errors import UserError
+from kit19_ray.utils.json_types import Json
 
-State = Literal["finished", "resumable", "to do", "not needed", "unknown"]
+State = Literal["finished", "resumable", "to do", "not needed", "unknown", "there"]
 Result = TypeVar("Result")
 
 
@@ -27,7 +28,7 @@ class Findings:
     name: str
     uri: str | None = None
     state: State = "to do"
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Json = field(default_factory=dict)
     missing: list[UserError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

@@ -27,7 +27,7 @@ from kit19_ray.preflight.model_sizes import Sizes
 GB = 10**9
 CARDS = (40, 80, 141)
 """Memory of the usual data-centre GPUs, in GB."""
-_USABLE = 0.92  # of a card: the CUDA context, NCCL and the allocator's fragments take the rest; a rule of thumb
+USABLE = 0.92  # of a card: the CUDA context, NCCL and the allocator's fragments take the rest; a rule of thumb
 _BUCKET, _MAX_LIVE = 500_000_000, 1_000_000_000  # elements; DeepSpeed's defaults
 _WIDTH = {"bf16": 2, "fp32": 4}  # bytes
 
@@ -91,14 +91,14 @@ class Memory:
 
     def fits(self, card: int) -> bool:
         """Whether it fits a GPU of `card` GB."""
-        return self.total <= card * GB * _USABLE
+        return self.total <= card * GB * USABLE
 
 
 def estimate(setting: Setting) -> Memory:
     """The bytes of one worker."""
     width, workers, stage = _WIDTH[setting.precision], setting.workers, setting.zero_stage
     frozen = setting.sizes.parameters if setting.lora.rank else 0
-    weights = width * (frozen + setting.trained) // (workers if stage >= 3 else 1)
+    weights = (_frozen_bytes(setting, frozen) + width * setting.trained) // (workers if stage >= 3 else 1)
     optimizer = 12 * setting.trained // workers
     away = {"optimizer": (0, 1), "all": (1, 1)}.get(setting.offload, (0, 0)) if setting.gpu else (0, 0)
     host = away[0] * weights + away[1] * optimizer
@@ -110,6 +110,15 @@ def estimate(setting: Setting) -> Memory:
         buffers=_buffers(setting),
         host=host,
     )
+
+
+def _frozen_bytes(setting: Setting, frozen: int) -> int:
+    """Weights under adapters. In nf4 with doubly quantized constants 4.127 bits each; embedding and head stay whole."""
+    width, sizes = _WIDTH[setting.precision], setting.sizes
+    if setting.lora.quantize == "none" or not frozen:
+        return width * frozen
+    whole = sizes.vocab_size * sizes.hidden_size * (1 if sizes.tied else 2)
+    return int((frozen - whole) * 4.127 / 8) + whole * width
 
 
 def activations(setting: Setting) -> int:

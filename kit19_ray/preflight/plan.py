@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import StorageError, UserError
@@ -14,6 +13,7 @@ from kit19_ray.preflight.findings import Findings
 from kit19_ray.preflight.serving import evaluate, serve
 from kit19_ray.preflight.sources import data
 from kit19_ray.preflight.training import train
+from kit19_ray.utils.json_types import Json
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Preflight:
 
     Attributes:
         root: the root, looked at; its URI is always set.
-        stages: data, train, evaluate, serve.
+        stages: data, train, evaluate, serve; and the cluster, if it was looked at.
     """
 
     root: Findings
@@ -34,7 +34,7 @@ class Preflight:
         every = [error for found in (self.root, *self.stages) for error in found.missing]
         return list({str(error): error for error in every}.values())
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Json:
         """As JSON."""
         return {
             "root": self.root.uri,
@@ -53,18 +53,24 @@ class Preflight:
             raise UserError(f"{count} missing\n" + "\n".join(f"  {line}" for line in lines))
 
 
-def make(config: Config, hashing: bool = False) -> Preflight:
+def make(config: Config, hashing: bool = False, on_cluster: bool = False) -> Preflight:
     """Looks at the root and at every stage; reads only.
 
     Args:
         hashing: hash source files of any size to name the data stage's output.
+        on_cluster: look at the Ray cluster too, whose nodes write a small file below the root and delete it.
     """
     root = _root(config)
     if root.missing:
         return Preflight(root, [])
     built_from, built = data(config, hashing)
     trained = train(config, built_from, built)
-    return Preflight(root, [built_from, trained, evaluate(config, trained, built), serve(config, trained)])
+    stages = [built_from, trained, evaluate(config, trained, built), serve(config, trained)]
+    if on_cluster:
+        from kit19_ray.preflight.cluster import cluster
+
+        stages.append(cluster(config, trained))
+    return Preflight(root, stages)
 
 
 def _root(config: Config) -> Findings:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 from kit19_ray.preflight.findings import Findings
 from kit19_ray.preflight.plan import Preflight
+from kit19_ray.preflight.training import DeviceFacts
 
 _RIGHTS = {"commercial use": "commercial", "derivatives": "derivatives"}
 _UNITS = ("B", "KB", "MB", "GB", "TB")
@@ -89,7 +89,7 @@ def _train(found: Findings) -> Iterator[str]:
         yield "time: not known, no run of this model is under the root"
 
 
-def _device(entry: dict[str, Any]) -> Iterator[str]:
+def _device(entry: DeviceFacts) -> Iterator[str]:
     parts = ", ".join(
         f"{name} {size(number)}" for name, number in entry["bytes"].items() if name not in ("total", "host")
     )
@@ -138,4 +138,15 @@ def _serve(found: Findings) -> Iterator[str]:
     yield f"{facts['served_name']} on {facts['address']}, {replicas}; model: {facts['model'] or 'the export of train'}"
 
 
-_BLOCKS = {"data": _data, "train": _train, "evaluate": _evaluate, "serve": _serve}
+def _cluster(found: Findings) -> Iterator[str]:
+    for node in found.facts["nodes"]:
+        seen = node["look"]
+        parts = [f"{node['cpus']:g} CPUs", f"{node['gpus']:g} GPUs", f"{size(node['memory_bytes'])} of memory"]
+        if seen is not None:
+            cards = sorted({f"{gpu['name']}, {size(gpu['bytes'])}, driver {gpu['driver']}" for gpu in seen["gpus"]})
+            parts += [*cards, f"{size(seen['disk_bytes'])} of disk free"]
+            parts += [f"{name} {seen['versions'][name]}" for name in ("ray", "torch") if name in seen["versions"]]
+        yield f"{node['address']}: {', '.join(parts)}"
+
+
+_BLOCKS = {"data": _data, "train": _train, "evaluate": _evaluate, "serve": _serve, "cluster": _cluster}

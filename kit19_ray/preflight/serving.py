@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import DataManifest, is_train
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import documents, suites
 from kit19_ray.evaluate import stage as scoring
 from kit19_ray.io import storage
+from kit19_ray.lm import pretrained
 from kit19_ray.preflight.base_model import check_named
 from kit19_ray.preflight.findings import Findings
 from kit19_ray.serve import stage as server
 
 
-def evaluate(config: Config, train: Findings, built: dict[str, Any] | None) -> Findings:
+def evaluate(config: Config, train: Findings, built: DataManifest | None) -> Findings:
     """What `kit19 evaluate` would do.
 
     Args:
@@ -66,7 +67,7 @@ def _model(name: str | None, key: str, train: Findings, found: Findings) -> str 
     """The model as the stage takes it, None where it is not there yet or cannot be told without a download."""
     if name is None:
         return train.uri if train.state == "finished" else None
-    if "://" in name and (found.check(lambda: manifest.read(name)) or {}).get("stage") == "train":
+    if "://" in name and is_train(found.check(lambda: manifest.read(name))):
         return name
     there = check_named(name, key, "config.json", found)
     # Fingerprints of a remote folder's files would be read from all over it.
@@ -85,5 +86,9 @@ def serve(config: Config, train: Findings) -> Findings:
         "replicas": section.replicas,
     }
     _model(section.model, "serve.model", train, found)
+    for name, uri in section.models.items():
+        _model(uri, f"serve.models.{name}", train, found)
+    for adapter in section.adapters.values():
+        found.check(partial(pretrained.find_adapter, adapter.path))
     found.check(lambda: server.check_port(section))
     return found

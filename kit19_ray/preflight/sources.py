@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import DataManifest, is_data
 from kit19_ray.config.schema import Config
-from kit19_ray.data import stage
+from kit19_ray.data import hub_datasets, stage
 from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.inputs import collect
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import check_prompt
-from kit19_ray.preflight.base_model import check_named
+from kit19_ray.preflight.base_model import check_end, check_named
 from kit19_ray.preflight.findings import Findings
 from kit19_ray.sources.files import sources_uri
 from kit19_ray.tasks.task import Task
@@ -19,7 +20,7 @@ from kit19_ray.tasks.task import Task
 HASHED_BYTES = 1 << 30  # source files up to this are hashed to name the output; more would take minutes
 
 
-def data(config: Config, hashing: bool) -> tuple[Findings, dict[str, Any] | None]:
+def data(config: Config, hashing: bool) -> tuple[Findings, DataManifest | None]:
     """What `kit19 data` would do, and the manifest to train on where it is finished.
 
     Args:
@@ -48,8 +49,16 @@ def data(config: Config, hashing: bool) -> tuple[Findings, dict[str, Any] | None
     }
     if config.data.tokenizer.name:
         check_named(config.data.tokenizer.name, "data.tokenizer.name", "tokenizer_config.json", found)
+        check_end(config.data.tokenizer.name, "data.tokenizer.name", found)
     if found.missing:
         found.state = "unknown"
+        return found, None
+    asked = [
+        e.path for e in config.data.datasets if hub_datasets.is_hub_id(e) and not hub_datasets.is_here(config.root, e)
+    ]
+    if asked:
+        found.state = "unknown"
+        found.notes.append(f"{', '.join(asked)}: copied from the hub when the build begins")
         return found, None
     if size > HASHED_BYTES and not hashing:
         found.state = "unknown"
@@ -62,18 +71,29 @@ def data(config: Config, hashing: bool) -> tuple[Findings, dict[str, Any] | None
         found.state = "unknown"
         return found, None
     built = found.check(lambda: manifest.read(str(found.uri)))
-    if built is not None:
-        found.state = "finished"
+    if not is_data(built):
+        return found, None
+    found.state = "finished"
     return found, built
 
 
-def _licences(tasks: dict[str, Task]) -> list[dict[str, Any]]:
+class LicenceFacts(TypedDict):
+    """A source whose licence forbids something, and the tasks it serves."""
+
+    source: str
+    licence: str
+    commercial: bool
+    derivatives: bool
+    tasks: list[str]
+
+
+def _licences(tasks: dict[str, Task]) -> list[LicenceFacts]:
     """The sources whose licence forbids something, with the tasks they serve."""
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, LicenceFacts] = {}
     for name, task in tasks.items():
         licence = task.source.licence
         if licence_policy.forbids(licence):
-            entry = {
+            entry: LicenceFacts = {
                 "source": task.source_id,
                 "licence": licence.name,
                 "commercial": licence.commercial,

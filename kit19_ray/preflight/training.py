@@ -7,22 +7,52 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from kit19_ray.artifacts import checkpoint, manifest, metrics_log
+from kit19_ray.artifacts.stage_manifests import DataManifest, is_train
 from kit19_ray.config.schema import Config, TrainConfig
 from kit19_ray.errors import StorageError
 from kit19_ray.io import storage
+from kit19_ray.lm import pretrained
 from kit19_ray.preflight import base_model as named
 from kit19_ray.preflight import memory
 from kit19_ray.preflight.findings import Findings, State
 from kit19_ray.preflight.model_sizes import Sizes
 from kit19_ray.train import spec, stage
+from kit19_ray.utils.json_types import Json
 
 _TOKENS_PER_EXAMPLE = 80  # mean of the sample build with its tokenizer; a data prefix that is finished says its own
 
 
-def train(config: Config, data: Findings, built: dict[str, Any] | None) -> Findings:
+class CardFacts(TypedDict):
+    """Whether a worker fits a GPU of so many GB, and with which settings it would."""
+
+    gb: int
+    fits: bool
+    fits_with: NotRequired[Json]
+    then_bytes: NotRequired[int]
+
+
+class StorageFacts(TypedDict):
+    """Bytes of a checkpoint, how many are kept, bytes of the export."""
+
+    checkpoint: int
+    checkpoints: int
+    export: int
+
+
+class DeviceFacts(TypedDict):
+    """A worker on one kind of device: bytes by what takes them, `cards` where it is a GPU."""
+
+    device: str
+    precision: str
+    bytes: dict[str, int]
+    cards: NotRequired[list[CardFacts]]
+    storage: StorageFacts
+
+
+def train(config: Config, data: Findings, built: DataManifest | None) -> Findings:
     """What `kit19 train` would do.
 
     Args:
@@ -40,9 +70,13 @@ def train(config: Config, data: Findings, built: dict[str, Any] | None) -> Findi
     sizes = named.sizes(config, vocab_size, found)
     if config.train.model.name:
         named.check_named(config.train.model.name, "train.model.name", "config.json", found)
+    stated = found.check(lambda: named.read_config(str(config.train.model.name))) if config.train.model.name else None
+    positions = pretrained.positions(stated) if stated is not None else None
     if built is not None:
         known = sizes.vocab_size if sizes is not None and config.train.model.name else None
-        found.missing += stage.check(config.train, str(data.uri), built, known)
+        found.missing += stage.check(config.train, str(data.uri), built, known, positions)
+    else:
+        found.missing += stage.check_length(config.train, seq_len, positions)
     made = found.check(lambda: spec.make(config.train, rows, seq_len))
     if made is not None:
         least = config.train.min_workers or config.train.workers
@@ -71,7 +105,7 @@ def _state(found: Findings) -> State:
     return "resumable"
 
 
-def _corpus(config: Config, data: Findings, built: dict[str, Any] | None) -> tuple[int, int, int, float]:
+def _corpus(config: Config, data: Findings, built: DataManifest | None) -> tuple[int, int, int, float]:
     """Packed training rows, their length, entries of the vocabulary, share of positions that have a label."""
     if built is not None:
         split = built["splits"]["train"]
@@ -94,7 +128,7 @@ def _time(config: Config, made: spec.TrainPlan, found: Findings) -> None:
     runs = []
     for name in storage.list_dirs(config.root):
         run = manifest.read(storage.join(config.root, name)) if name.startswith("train-") else None
-        if run and run["config"]["model"] == config.train.model.identity() and run.get("tokens_per_second"):
+        if is_train(run) and run["config"]["model"] == config.train.model.identity() and run.get("tokens_per_second"):
             runs.append((run["tokens"], name, run["tokens_per_second"]))
     if runs:
         _, name, speed = max(runs)  # the longest run is the steadiest figure
@@ -128,20 +162,24 @@ def _size(train: TrainConfig, sizes: Sizes, seq_len: int, asked: float, found: F
             offload=train.offload,
         )
         bytes_ = memory.estimate(setting)
-        entry: dict[str, Any] = {"device": "GPU" if gpu else "CPU", "precision": precision}
-        entry["bytes"] = asdict(bytes_) | {"total": bytes_.total}
-        if gpu:
-            entry["cards"] = [_card(setting, train.batch_size, bytes_, card) for card in memory.CARDS]
-        entry["storage"] = {
-            "checkpoint": memory.checkpoint_bytes(trained),
-            "checkpoints": train.keep_checkpoints,
-            # With adapters: the base with them added, and they alone beside it.
-            "export": memory.export_bytes(sizes.parameters + (trained if train.lora.rank else 0), precision),
+        entry: DeviceFacts = {
+            "device": "GPU" if gpu else "CPU",
+            "precision": precision,
+            "bytes": asdict(bytes_) | {"total": bytes_.total},
+            "cards": [_card(setting, train.batch_size, bytes_, card) for card in memory.CARDS if gpu],
+            "storage": {
+                "checkpoint": memory.checkpoint_bytes(trained),
+                "checkpoints": train.keep_checkpoints,
+                # With adapters: the base with them added, and they alone beside it.
+                "export": memory.export_bytes(sizes.parameters + (trained if train.lora.rank else 0), precision),
+            },
         }
+        if not gpu:
+            del entry["cards"]
         found.facts["devices"].append(entry)
 
 
-def _card(setting: memory.Setting, batch_size: int, bytes_: memory.Memory, card: int) -> dict[str, Any]:
+def _card(setting: memory.Setting, batch_size: int, bytes_: memory.Memory, card: int) -> CardFacts:
     if bytes_.fits(card):
         return {"gb": card, "fits": True}
     better = memory.suggestion(setting, batch_size, card)
@@ -187,6 +225,10 @@ def _machine(train: TrainConfig, found: Findings) -> None:
         found.notes.append(
             f"train.workers={train.workers} need about {train.workers * need / 1e9:.0f} GB, this machine has "
             f"{ram / 1e9:.0f} GB: lower train.micro_batch_size or set train.gradient_checkpointing=true"
+        )
+    if train.lora.quantize != "none" and train.use_gpu is not True:
+        found.notes.append(
+            "train.lora.quantize=nf4 is for GPUs: bitsandbytes is very slow on a CPU; set train.use_gpu=true"
         )
     if train.use_gpu and not list(Path("/dev").glob("nvidia[0-9]*")):
         found.notes.append("train.use_gpu=true, and this machine has no NVIDIA GPU: it takes a cluster (RAY_ADDRESS)")

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-from kit19_ray.report.runs import Run
+from kit19_ray.report.runs import ComparedRun
+from kit19_ray.utils.json_types import Json
 
 _DPI = 120
 _PER_ROW = 0.32  # inches of a score's row
 
 
-def draw(runs: Sequence[Run], found: dict[str, Any]) -> dict[str, bytes]:
+_LOSSES: tuple[tuple[Literal["loss", "validation_loss"], float, float], ...] = (
+    ("loss", 1.0, 0.5), ("validation_loss", 2.0, 1.0)
+)  # fmt: skip
+"""Figure of a metrics line, width and opacity of its curve."""
+
+
+def draw(runs: Sequence[ComparedRun], found: Json) -> dict[str, bytes]:
     """File name -> PNG; a chart without anything to show is left out."""
     charts = {"loss.png": _losses(runs), "scores.png": _scores(found)}
     return {name: png for name, png in charts.items() if png is not None}
 
 
-def _losses(runs: Sequence[Run]) -> bytes | None:
+def _losses(runs: Sequence[ComparedRun]) -> bytes | None:
     """Training loss thin, validation loss thick, over the tokens trained on."""
     trained = {run.train_uri: run for run in runs if run.lines and run.train and run.train["steps"]}
     if not trained:
@@ -26,7 +33,7 @@ def _losses(runs: Sequence[Run]) -> bytes | None:
     figure, axes = _figure(8, 4.5)
     for number, run in enumerate(trained.values()):
         per_step = run.train["tokens"] / run.train["steps"]  # type: ignore[index]  # checked above
-        for key, width, alpha in (("loss", 1.0, 0.5), ("validation_loss", 2.0, 1.0)):
+        for key, width, alpha in _LOSSES:
             points = [(line["step"] * per_step, line[key]) for line in run.lines if key in line]
             label = run.name.partition(" / ")[0] if key == "validation_loss" else None
             marker = "o" if len(points) == 1 else None
@@ -37,7 +44,7 @@ def _losses(runs: Sequence[Run]) -> bytes | None:
     return _png(figure)
 
 
-def _scores(found: dict[str, Any]) -> bytes | None:
+def _scores(found: Json) -> bytes | None:
     """Accuracies with one standard error, a row a task; hollow where marked; the paper's 1.3 B model as a cross."""
     rows = [(row, row["task"]) for row in found["scores"] if row["metric"] == "acc"]
     rows += [(row, f"{row['task']} (held out)") for row in found["held_out"] if row["metric"] == "accuracy"]
@@ -67,7 +74,7 @@ def _scores(found: dict[str, Any]) -> bytes | None:
     return _png(figure)
 
 
-def _marked(cell: dict[str, Any]) -> bool:
+def _marked(cell: Json) -> bool:
     """Whether the table says that a score cannot be compared with those beside it."""
     return bool(cell["differs_in"] or cell["unlike_paper"])
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.score_files import TaskScores
 from kit19_ray.evaluate.metrics import binary_f1, macro_f1, paired_bootstrap
 from kit19_ray.evaluate.report import PAPER, PAPER_MODELS
-from kit19_ray.report.runs import Run
-
-Json = dict[str, Any]
+from kit19_ray.report.runs import ComparedRun
+from kit19_ray.utils.json_types import Json
 
 # Documents of the published test sets, which the paper's figures are shares of.
 PAPER_DOCUMENTS = {
@@ -31,7 +31,7 @@ _PERCENT = ("generation.chrf",)
 """Metrics that scores.json has from 0 to 100; here all are shares of 1."""
 
 
-def compare(runs: Sequence[Run]) -> Json:
+def compare(runs: Sequence[ComparedRun]) -> Json:
     """The whole comparison, JSON-ready: `runs`, `config`, `scores`, `held_out` and, of two runs, `differences`."""
     scores = [_row(runs, "tasks", task, metric) for task, metric in _measured(runs, "tasks")]
     scores += [_row(runs, "groups", task, metric) for task, metric in _measured(runs, "groups")]
@@ -58,30 +58,32 @@ def compare(runs: Sequence[Run]) -> Json:
     return out
 
 
-def _is_tuned(runs: Sequence[Run], base: int, tuned: int) -> bool:
+def _is_tuned(runs: Sequence[ComparedRun], base: int, tuned: int) -> bool:
     """Whether a run's model was trained from the model that another run scored as it is."""
-    trained_from = ((runs[tuned].train or {}).get("config") or {}).get("model", {}).get("name")
-    scored = (runs[base].scores or {}).get("model")
-    return trained_from is not None and runs[tuned].scores is not None and trained_from == scored
+    train, scored = runs[tuned].train, runs[base].scores
+    if train is None or scored is None or runs[tuned].scores is None:
+        return False
+    trained_from = (train.get("config") or {}).get("model", {}).get("name")
+    return trained_from is not None and trained_from == scored.get("model")
 
 
-def _leaks(runs: Sequence[Run]) -> Json:
+def _leaks(runs: Sequence[ComparedRun]) -> Json:
     """Test set -> its status in each run's training data, None where a run did not score it."""
-    found = [(run.scores or {}).get("leaks", {}) for run in runs]
+    found = [run.scores.get("leaks", {}) if run.scores else {} for run in runs]
     names = list(dict.fromkeys(name for leaks in found for name in leaks))
     return {name: [leaks.get(name) for leaks in found] for name in names}
 
 
-def _run(run: Run) -> Json:
-    train = run.train or {}
-    splits = (run.data or {}).get("splits", {})
+def _run(run: ComparedRun) -> Json:
+    train: Mapping[str, Any] = run.train or {}
+    split = run.data.get("splits", {}).get("train") if run.data else None
     return {
         "name": run.name,
         "train": run.train_uri,
         "evaluate": run.evaluate_uri,
-        "model": run.train_uri or (run.scores or {}).get("model"),
+        "model": run.train_uri or (run.scores.get("model") if run.scores else None),
         "data": str(train["data"]).rsplit("/", 1)[1] if train else None,
-        "examples": splits.get("train", {}).get("examples"),
+        "examples": split["examples"] if split else None,
         "parameters": train.get("parameters"),
         "precision": train.get("precision"),
         "steps": train.get("steps"),
@@ -93,7 +95,7 @@ def _run(run: Run) -> Json:
     }
 
 
-def config_differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def config_differences(runs: Sequence[ComparedRun]) -> dict[str, list[Any]]:
     """Key -> its value in each run, for the keys in which the runs differ; None where a run has no such part."""
     flat = [_flat(_config(run)) for run in runs]
     keys = sorted({key for found in flat for key in found})
@@ -102,7 +104,7 @@ def config_differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     return {key: values[key] for key in keys if any(value != present[key][0] for value in present[key])}
 
 
-def _config(run: Run) -> Json:
+def _config(run: ComparedRun) -> Json:
     out: Json = {}
     if run.train:
         out |= {"train": run.train["config"], "seed": run.train.get("seed")}
@@ -120,11 +122,11 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Json:
     return out
 
 
-def _measured(runs: Sequence[Run], section: str) -> list[tuple[str, str]]:
+def _measured(runs: Sequence[ComparedRun], section: str) -> list[tuple[str, str]]:
     """(task, metric) of everything any run was scored on, in the order of first sight."""
     found: dict[tuple[str, str], None] = {}
     for run in runs:
-        for task, entry in (run.scores or {}).get(section, {}).items():
+        for task, entry in _section(run, section).items():
             if section == "held_out":
                 found |= dict.fromkeys((task, metric) for metric in _HELD_OUT if _value(entry, metric) is not None)
                 continue
@@ -134,7 +136,14 @@ def _measured(runs: Sequence[Run], section: str) -> list[tuple[str, str]]:
     return list(found)
 
 
-def _row(runs: Sequence[Run], section: str, task: str, metric: str) -> Json:
+def _section(run: ComparedRun, section: str) -> Mapping[str, TaskScores]:
+    """tasks, groups or held_out of a run's scores; empty where it has none."""
+    scores: Mapping[str, Any] = run.scores or {}
+    found: Mapping[str, TaskScores] = scores.get(section, {})
+    return found
+
+
+def _row(runs: Sequence[ComparedRun], section: str, task: str, metric: str) -> Json:
     cells = [_cell(run, section, task, metric) for run in runs]
     paper = PAPER.get((task, metric)) if section == "tasks" else None
     conditions = [cell["conditions"] for cell in cells if cell]
@@ -162,9 +171,8 @@ def _value(entry: Mapping[str, Any], metric: str, part: str | None = None) -> An
     return value
 
 
-def _cell(run: Run, section: str, task: str, metric: str) -> Json | None:
-    scores = run.scores or {}
-    entry = scores.get(section, {}).get(task, {})
+def _cell(run: ComparedRun, section: str, task: str, metric: str) -> Json | None:
+    entry = _section(run, section).get(task, {})
     value = _value(entry, metric)
     if value is None:
         return None
@@ -178,9 +186,10 @@ def _cell(run: Run, section: str, task: str, metric: str) -> Json | None:
     }
 
 
-def _conditions(run: Run, section: str, task: str, entry: Mapping[str, Any], n_documents: int) -> Json:
+def _conditions(run: ComparedRun, section: str, task: str, entry: Mapping[str, Any], n_documents: int) -> Json:
     """What a score depends on besides the model."""
-    scores, made = run.scores or {}, run.evaluate or {}
+    scores: Mapping[str, Any] = run.scores or {}
+    made: Mapping[str, Any] = run.evaluate or {}
     if section == "held_out":
         rows = made.get("held_out")
         return {"rows of data": rows[:12] if rows else None, "documents": n_documents}
@@ -207,11 +216,11 @@ def _unlike_paper(task: str, cell: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _differences(runs: Sequence[Run], places: tuple[int, int], rows: Sequence[Json]) -> list[Json]:
+def _differences(runs: Sequence[ComparedRun], places: tuple[int, int], rows: Sequence[Json]) -> list[Json]:
     return [_difference(runs, places, row) for row in rows if all(row["cells"][place] for place in places)]
 
 
-def _difference(runs: Sequence[Run], places: tuple[int, int], row: Mapping[str, Any]) -> Json:
+def _difference(runs: Sequence[ComparedRun], places: tuple[int, int], row: Mapping[str, Any]) -> Json:
     """One run's score less another's, with the standard error of the difference and its p-value."""
     section, metric = row["section"], row["metric"]
     first, second = (row["cells"][place] for place in places)

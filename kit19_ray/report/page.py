@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
+
 _SHOWN_PAPER = ("KIT 1.3B", "KIT 5.8B", "Polyglot-Ko 1.3B")
 _MARKS = "abcdefghijklmnopqrstuvwxyz"
 

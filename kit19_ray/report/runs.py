@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from kit19_ray.artifacts import manifest, metrics_log, scores
+from kit19_ray.artifacts import manifest, metrics_log, score_files
+from kit19_ray.artifacts.metrics_log import MetricsLine
+from kit19_ray.artifacts.score_files import Outcomes, Scores
+from kit19_ray.artifacts.stage_manifests import (
+    DataManifest,
+    EvaluateManifest,
+    Manifest,
+    TrainManifest,
+    is_data,
+    is_evaluate,
+    is_train,
+)
 from kit19_ray.errors import StorageError, nearest
 from kit19_ray.io import storage
 
-Json = dict[str, Any]
 _STAGES = ("train", "evaluate")
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedRun:
     """One column of a comparison: a training, its evaluation, or both.
 
     Attributes:
@@ -29,16 +38,16 @@ class Run:
 
     name: str
     train_uri: str | None = None
-    train: Json | None = None
-    data: Json | None = None
-    lines: list[Json] = field(default_factory=list)
+    train: TrainManifest | None = None
+    data: DataManifest | None = None
+    lines: list[MetricsLine] = field(default_factory=list)
     evaluate_uri: str | None = None
-    evaluate: Json | None = None
-    scores: Json | None = None
-    outcomes: Json = field(default_factory=dict)
+    evaluate: EvaluateManifest | None = None
+    scores: Scores | None = None
+    outcomes: Outcomes = field(default_factory=dict)
 
 
-def collect(named: Sequence[str], root: str | None) -> list[Run]:
+def collect(named: Sequence[str], root: str | None) -> list[ComparedRun]:
     """The runs behind the names, each training beside its evaluations.
 
     Args:
@@ -49,15 +58,18 @@ def collect(named: Sequence[str], root: str | None) -> list[Run]:
     Raises:
         StorageError: a prefix is not there, not finished or of another stage, or nothing is finished below a root.
     """
-    trained: dict[str, Json] = {}
-    scored: dict[str, Json] = {}
+    trained: dict[str, TrainManifest] = {}
+    scored: dict[str, EvaluateManifest] = {}
     for name in named or [root or ""]:
         for uri, made in _prefixes(name, root).items():
-            (trained if made["stage"] == "train" else scored)[uri] = made
+            if is_train(made):
+                trained[uri] = made
+            elif is_evaluate(made):
+                scored[uri] = made
     asked = dict(scored)
     for uri in trained:  # a training alone brings the evaluations that stand beside it
         if all(made["model"] != uri for made in asked.values()):
-            scored |= {u: m for u, m in _below(_parent(uri)).items() if m["stage"] == "evaluate" and m["model"] == uri}
+            scored |= {u: m for u, m in _below(_parent(uri)).items() if is_evaluate(m) and m["model"] == uri}
     runs = []
     for uri, made in scored.items():
         model = str(made["model"])
@@ -68,7 +80,7 @@ def collect(named: Sequence[str], root: str | None) -> list[Run]:
     return [*(_read(None, None, uri, trained[uri], False) for uri in bare), *runs]
 
 
-def _prefixes(name: str, root: str | None) -> dict[str, Json]:
+def _prefixes(name: str, root: str | None) -> dict[str, Manifest]:
     if not name:
         raise StorageError("no run is named and no root is set", hint="name a run or a root, or set KIT19_ROOT")
     uri = storage.join(root, name) if root and "/" not in name else storage.normalise(name)
@@ -78,7 +90,7 @@ def _prefixes(name: str, root: str | None) -> dict[str, Json]:
         if below:
             return below
         raise StorageError(*_absent(uri))
-    if made.get("stage") not in _STAGES:
+    if not (is_train(made) or is_evaluate(made)):
         raise StorageError(f"{uri} is a {made.get('stage')} prefix: a report compares {' and '.join(_STAGES)} prefixes")
     return {uri: made}
 
@@ -102,33 +114,38 @@ def _parent(uri: str) -> str:
     return uri.rsplit("/", 1)[0]
 
 
-def _below(uri: str) -> dict[str, Json]:
+def _below(uri: str) -> dict[str, Manifest]:
     """The finished train and evaluate prefixes directly below a root."""
     names = [n for n in storage.list_dirs(uri) if n.startswith(tuple(f"{stage}-" for stage in _STAGES))]
     made = {storage.join(uri, name): manifest.read(storage.join(uri, name)) for name in names}
     return {uri: found for uri, found in made.items() if found is not None}
 
 
-def _train_manifest(model: str) -> Json | None:
+def _train_manifest(model: str) -> TrainManifest | None:
     """The manifest of an evaluated train prefix; None for any other model, and for one that is gone."""
     if "://" not in model:
         return None
     made = manifest.read(model)
-    return made if made is not None and made.get("stage") == "train" else None
+    return made if is_train(made) else None
 
 
 def _read(
-    evaluate_uri: str | None, evaluate: Json | None, train_uri: str | None, train: Json | None, several: bool
-) -> Run:
+    evaluate_uri: str | None,
+    evaluate: EvaluateManifest | None,
+    train_uri: str | None,
+    train: TrainManifest | None,
+    several: bool,
+) -> ComparedRun:
     names = [uri.rsplit("/", 1)[1] for uri in (train_uri, evaluate_uri) if uri]
-    return Run(
+    data = manifest.read(train["data"]) if train else None
+    return ComparedRun(
         name=" / ".join(names) if several else names[0],
         train_uri=train_uri,
         train=train,
-        data=manifest.read(train["data"]) if train else None,
+        data=data if is_data(data) else None,
         lines=metrics_log.read(train_uri) if train_uri else [],
         evaluate_uri=evaluate_uri,
         evaluate=evaluate,
-        scores=scores.read(evaluate_uri) if evaluate_uri and evaluate else None,
-        outcomes=scores.read_outcomes(evaluate_uri) if evaluate_uri else {},
+        scores=score_files.read(evaluate_uri) if evaluate_uri and evaluate else None,
+        outcomes=score_files.read_outcomes(evaluate_uri) if evaluate_uri else {},
     )

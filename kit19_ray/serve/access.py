@@ -7,9 +7,9 @@ import re
 import time
 import uuid
 
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.keys import ApiKeys
 from kit19_ray.serve.limits import App, Message, Receive, Scope, Send, refuse
-from kit19_ray.serve.protocol import ApiError
 
 log = logging.getLogger("ray.serve")
 

@@ -16,13 +16,15 @@ from starlette.exceptions import HTTPException
 
 from kit19_ray import __version__
 from kit19_ray.config.schema import ServeConfig
-from kit19_ray.serve import chat, events, metrics, openapi, page, protocol, tokenizing
+from kit19_ray.serve import admin, chat, events, metrics, openapi, page, protocol, tokenizing
 from kit19_ray.serve.access import Access
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.keys import ApiKeys
 from kit19_ray.serve.limits import BodyLimit
-from kit19_ray.serve.protocol import ApiError, CompletionRequest, Json
+from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 
@@ -36,6 +38,10 @@ class Service(Protocol):
     metrics: metrics.Metrics
     keys: ApiKeys | None
     admin_keys: ApiKeys
+
+    @property
+    def registry(self) -> admin.Registry:
+        """The models by name, for /admin."""
 
     @property
     def names(self) -> list[str]:
@@ -85,6 +91,8 @@ def build(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _fault)
     app.openapi = openapi.document  # type: ignore[method-assign]
+
+    app.include_router(admin.routes(service))
 
     @app.get("/healthz")
     async def healthz() -> Json:

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import protocol
-from kit19_ray.serve.protocol import ApiError, SamplingRequest
+from kit19_ray.serve.api_error import ApiError
+from kit19_ray.serve.protocol import SamplingRequest
+from kit19_ray.serve.request_body import is_unicode, read
 
 MAX_TOP_LOGPROBS = 20
 MAX_MESSAGES = 2048
@@ -103,7 +105,7 @@ def parse(body: bytes, limits: ServeConfig) -> ChatRequest:
     Raises:
         ApiError: 400 when it is not JSON, has unknown or wrong fields or asks for too much.
     """
-    request = protocol.read(body, ChatRequest, NEUTRAL)
+    request = read(body, ChatRequest, NEUTRAL)
     protocol.check_common(request, limits)
     both = None not in (request.max_tokens, request.max_completion_tokens)
     if both and request.max_tokens != request.max_completion_tokens:
@@ -120,7 +122,7 @@ def parse(body: bytes, limits: ServeConfig) -> ChatRequest:
         message = f"messages have {length} characters, the most is {limits.max_prompt_chars}"
         raise ApiError(400, message, "messages", "context_length_exceeded")
     for place, turn in enumerate(request.messages):
-        if not protocol.is_unicode(turn.content):
+        if not is_unicode(turn.content):
             where = f"messages[{place}].content"
             raise ApiError(400, f"{where} holds a lone surrogate, which is no Unicode text", where)
     return request

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import httpx
 
 from kit19_ray.errors import ServeError
+from kit19_ray.utils.json_types import Json
 
 
 def ask(
@@ -31,7 +31,7 @@ def ask(
     Raises:
         ServeError: the server refuses the request, or there is none.
     """
-    body: dict[str, Any] = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
+    body: Json = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
     body["add_special_tokens"] = False
     if stop:
         body["stop"] = list(stop)
@@ -39,7 +39,7 @@ def ask(
     return str(answer["choices"][0]["text"])
 
 
-def post(url: str, body: dict[str, Any], timeout_seconds: float = 120, api_key: str | None = None) -> dict[str, Any]:
+def post(url: str, body: Json, timeout_seconds: float = 120, api_key: str | None = None) -> Json:
     """The JSON response to a JSON request.
 
     Raises:

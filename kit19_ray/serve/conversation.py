@@ -8,19 +8,22 @@ With a prompt wrapper (`kit19_ray.lm.prompts`), which knows an instruction and a
                                 each earlier turn is one whole training example, its end of text included, before the
                                 prompt of the last; `system` is the instruction of every turn
 
-With a tokenizer's chat template, what the template says.
+With a tokenizer's chat template, what the template says: its markers are special tokens, those that somebody typed are
+text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import is_train
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import CHAT, PromptFormat, prompt_format
+from kit19_ray.lm.text_encoder import TextEncoder
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import Message
-from kit19_ray.serve.protocol import ApiError
 
 
 def wrapper(model: str, named: str | None) -> PromptFormat | None:
@@ -36,7 +39,7 @@ def wrapper(model: str, named: str | None) -> PromptFormat | None:
     if named is not None:
         return prompt_format(named, "serve.prompt")
     made = manifest.read(storage.normalise(model))
-    if made is None or made.get("stage") != "train" or made["prompt"] == CHAT:
+    if not is_train(made) or made["prompt"] == CHAT:
         return None
     return prompt_format(made["prompt"])
 
@@ -46,13 +49,13 @@ class Conversation:
 
     Args:
         tokenizer: the model's.
-        encode: text to token ids, without special tokens.
+        encoder: text to token ids, by this tokenizer.
         wrapper: what it was trained with; None leaves it to the tokenizer's chat template.
     """
 
-    def __init__(self, tokenizer: Any, encode: Callable[[str], list[int]], wrapper: PromptFormat | None) -> None:
+    def __init__(self, tokenizer: Any, encoder: TextEncoder, wrapper: PromptFormat | None) -> None:
         self._tokenizer = tokenizer
-        self._encode = encode
+        self._encoder = encoder
         self._wrapper = wrapper
         self.stop = wrapper.stop if wrapper is not None else ()
         """Texts that would open a new turn."""
@@ -84,22 +87,24 @@ class Conversation:
         if len(turns) % 2 == 0:
             raise ApiError(400, "messages must end with one of the user's", "messages")
         ids: list[int] = []
+        end = self._tokenizer.eos_token_id  # None: the model was not trained by us, and nothing of its ends a text
         for place, message in enumerate(turns):
             if message.role == "assistant":
-                ids += [*self._encode(message.content), int(self._tokenizer.eos_token_id)]
+                ids += self._encoder.text([message.content])[0] + ([] if end is None else [int(end)])
                 continue
             if not message.content:
                 raise ApiError(400, f"messages: turn {place + 1} is empty", "messages")
             text = wrapper.render(system, message.content) if system else wrapper.render(message.content)
-            ids += self._encode(text)
+            ids += self._encoder.text([text])[0]
         return ids
 
     def _templated(self, messages: Sequence[Message]) -> list[int]:
         from jinja2 import TemplateError
 
-        turns = [{"role": m.role.replace("developer", "system"), "content": m.content} for m in messages]
+        quoted = self._encoder.quoted
+        turns = [{"role": m.role.replace("developer", "system"), "content": quoted(m.content)} for m in messages]
         try:
             text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:  # a template refuses turns by raising one
             raise ApiError(400, f"messages: the model's chat template says: {str(error)[:200]}", "messages") from None
-        return self._encode(text)
+        return self._encoder.templated([text])[0]

@@ -5,13 +5,13 @@ KubeRay's RayService and `serve deploy` start it so, on a cluster that runs alre
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from pydantic import Field
 
 from kit19_ray.config.schema import Section, ServeConfig
 from kit19_ray.errors import ServeError
+from kit19_ray.utils.json_types import Json
 
 
 class Autoscaling(Section):
@@ -34,12 +34,12 @@ class Arguments(Section):
     """None keeps `serve.replicas` copies."""
 
 
-def build(args: dict[str, Any]) -> Any:
+def build(args: Json) -> Any:
     """The application, to be run by Ray Serve.
 
     Raises:
         ConfigError: an argument is wrong.
-        ServeError: no model is given.
+        ServeError: no model is given, or there are no API keys and `serve.auth` is not `none`.
         UserError: there is no such model.
     """
     from kit19_ray.config import loading
@@ -50,23 +50,9 @@ def build(args: dict[str, Any]) -> Any:
     model = arguments.serve.model
     if model is None:
         raise ServeError("args: serve.model is not set, so there is nothing to serve")
-    _check_access(arguments.serve)
+    stage.check_access(arguments.serve, is_local=False)  # a cluster's proxies listen to everybody
     pretrained.resolve(model)
+    for adapter in arguments.serve.adapters.values():
+        pretrained.find_adapter(adapter.path)
     scaling = arguments.autoscaling
     return stage.application(arguments.serve, model, scaling.model_dump() if scaling else None)
-
-
-def _check_access(section: ServeConfig) -> None:
-    """A cluster's proxies listen to everybody: without keys, and without `serve.auth: none`, the log says so aloud.
-
-    Raises:
-        ServeError: `serve.auth: keys`, but there is none.
-    """
-    from kit19_ray.serve import stage
-
-    try:
-        stage.check_access(section, is_local=False)
-    except ServeError as error:
-        if section.auth == "keys":
-            raise
-        logging.getLogger("ray.serve").warning("%s", error)

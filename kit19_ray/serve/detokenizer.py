@@ -12,7 +12,7 @@ from typing import Any
 from kit19_ray.serve import token_text
 
 
-class Increments:
+class Detokenizer:
     """The texts of one completion's tokens, in the order they are decoded.
 
     Args:

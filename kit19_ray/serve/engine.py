@@ -11,10 +11,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kit19_ray.config.schema import ServeConfig
+from kit19_ray.lm.adapters import Adapters
 from kit19_ray.lm.continuous_batching import BatchLimits, ContinuousBatch
 from kit19_ray.lm.decoding import DecodingSequence, OnToken
 from kit19_ray.lm.loaded_model import LoadedModel
@@ -22,7 +25,21 @@ from kit19_ray.serve.metrics import Metrics
 
 log = logging.getLogger("ray.serve")
 
+_ORDER_SECONDS = 300.0  # that an adapter may take to be read
+
 OnEnd = Callable[[DecodingSequence], object]
+
+
+class _Submitted(NamedTuple):
+    sequence: DecodingSequence
+    on_end: OnEnd
+
+
+class _Order(NamedTuple):
+    """Work on the model between two steps."""
+
+    work: Callable[[], None]
+    done: Future[None]
 
 
 class Engine(Protocol):
@@ -35,6 +52,16 @@ class Engine(Protocol):
         cancelled; both in the engine's own thread. Setting `cancelled` ends it within a step.
         """
 
+    def load_adapter(self, name: str, folder: str) -> None:
+        """Makes an adapter known, which sequences then name; blocks until it is.
+
+        Raises:
+            UserError: it does not fit the model.
+        """
+
+    def forget_adapter(self, name: str) -> None:
+        """Lets go of an adapter that no sequence names any more."""
+
     @property
     def is_alive(self) -> bool:
         """Whether it still decodes; a dead one never does again."""
@@ -44,7 +71,10 @@ class Engine(Protocol):
 
 
 class TransformersEngine:
-    """A thread that steps one continuous batch for as long as there is something to do.
+    """A thread that steps continuous batches for as long as there is something to do.
+
+    One batch for the model and one for each adapter in use, in turn: they share the weights, and not the cache, since
+    the same text has other keys and values under another adapter.
 
     Args:
         loaded: the model; nobody else may use it meanwhile.
@@ -52,11 +82,13 @@ class TransformersEngine:
     """
 
     def __init__(self, loaded: LoadedModel, limits: BatchLimits, metrics: Metrics, name: str) -> None:
-        self._batch = ContinuousBatch(loaded, limits)
+        self._batches: dict[str | None, ContinuousBatch] = {None: ContinuousBatch(loaded, limits)}
+        self._adapters = Adapters(loaded)
         self._limits, self._loaded = limits, loaded
+        self._room = limits.cache_tokens or limits.max_sequences * loaded.max_length
         self._metrics, self._name = metrics, name
-        self._inbox: queue.SimpleQueue[tuple[DecodingSequence, OnEnd] | None] = queue.SimpleQueue()
-        self._ends: dict[int, tuple[DecodingSequence, OnEnd]] = {}
+        self._inbox: queue.SimpleQueue[_Submitted | _Order | None] = queue.SimpleQueue()
+        self._ends: dict[int, _Submitted] = {}
         self._last: dict[int, float] = {}
         self._is_over = False
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
@@ -68,7 +100,29 @@ class TransformersEngine:
             sequence.error = RuntimeError("the engine was closed")
             on_end(sequence)
             return
-        self._inbox.put((sequence, on_end))
+        self._inbox.put(_Submitted(sequence, on_end))
+
+    def load_adapter(self, name: str, folder: str) -> None:
+        """As Engine."""
+        self._order(partial(self._adapters.load, name, folder))
+
+    def forget_adapter(self, name: str) -> None:
+        """As Engine."""
+
+        def forget() -> None:
+            if (batch := self._batches.get(name)) is None or batch.is_idle:
+                self._batches.pop(name, None)
+                self._adapters.forget(name)
+
+        self._order(forget)
+
+    def _order(self, work: Callable[[], None]) -> None:
+        """Has the engine's thread do something between two steps, and raises what that raises."""
+        if self._is_over:
+            raise RuntimeError("the engine was closed")
+        done: Future[None] = Future()
+        self._inbox.put(_Order(work, done))
+        done.result(timeout=_ORDER_SECONDS)
 
     @property
     def is_alive(self) -> bool:
@@ -83,16 +137,26 @@ class TransformersEngine:
     def _run(self) -> None:
         try:
             while self._take():
-                for sequence in self._batch.step():
-                    self._end(sequence)
+                busy = [(name, batch) for name, batch in self._batches.items() if not batch.is_idle]
+                for name, batch in busy:
+                    # The cache's room is shared out among those that decode now; a sequence alone always fits.
+                    batch.limits = replace(self._limits, cache_tokens=max(1, self._room // len(busy)))
+                    self._adapters.activate(name)
+                    for sequence in batch.step():
+                        self._end(sequence)
+                for name in [name for name, batch in self._batches.items() if name is not None and batch.is_idle]:
+                    del self._batches[name]  # with its cache
                 self._count()
         except Exception:
             log.exception("the engine ends: a fault outside of a forward pass")
         finally:
             self._is_over = True
             while not self._inbox.empty():
-                if (item := self._inbox.get()) is not None:
-                    self._ends[id(item[0])] = item
+                item = self._inbox.get()
+                if isinstance(item, _Submitted):
+                    self._ends[id(item.sequence)] = item
+                elif item is not None:
+                    item.done.set_exception(RuntimeError("the engine was closed"))
             for waiting, on_end in self._ends.values():
                 waiting.error = RuntimeError("the engine was closed")
                 on_end(waiting)
@@ -102,17 +166,28 @@ class TransformersEngine:
         """Takes what was submitted, and waits for it when there is nothing else to do; False ends the thread."""
         while True:
             try:
-                item = self._inbox.get(block=self._batch.is_idle)
+                item = self._inbox.get(block=all(batch.is_idle for batch in self._batches.values()))
             except queue.Empty:
                 return True
             if item is None:
                 return False
-            sequence, on_end = item
-            self._ends[id(sequence)] = sequence, on_end
-            sequence.on_token = partial(self._on_token, sequence.on_token)
-            self._batch.add(sequence)
-            if sequence.finished:
-                self._end(sequence)
+            if isinstance(item, _Submitted):
+                self._add(item)
+            else:
+                _obey(item)
+
+    def _add(self, item: _Submitted) -> None:
+        sequence = item.sequence
+        self._ends[id(sequence)] = item
+        sequence.on_token = partial(self._on_token, sequence.on_token)
+        if sequence.adapter is not None and not self._adapters.has(sequence.adapter):
+            sequence.error, sequence.finished = KeyError(sequence.adapter), True
+        else:
+            if sequence.adapter not in self._batches:
+                self._batches[sequence.adapter] = ContinuousBatch(self._loaded, self._limits)
+            self._batches[sequence.adapter].add(sequence)
+        if sequence.finished:
+            self._end(sequence)
 
     def _on_token(self, told: OnToken | None, sequence: DecodingSequence) -> None:
         now, last = time.monotonic(), self._last.get(id(sequence))
@@ -136,12 +211,21 @@ class TransformersEngine:
         on_end(sequence)
 
     def _count(self) -> None:
-        record, batch, name = self._metrics.record, self._batch, self._name
-        record("kit19_sequences_running", batch.running, model=name)
-        record("kit19_sequences_waiting", len(batch.waiting), model=name)
-        record("kit19_cache_tokens", batch.cached_tokens, model=name)
-        room = self._limits.cache_tokens or self._limits.max_sequences * self._loaded.max_length
-        record("kit19_cache_use", batch.cached_tokens / room, model=name)
+        record, batches, name = self._metrics.record, list(self._batches.values()), self._name
+        record("kit19_sequences_running", sum(batch.running for batch in batches), model=name)
+        record("kit19_sequences_waiting", sum(len(batch.waiting) for batch in batches), model=name)
+        cached = sum(batch.cached_tokens for batch in batches)
+        record("kit19_cache_tokens", cached, model=name)
+        record("kit19_cache_use", cached / self._room, model=name)
+
+
+def _obey(order: _Order) -> None:
+    try:
+        order.work()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the one who ordered it is told
+        order.done.set_exception(error)
+    else:
+        order.done.set_result(None)
 
 
 def batch_limits(section: ServeConfig, loaded: LoadedModel) -> BatchLimits:

@@ -12,8 +12,9 @@ from contextlib import ExitStack
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.metrics import Metrics
-from kit19_ray.serve.protocol import ApiError, Json
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -18,34 +19,48 @@ from ray.serve.exceptions import RayServeException
 
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import app, metrics
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.keys import ADMIN_ENVIRONMENT, ApiKeys
 from kit19_ray.serve.metrics import Metrics, RayRecorder
-from kit19_ray.serve.protocol import ApiError, CompletionRequest, Json, check_model
+from kit19_ray.serve.model_apps import ClusterStore, ServeApps
+from kit19_ray.serve.model_registry import ModelRegistry, config_of, wanted
+from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 
 _ATTEMPTS = 3
+_LEAVE_SECONDS = 5.0  # more than the gateway before this one may take to end
 _READY_SECONDS = 30.0  # that a replica may take for its first token; a health probe asks again
 
 
 class Gateway:
-    """What `kit19_ray.serve.stage` deploys before the models.
+    """What `kit19_ray.serve.stage` deploys before the models. It is there when they answer.
 
     Args:
         limits: the config's serve section.
-        models: a handle of each model's deployment by the model's name; the first is the default.
+        model: the default model.
+        autoscaling: Ray Serve's autoscaling_config of each model.
+
+    Raises:
+        ApiError: a model could not be loaded.
     """
 
-    def __init__(self, limits: ServeConfig, models: dict[str, Any]) -> None:
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self, limits: ServeConfig, model: str, autoscaling: Json | None = None
+    ) -> None:
         self.limits = limits
         self.metrics = Metrics(RayRecorder())
         self.keys = ApiKeys(limits.api_keys_file) if limits.auth != "none" else None
         if self.keys is not None and not self.keys and limits.auth is None:
             self.keys = None  # a server of this machine's own; `stage` and `deployment` have seen to that
         self.admin_keys = ApiKeys(limits.admin_keys_file, ADMIN_ENVIRONMENT, "serve.admin_keys_file")
-        self._models = models
+        specs = wanted(limits, model)
+        store = ClusterStore([[asdict(spec) for spec in specs], config_of(limits), autoscaling])
+        self.registry = ModelRegistry(ServeApps(limits, autoscaling), store, limits.request_timeout_seconds)
+        await self.registry.start(specs, leave_seconds=limits.drain_seconds + _LEAVE_SECONDS)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return app.build(self)
@@ -53,21 +68,22 @@ class Gateway:
     @property
     def names(self) -> list[str]:
         """Models that can be asked."""
-        return list(self._models)
+        return self.registry.names
 
     async def models(self) -> list[Json]:
         """The entries of /v1/models."""
-        described = await asyncio.gather(*(self._call(name, "describe") for name in self._models))
+        names = self.names
+        described = await asyncio.gather(*(self._call(name, "describe") for name in names))
         return [
             {"id": name, "object": "model", "owned_by": "kit19", **what}
-            for name, what in zip(self._models, described, strict=True)
+            for name, what in zip(names, described, strict=True)
         ]
 
     async def ready(self) -> bool:
         """Whether every model decodes."""
         try:
             async with asyncio.timeout(_READY_SECONDS):
-                answers = await asyncio.gather(*(self._call(name, "ready") for name in self._models))
+                answers = await asyncio.gather(*(self._call(name, "ready") for name in self.names))
         except (ApiError, TimeoutError):
             return False
         return all(answers)
@@ -96,20 +112,21 @@ class Gateway:
         """The response's chunks; raises ApiError before the first for a prompt that does not fit the model."""
         begun = False
         for attempt in range(1, _ATTEMPTS + 1):
-            parts = self._handle(request.model).options(stream=True).stream.remote(request)
-            try:
-                async for part in parts:
-                    if isinstance(part, ApiError):
-                        raise part
-                    begun = True
-                    for chunk in part:
-                        yield chunk
-                return
-            except (RayError, RayServeException) as error:
-                if begun or not self._may_retry(error, request.model, attempt):
-                    raise _refusal(error) from None
-            finally:
-                parts.cancel()
+            with self.registry.using(request.model) as served:
+                parts = served.handle.options(stream=True).stream.remote(request, served.adapter)
+                try:
+                    async for part in parts:
+                        if isinstance(part, ApiError):
+                            raise part
+                        begun = True
+                        for chunk in part:
+                            yield chunk
+                    return
+                except (RayError, RayServeException) as error:
+                    if begun or not self._may_retry(error, request.model, attempt):
+                        raise _refusal(error) from None
+                finally:
+                    parts.cancel()
 
     async def scrape(self) -> str:
         """The metrics of every replica of every node, from Ray's agents."""
@@ -124,24 +141,21 @@ class Gateway:
                 log.warning("no metrics from %s: %s", url, answer)
         return metrics.merge([answer.text for answer in answers if isinstance(answer, httpx.Response)])
 
-    def _handle(self, name: str) -> Any:
-        check_model(name, self.names)
-        return self._models[name]
-
     async def _call(self, name: str, method: str, *args: Any) -> Any:
         """What a replica's method gives; a replica that died is not asked again, another one is."""
-        call: Any = getattr(self._handle(name), method)
         for attempt in range(1, _ATTEMPTS + 1):
-            response: Any = call.remote(*args)
-            try:
-                answer = await response
-            except asyncio.CancelledError:
-                response.cancel()  # the client left: the replica need not go on
-                raise
-            except (RayError, RayServeException) as error:
-                if not self._may_retry(error, name, attempt):
-                    raise _refusal(error) from None
-                continue
+            with self.registry.using(name) as served:
+                call: Any = getattr(served.handle, method)
+                response: Any = call.remote(*args, adapter=served.adapter)
+                try:
+                    answer = await response
+                except asyncio.CancelledError:
+                    response.cancel()  # the client left: the replica need not go on
+                    raise
+                except (RayError, RayServeException) as error:
+                    if not self._may_retry(error, name, attempt):
+                        raise _refusal(error) from None
+                    continue
             if isinstance(answer, ApiError):
                 raise answer
             return answer
@@ -165,6 +179,6 @@ def _refusal(error: Exception) -> Exception:
     return error
 
 
-def _nodes() -> list[dict[str, Any]]:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray does not type it
+def _nodes() -> list[Json]:
+    nodes: list[Json] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray does not type it
     return nodes

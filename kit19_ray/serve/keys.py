@@ -15,7 +15,7 @@ import re
 import time
 from pathlib import Path
 
-from kit19_ray.errors import ServeError
+from kit19_ray.errors import ServeError, quote
 
 ENVIRONMENT = "KIT19_API_KEYS"
 """Environment variable of keys, in the file's form; commas part them too."""
@@ -98,7 +98,7 @@ def parse(text: str, where: str) -> dict[str, bytes]:
         if len(words) > 2 or not _NAME.fullmatch(name):
             raise ServeError(f"{where}: line {number} is not `NAME KEY` or `KEY`")
         if name in keys:
-            raise ServeError(f"{where}: line {number}: the name {name!r} is there already")
+            raise ServeError(f"{where}: line {number}: the name {quote(name)} is there already")
         if key.startswith("sha256:"):
             if not _HASHED.fullmatch(key):
                 raise ServeError(f"{where}: line {number}: sha256: is followed by 64 hexadecimal digits")

@@ -10,17 +10,21 @@ from functools import partial
 from typing import Any
 
 from kit19_ray.config.schema import ServeConfig
-from kit19_ray.lm.decoding import Completion, DecodingSequence
+from kit19_ray.errors import UserError
+from kit19_ray.lm import pretrained
+from kit19_ray.lm.decoding import DecodingSequence
 from kit19_ray.lm.sampling import SamplingParams
 from kit19_ray.serve import conversation
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import ChatRequest
-from kit19_ray.serve.detokenizer import Increments
 from kit19_ray.serve.engine import Engine, TransformersEngine, batch_limits
 from kit19_ray.serve.metrics import Metrics, RayRecorder
-from kit19_ray.serve.protocol import ApiError, CompletionRequest, Json
+from kit19_ray.serve.model_registry import ModelSpec
+from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.request_parser import ParsedRequest, RequestParser
-from kit19_ray.serve.responses import Token
+from kit19_ray.serve.streamed_choice import StreamedChoice
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 
@@ -41,19 +45,56 @@ class ModelServer:
         self._metrics = Metrics(RayRecorder())
         self._engine, codec = _engine(model, name, limits, threads, self._metrics)
         self._context = codec.max_length
-        talk = conversation.Conversation(codec.tokenizer, codec.encode, conversation.wrapper(model, limits.prompt))
-        self._parser = RequestParser(codec, limits, talk)
+        self._codec = codec
+        talk = conversation.Conversation(codec.tokenizer, codec.encoder, conversation.wrapper(model, limits.prompt))
+        self._parsers: dict[str | None, RequestParser] = {None: RequestParser(codec, limits, talk)}
+        self._adapting = asyncio.Lock()
         self._tokenizer = codec.tokenizer
         self._probe = codec.encode("a")[:1] or [0]
         self._is_ready = False
         self._waiting = 0
 
-    async def describe(self) -> Json:
+    async def describe(self, adapter: ModelSpec | None = None) -> Json:
         """What /v1/models says of it."""
-        return {"created": self.created, "max_model_len": self._context, "root": self.model}
+        what = {"created": self.created, "max_model_len": self._context, "root": self.model}
+        return what if adapter is None else what | {"root": adapter.uri, "parent": adapter.base}
 
-    async def ready(self) -> bool:
+    async def adapt(self, adapter: ModelSpec) -> ApiError | None:
+        """Loads an adapter, if it is not there, and decodes a token with it; or says why it cannot."""
+        try:
+            async with self._adapting:
+                if adapter.key not in self._parsers:
+                    parser = await asyncio.to_thread(self._load_adapter, adapter)
+                    await self._decode(DecodingSequence(self._probe, SamplingParams(max_tokens=1), adapter=adapter.key))
+                    self._parsers[adapter.key] = parser
+        except UserError as error:
+            return ApiError(422, f"the adapter could not be loaded: {error}", "root", "model_not_loaded")
+        return None
+
+    async def forget(self, adapter: ModelSpec) -> None:
+        """Lets go of an adapter's weights."""
+        async with self._adapting:
+            self._parsers.pop(adapter.key, None)
+            await asyncio.to_thread(self._engine.forget_adapter, adapter.key)
+
+    def _load_adapter(self, adapter: ModelSpec) -> RequestParser:
+        self._engine.load_adapter(adapter.key, pretrained.resolve_adapter(adapter.uri))
+        codec = self._codec
+        wrapper = conversation.wrapper(adapter.uri, self.limits.prompt)
+        return RequestParser(codec, self.limits, conversation.Conversation(codec.tokenizer, codec.encoder, wrapper))
+
+    async def _parser(self, adapter: ModelSpec | None) -> RequestParser | ApiError:
+        """What reads requests for the model, or for an adapter: a replica that is new loads it now."""
+        if adapter is not None and adapter.key not in self._parsers:
+            problem = await self.adapt(adapter)
+            if problem is not None:
+                return problem
+        return self._parsers[None if adapter is None else adapter.key]
+
+    async def ready(self, adapter: ModelSpec | None = None) -> bool:
         """Whether the model decodes: one token, the first time this is asked; it also warms the kernels up."""
+        if adapter is not None and await self.adapt(adapter) is not None:
+            return False
         if not self._is_ready:
             await self._decode(DecodingSequence(self._probe, SamplingParams(max_tokens=1)))
             self._is_ready = True
@@ -64,28 +105,32 @@ class ModelServer:
         if not self._engine.is_alive:
             raise RuntimeError("the engine has ended")
 
-    async def prompt(self, request: ChatRequest) -> Json | ApiError:
+    async def prompt(self, request: ChatRequest, adapter: ModelSpec | None = None) -> Json | ApiError:
         """See `RequestParser.prompt`."""
-        body: Json | ApiError = await self._parsed(self._parser.prompt, request)
+        body: Json | ApiError = await self._read(RequestParser.prompt, request, adapter)
         return body
 
-    async def tokenize(self, request: TokenizeRequest) -> Json | ApiError:
+    async def tokenize(self, request: TokenizeRequest, adapter: ModelSpec | None = None) -> Json | ApiError:
         """See `RequestParser.tokenize`."""
-        body: Json | ApiError = await self._parsed(self._parser.tokenize, request)
+        body: Json | ApiError = await self._read(RequestParser.tokenize, request, adapter)
         return body
 
-    async def detokenize(self, request: DetokenizeRequest) -> Json | ApiError:
+    async def detokenize(self, request: DetokenizeRequest, adapter: ModelSpec | None = None) -> Json | ApiError:
         """See `RequestParser.detokenize`."""
-        body: Json | ApiError = await self._parsed(self._parser.detokenize, request)
+        body: Json | ApiError = await self._read(RequestParser.detokenize, request, adapter)
         return body
 
-    async def complete(self, request: CompletionRequest | ChatRequest) -> Json | ApiError:
+    async def complete(
+        self, request: CompletionRequest | ChatRequest, adapter: ModelSpec | None = None
+    ) -> Json | ApiError:
         """The response body of a completion, or why there is none."""
-        parsed = await self._admitted(request)
-        if isinstance(parsed, ApiError):
-            return parsed
+        admitted = await self._admitted(request, adapter)
+        if isinstance(admitted, ApiError):
+            return admitted
+        parser, parsed = admitted
         asked = parsed.sequences()
-        sequences = [DecodingSequence(prompt, params) for prompt, params in asked]
+        key = None if adapter is None else adapter.key
+        sequences = [DecodingSequence(prompt, params, adapter=key) for prompt, params in asked]
         self._waiting += 1
         try:
             await asyncio.gather(*(self._decode(sequence) for sequence in sequences))
@@ -96,40 +141,50 @@ class ModelServer:
         choices = []
         for index, ((prompt, _), sequence) in enumerate(zip(asked, sequences)):
             head, done = parsed.heads[index // parsed.n], sequence.completion
-            tokens = self._parser.tokens(parsed, prompt, head, done)
+            tokens = parser.tokens(parsed, prompt, head, done)
             choices.append(parsed.shape.choice(index, head + done.text, tokens, done.finish_reason))
         return parsed.shape.whole(choices, parsed.usage(sum(len(s.completion.token_ids) for s in sequences)))
 
-    async def stream(self, request: CompletionRequest | ChatRequest) -> AsyncIterator[list[Json] | ApiError]:
+    async def stream(
+        self, request: CompletionRequest | ChatRequest, adapter: ModelSpec | None = None
+    ) -> AsyncIterator[list[Json] | ApiError]:
         """The response's chunks as the model decodes them, those that came together in one list.
 
         Put together they are what `complete` gives. A refusal is the first and only item.
         """
-        parsed = await self._admitted(request)
-        if isinstance(parsed, ApiError):
-            yield parsed
+        admitted = await self._admitted(request, adapter)
+        if isinstance(admitted, ApiError):
+            yield admitted
             return
         self._waiting += 1
         try:
-            async for chunks in self._chunks(parsed):
+            async for chunks in self._chunks(*admitted, None if adapter is None else adapter.key):
                 yield chunks
         finally:
             self._waiting -= 1
 
-    async def _parsed(self, parse: Any, request: Any) -> Any:
+    async def _read(self, parse: Any, request: Any, adapter: ModelSpec | None) -> Any:
+        """What a method of the parser makes of the request, or its refusal."""
+        parser = await self._parser(adapter)
+        if isinstance(parser, ApiError):
+            return parser
         # In a thread: tokenizing a long text must not keep the event loop from the others.
         try:
-            return await asyncio.to_thread(parse, request)
+            return await asyncio.to_thread(parse, parser, request)
         except ApiError as error:
             return error
 
-    async def _admitted(self, request: CompletionRequest | ChatRequest) -> ParsedRequest | ApiError:
+    async def _admitted(
+        self, request: CompletionRequest | ChatRequest, adapter: ModelSpec | None
+    ) -> tuple[RequestParser, ParsedRequest] | ApiError:
         if self._waiting >= self.limits.max_queue:
             return ApiError(
                 429, f"{self.limits.max_queue} requests are waiting already; try again later", retry_after=1
             )
-        parsed: ParsedRequest | ApiError = await self._parsed(self._parser.parse, request)
-        return parsed
+        parsed: ParsedRequest | ApiError = await self._read(RequestParser.parse, request, adapter)
+        if isinstance(parsed, ApiError):
+            return parsed
+        return self._parsers[None if adapter is None else adapter.key], parsed
 
     async def _decode(self, sequence: DecodingSequence) -> None:
         """Returns when the sequence is finished; raises what went wrong with it."""
@@ -144,16 +199,18 @@ class ModelServer:
         if sequence.error is not None:
             raise sequence.error
 
-    async def _chunks(self, parsed: ParsedRequest) -> AsyncIterator[list[Json]]:
+    async def _chunks(
+        self, parser: RequestParser, parsed: ParsedRequest, adapter: str | None
+    ) -> AsyncIterator[list[Json]]:
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
         counted = parsed.options is not None and parsed.options.include_usage
         sequences: list[DecodingSequence] = []
-        choices: list[_Choice] = []
+        choices: list[StreamedChoice] = []
         for index, (prompt, params) in enumerate(parsed.sequences()):
-            sequence = DecodingSequence(prompt, params, _teller(loop, events, index))
+            sequence = DecodingSequence(prompt, params, _teller(loop, events, index), adapter=adapter)
             sequences.append(sequence)
-            choices.append(_Choice(parsed, self._parser, self._tokenizer, index, prompt))
+            choices.append(StreamedChoice(parsed, parser, self._tokenizer, index, prompt))
         first = [parsed.shape.chunk([one], with_usage=counted) for choice in choices for one in choice.opening()]
         try:
             for index, sequence in enumerate(sequences):
@@ -209,46 +266,3 @@ def _engine(model: str, name: str, limits: ServeConfig, threads: int, metrics: M
     spread = bool(limits.use_gpu) and limits.gpus_per_replica > 1
     loaded = Generator.load(model, bool(limits.use_gpu), threads, spread=spread)
     return TransformersEngine(loaded, batch_limits(limits, loaded), metrics, name), loaded
-
-
-class _Choice:
-    """One choice of a stream."""
-
-    def __init__(
-        self, parsed: ParsedRequest, parser: RequestParser, tokenizer: Any, index: int, prompt: list[int]
-    ) -> None:
-        self._parsed, self._parser, self._index, self._prompt = parsed, parser, index, prompt
-        self._head = parsed.heads[index // parsed.n]
-        self._increments = Increments(tokenizer, parsed.params.stop)
-        self._so_far = Completion()
-        self._sent = 0
-
-    def opening(self) -> list[Json]:
-        shape = self._parsed.shape
-        said = [shape.opening(self._index)]
-        if self._head:
-            said.append(shape.delta(self._index, self._head, None, None))
-        return [one for one in said if one is not None]
-
-    def add(self, token: int, logprob: float, top: dict[int, float]) -> Json | None:
-        self._so_far.token_ids.append(token)
-        self._so_far.logprobs.append(logprob)
-        self._so_far.top_logprobs.append(top)
-        text = self._increments.add(token)
-        if not text:
-            return None
-        self._so_far.text += text
-        return self._parsed.shape.delta(self._index, text, self._fresh(self._so_far), None)
-
-    def last(self, done: Completion) -> Json:
-        text = done.text[len(self._so_far.text) :]
-        return self._parsed.shape.delta(self._index, text, self._fresh(done), done.finish_reason)
-
-    def _fresh(self, done: Completion) -> list[Token] | None:
-        """The tokens whose text was sent now for the first time."""
-        tokens = self._parser.tokens(self._parsed, self._prompt, self._head, done)
-        if tokens is None:
-            return None
-        fresh = tokens[self._sent :]
-        self._sent = len(tokens)
-        return fresh

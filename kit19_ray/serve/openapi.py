@@ -7,178 +7,39 @@ not know them, and this document is made from the same pydantic models.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from kit19_ray import __version__
+from kit19_ray.serve.admin import LoadRequest, SwapRequest
 from kit19_ray.serve.chat import ChatRequest
-from kit19_ray.serve.protocol import CompletionRequest, Json
+from kit19_ray.serve.protocol import CompletionRequest
+from kit19_ray.serve.response_models import (
+    AdminEntry,
+    AdminList,
+    ChatCompletion,
+    Completion,
+    Detokenized,
+    ErrorBody,
+    Model,
+    ModelList,
+    Rendered,
+    Status,
+    Tokenized,
+)
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ErrorDetail(_Body):
-    """What is wrong."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorBody(_Body):
-    """The body of every response that is no success."""
-
-    error: ErrorDetail
-
-
-class Usage(_Body):
-    """Tokens of a response."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class CompletionLogprobs(_Body):
-    """A completion's tokens; the lists have one entry a token."""
-
-    tokens: list[str]
-    token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None]
-    text_offset: list[int]
-
-
-class CompletionChoice(_Body):
-    """One completion of one prompt."""
-
-    index: int
-    text: str
-    logprobs: CompletionLogprobs | None
-    finish_reason: Literal["stop", "length"] | None
-
-
-class Completion(_Body):
-    """The response of /v1/completions."""
-
-    id: str
-    object: Literal["text_completion"]
-    created: int
-    model: str
-    choices: list[CompletionChoice]
-    usage: Usage
-
-
-class TopLogprob(_Body):
-    """A token that could have stood there."""
-
-    token: str
-    logprob: float
-    bytes: list[int] | None
-
-
-class TokenLogprob(_Body):
-    """A token of an answer."""
-
-    token: str
-    logprob: float
-    bytes: list[int] | None
-    top_logprobs: list[TopLogprob]
-
-
-class ChatLogprobs(_Body):
-    """An answer's tokens."""
-
-    content: list[TokenLogprob] | None
-    refusal: None
-
-
-class AssistantMessage(_Body):
-    """The answer."""
-
-    role: Literal["assistant"]
-    content: str
-    refusal: None
-
-
-class ChatChoice(_Body):
-    """One answer."""
-
-    index: int
-    message: AssistantMessage
-    logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"]
-
-
-class ChatCompletion(_Body):
-    """The response of /v1/chat/completions."""
-
-    id: str
-    object: Literal["chat.completion"]
-    created: int
-    model: str
-    choices: list[ChatChoice]
-    usage: Usage
-
-
-class Model(_Body):
-    """A model that can be asked."""
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    max_model_len: int
-    root: str
-
-
-class ModelList(_Body):
-    """The response of /v1/models."""
-
-    object: Literal["list"]
-    data: list[Model]
-
-
-class Rendered(_Body):
-    """The response of /v1/chat/completions/render."""
-
-    prompt: str
-    prompt_tokens: int
-    stop: list[str]
-
-
-class Tokenized(_Body):
-    """The response of /tokenize."""
-
-    count: int
-    max_model_len: int
-    tokens: list[int]
-    token_strs: list[str] | None
-
-
-class Detokenized(_Body):
-    """The response of /detokenize."""
-
-    prompt: str
-
-
-class Status(_Body):
-    """The response of a probe."""
-
-    status: str = Field(examples=["ok"])
-
+from kit19_ray.utils.json_types import Json
 
 _ERRORS = {
     "400": "The request is not valid JSON, has an unknown or wrong field, or asks for too much; `param` has its path.",
     "401": "The API key is missing or not known.",
+    "403": "/admin is closed: it has no keys.",
     "404": "There is no such model.",
     "408": "The body did not arrive in time.",
+    "409": "The name is taken, in use or being changed.",
     "413": "The body is too large.",
+    "422": "The model could not be loaded; what was served goes on.",
     "429": "Too many requests are waiting; Retry-After says when to come again.",
     "500": "A fault of the server.",
     "503": "The model is not there at the moment; Retry-After says when to come again.",
@@ -198,6 +59,14 @@ _READS: dict[str, tuple[type[BaseModel] | None, str, tuple[str, ...]]] = {
     "/readyz": (Status, "Ready: the models are loaded and decode", ("503",)),
     "/metrics": (None, "Figures of every replica, in Prometheus' text format", ()),
 }
+_ANSWERS = ("400", "401", "404", "408", "413", "429", "500", "503", "504")
+_CHANGES = ("400", "401", "403", "404", "408", "409", "413", "422", "429", "500", "503")
+_ADMIN: tuple[tuple[str, str, str, type[BaseModel] | None, type[BaseModel], tuple[str, ...]], ...] = (
+    ("/admin/models", "get", "What is served, and what is being loaded", None, AdminList, ("401", "403")),
+    ("/admin/models", "post", "Load a model, or an adapter of one", LoadRequest, AdminEntry, _CHANGES),
+    ("/admin/models/{name}", "put", "Put another model under a name", SwapRequest, AdminEntry, _CHANGES),
+    ("/admin/models/{name}", "delete", "Take a model away", None, AdminEntry, _CHANGES),
+)
 _OPEN = {"/healthz", "/readyz", "/metrics"}
 
 
@@ -206,6 +75,7 @@ def document() -> Json:
     """The OpenAPI 3.1 document; every reference in it resolves."""
     kinds = [kind for request, response, _, _ in _REQUESTS.values() for kind in (request, response)]
     kinds += [kind for kind, _, _ in _READS.values() if kind is not None] + [ErrorBody]
+    kinds += [kind for *_, request, response, _ in _ADMIN for kind in (request, response) if kind is not None]
     unique = list(dict.fromkeys(kinds))
     references, defined = models_json_schema(
         [(kind, "validation") for kind in unique], ref_template="#/components/schemas/{model}"
@@ -216,7 +86,7 @@ def document() -> Json:
         content: Json = {"application/json": {"schema": schema_of[response]}}
         if streams:
             content["text/event-stream"] = {"schema": {"type": "string"}}
-        operation = _operation(path, summary, content, schema_of[ErrorBody], tuple(_ERRORS))
+        operation = _operation(path, summary, content, schema_of[ErrorBody], _ANSWERS)
         operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema_of[request]}},
@@ -228,8 +98,22 @@ def document() -> Json:
             content = {"application/json": {"schema": schema_of[kind]}}
         operation = _operation(path, summary, content, schema_of[ErrorBody], errors)
         if "{name}" in path:
-            operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+            operation["parameters"] = _NAME
         paths[path] = {"get": operation}
+    for path, method, summary, asked, answer, errors in _ADMIN:
+        content = {"application/json": {"schema": schema_of[answer]}}
+        operation = _operation(path, summary, content, schema_of[ErrorBody], errors)
+        operation |= {"operationId": f"{method}_{operation['operationId']}", "security": [{"key": []}]}
+        if asked is not None:
+            operation["requestBody"] = {
+                "required": True,
+                "content": {"application/json": {"schema": schema_of[asked]}},
+            }
+        if method == "post":
+            operation["responses"]["201"] = operation["responses"].pop("200")
+        if "{name}" in path:
+            operation["parameters"] = _NAME
+        paths.setdefault(path, {})[method] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": "kit19", "version": __version__, "description": "OpenAI-compatible completions."},
@@ -250,8 +134,9 @@ def _operation(path: str, summary: str, content: Json, error: Json, errors: tupl
             **({"headers": _RETRY_AFTER} if status in ("429", "503") else {}),
         }
     name = "_".join(part for part in path.replace("{", "").replace("}", "").split("/") if part)
-    made: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
+    made: Json = {"operationId": name, "summary": summary, "responses": responses}
     return made if path in _OPEN else made | {"security": [{"key": []}, {}]}
 
 
+_NAME = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}

@@ -1,72 +1,25 @@
-"""OpenAI's /v1/completions as plain data: the request and what is wrong with it, the error shape.
+"""OpenAI's /v1/completions as plain data: the request and what is wrong with it.
 
 Imports neither Ray nor torch nor a web framework.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from kit19_ray.config.schema import ServeConfig
-from kit19_ray.errors import nearest
-
-Json = dict[str, Any]
-T = TypeVar("T", bound=BaseModel)
+from kit19_ray.errors import nearest, quote
+from kit19_ray.serve.api_error import ApiError
+from kit19_ray.serve.request_body import is_unicode, read
 
 MAX_STOPS = 16
 MAX_LOGPROBS = 5
 MAX_BIASES = 1024
-# Bounds on what a body costs before anything is known of it. A body within max_body_bytes may hold a hundred thousand
-# keys, each of which would be compared with every known field.
-MAX_KEYS = 64
-MAX_PROBLEMS = 10
-# Fields of OpenAI's that ask nothing of the model: for OpenAI's own books, caches and moderation. Any value passes.
-IGNORED = frozenset({"metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "user"})
 # Parameters that this server does not have, with the values that ask for nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {"suffix": ("",), "best_of": (1,)}
-
-
-class ApiError(Exception):
-    """A request that gets no completion.
-
-    Args:
-        status: HTTP status.
-        message: what the client reads; never a traceback.
-        param: the request's field at fault, by its full path.
-        code: OpenAI's machine-readable code, where it has one.
-        retry_after: seconds after which the same request may succeed; None where it will not.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        param: str | None = None,
-        code: str | None = None,
-        retry_after: int | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
-        self.retry_after = retry_after
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """It travels between processes."""
-        return type(self), (self.status, self.message, self.param, self.code, self.retry_after)
-
-    def headers(self) -> dict[str, str]:
-        """Headers of the response beside its body."""
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
-        return headers if self.retry_after is None else headers | {"Retry-After": str(self.retry_after)}
-
-    def body(self) -> Json:
-        """The error in OpenAI's shape."""
-        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-        kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
 class StreamOptions(BaseModel):
@@ -200,36 +153,6 @@ def parse(body: bytes, limits: ServeConfig) -> CompletionRequest:
     return request
 
 
-def read(body: bytes, kind: type[T], neutral: Mapping[str, tuple[Any, ...]] | None = None) -> T:
-    """The JSON object in `body` as a request of that kind.
-
-    Args:
-        neutral: parameters that are not supported, with the values that ask for nothing and so pass.
-
-    Raises:
-        ApiError: 400 as in `parse`.
-    """
-    try:
-        data = json.loads(body, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise ApiError(400, "the body is not valid JSON in UTF-8") from None
-    if not isinstance(data, dict):
-        raise ApiError(400, f"the body must be a JSON object, got {_json_type(data)}")
-    if len(data) > MAX_KEYS:
-        raise ApiError(400, f"the body has {len(data)} fields, the most is {MAX_KEYS}")
-    kept = {name: value for name, value in data.items() if value is not None and name not in IGNORED}
-    for name, nothing in (neutral or {}).items():
-        if name not in kept:
-            continue
-        value = kept.pop(name)
-        if not any(type(value) in (type(one), int, float) and value == one for one in nothing):
-            raise ApiError(400, f"{name} is not supported by this server; leave it out", name, "unsupported_parameter")
-    try:
-        return kind.model_validate(kept)
-    except ValidationError as problems:
-        raise refusal(problems, kind) from None
-
-
 def check_common(request: SamplingRequest, limits: ServeConfig) -> None:
     """What both endpoints check alike.
 
@@ -250,7 +173,7 @@ def check_model(name: str, names: Sequence[str]) -> None:
     """
     if name not in names:
         near = nearest(name[:100], names)
-        raise ApiError(404, f"there is no model {name[:100]!r} here{near}; see /v1/models", "model", "model_not_found")
+        raise ApiError(404, f"there is no model {quote(name)} here{near}; see /v1/models", "model", "model_not_found")
 
 
 def _check(request: CompletionRequest, limits: ServeConfig) -> None:
@@ -276,53 +199,3 @@ def _check(request: CompletionRequest, limits: ServeConfig) -> None:
             )
         if isinstance(prompt, str) and not is_unicode(prompt):
             raise ApiError(400, "prompt holds a lone surrogate, which is no Unicode text", "prompt")
-
-
-def is_unicode(text: str) -> bool:
-    """Whether the text can be encoded: it holds no lone surrogate."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _json_type(value: Any) -> str:
-    names = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(type(value), "null")
-
-
-def path(location: Sequence[int | str]) -> str:
-    """Where in the body a problem is: `messages[1].name`."""
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part[:100]}"
-    return text
-
-
-def refusal(problems: ValidationError, kind: type[BaseModel]) -> ApiError:
-    """The first mistakes in one message; the first one's path is `param`."""
-    lines: list[str] = []
-    params: list[str] = []
-    for problem in problems.errors(include_url=False, include_input=False):
-        # The branches of a union each complain, with the branch's name behind the field's.
-        location = list(problem["loc"])
-        if location and location[0] in ("prompt", "stop"):
-            location = location[:1]
-        name = path(location)
-        if name in params and name:
-            continue
-        params.append(name)
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            near = nearest(str(location[-1])[:100], kind.model_fields) if len(location) == 1 else ""
-            message = f"unknown field{near}"
-        lines.append(message if not name or message.startswith(name) else f"{name}: {message}")
-        if len(lines) == MAX_PROBLEMS:
-            lines.append("and more")
-            break
-    return ApiError(400, "; ".join(lines), next((p for p in params if p), None))

@@ -10,11 +10,13 @@ from kit19_ray.config.schema import ServeConfig
 from kit19_ray.lm.decoding import Completion
 from kit19_ray.lm.sampling import SamplingParams
 from kit19_ray.serve import responses, token_text
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.conversation import Conversation
-from kit19_ray.serve.protocol import ApiError, CompletionRequest, Json, SamplingRequest, StreamOptions
+from kit19_ray.serve.protocol import CompletionRequest, SamplingRequest, StreamOptions
 from kit19_ray.serve.responses import Likely, Shape, Token
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
+from kit19_ray.utils.json_types import Json
 
 
 @dataclass

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kit19_ray.serve.protocol import Json
+from kit19_ray.utils.json_types import Json
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import socket
 import threading
@@ -16,9 +15,12 @@ from kit19_ray.config.schema import Config, ServeConfig
 from kit19_ray.errors import ServeError
 from kit19_ray.lm import pretrained
 from kit19_ray.lm.prompts import prompt_format
+from kit19_ray.serve import model_apps
 from kit19_ray.serve.keys import ENVIRONMENT
+from kit19_ray.serve.model_registry import wanted
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say, write
+from kit19_ray.utils.json_types import Json
 
 APP = "kit19"
 _POLL_SECONDS = 0.2
@@ -66,6 +68,8 @@ def start(config: Config, train_uri: str) -> Server:
     if section.prompt is not None:
         prompt_format(section.prompt, "serve.prompt")
     pretrained.resolve(train_uri)
+    for adapter in section.adapters.values():
+        pretrained.find_adapter(adapter.path)
     with ExitStack() as stack:
         stack.enter_context(ray_session.connected(config.data.cpus))
         from ray import serve
@@ -77,10 +81,14 @@ def start(config: Config, train_uri: str) -> Server:
                 "this Ray cluster runs a Ray Serve application already, and its address is not this config's to choose",
                 hint="stop it with `serve shutdown`, or give this server a cluster of its own",
             )
-        target = serve.api.RunTarget(application(_with_gpu(section), train_uri), APP, "/", quiet)
+        section = with_gpu(section)
+        target = serve.api.RunTarget(application(section, train_uri), APP, "/", quiet)
+        # The gateway would start the models itself, but only once it is there: so both start at the same time.
+        apps = model_apps.ServeApps(section)
+        models = [apps.target(spec) for spec in wanted(section, train_uri) if spec.base is None]
         serve.start(http_options={"host": section.host, "port": section.port}, logging_config=quiet)
         stack.callback(_shutdown)
-        serve.run_many([target], wait_for_applications_running=False)
+        serve.run_many([target, *models], wait_for_applications_running=False)
         stack.callback(_drain)
         _await_running(section)
         host = "127.0.0.1" if section.host in ("0.0.0.0", "::") else section.host
@@ -134,51 +142,28 @@ def _shutdown() -> None:
     serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def application(section: ServeConfig, model: str, autoscaling: dict[str, Any] | None = None) -> Any:
-    """The Ray Serve application that answers with `model`: a gateway, and a deployment for each model.
+def application(section: ServeConfig, model: str, autoscaling: Json | None = None) -> Any:
+    """The Ray Serve application that answers with `model`: a gateway, which runs each model as an application.
 
     Args:
-        autoscaling: Ray Serve's autoscaling_config; None keeps `section.replicas` copies.
-
-    GPUs are what the section says, never what the cluster has at this moment: KubeRay has the application built as soon
-    as the head pod is ready, before the GPU nodes have joined, and Ray Serve waits for them.
+        autoscaling: Ray Serve's autoscaling_config of each model; None keeps `section.replicas` copies.
     """
     from ray import serve
 
     from kit19_ray.serve.gateway import Gateway
-    from kit19_ray.serve.model_server import ModelServer
 
-    threads = max(1, int(section.cpus_per_replica))
-    served = {}
-    for name, uri in {section.served_name: model, **section.models}.items():
-        deployment: Any = serve.deployment(
-            ModelServer,
-            name=_deployment_name(name),
-            **({"autoscaling_config": autoscaling} if autoscaling else {"num_replicas": section.replicas}),
-            # The queue is kept and limited by the replica itself: Serve's own answer to a full one is not OpenAI's.
-            max_ongoing_requests=2 * section.max_queue,
-            max_surge_percent=section.max_surge_percent,
-            graceful_shutdown_timeout_s=section.drain_seconds,
-            ray_actor_options={
-                "num_cpus": section.cpus_per_replica,
-                "num_gpus": section.gpus_per_replica if section.use_gpu else 0,
-            },
-        )
-        served[name] = deployment.bind(uri, name, section, threads)
     gateway: Any = serve.deployment(
         serve.ingress()(Gateway),
         name="Gateway",
         # Half-sent bodies and waiting requests are bounded by the gateway itself, with answers in OpenAI's shape.
         max_ongoing_requests=1_000_000,
+        # A changed config: the new gateway has its models before the old one goes.
+        max_surge_percent=100,
+        max_constructor_retry_count=1,
         graceful_shutdown_timeout_s=section.drain_seconds,
         ray_actor_options={"num_cpus": 0},
     )
-    return gateway.bind(section, served)
-
-
-def _deployment_name(name: str) -> str:
-    """A name that Ray Serve takes, for any model name."""
-    return "Model-" + re.sub(r"[^A-Za-z0-9_-]", "-", name)
+    return gateway.bind(section, model, autoscaling)
 
 
 def check_access(section: ServeConfig, is_local: bool) -> None:
@@ -201,7 +186,7 @@ def check_access(section: ServeConfig, is_local: bool) -> None:
     )
 
 
-def _with_gpu(section: ServeConfig) -> ServeConfig:
+def with_gpu(section: ServeConfig) -> ServeConfig:
     """The section with `use_gpu` decided by what this cluster has.
 
     Raises:
@@ -238,9 +223,10 @@ def check_port(section: ServeConfig) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((section.host, section.port))
-        except OSError as error:
+        except (OSError, TypeError, UnicodeError) as error:  # the last two: no name of a host
+            said = getattr(error, "strerror", None) or error
             raise ServeError(
-                f"serve.port: cannot listen on {section.host}:{section.port}: {error.strerror or error}",
+                f"serve.port: cannot listen on {section.host}:{section.port}: {said}",
                 hint="choose another with serve.port=..., or stop what listens there",
             ) from None
 
@@ -254,9 +240,12 @@ def _await_running(section: ServeConfig) -> None:
         state = application.status if application else "NOT_STARTED"
         if state == "RUNNING":
             return
+        failed = model_apps.failures()
+        if failed:
+            raise ServeError(f"the model could not be loaded: {failed[0]}")
         said = "; ".join(d.message for d in application.deployments.values() if d.message) if application else ""
         if state == "DEPLOY_FAILED":
-            raise ServeError(f"the model could not be loaded: {said}")
+            raise ServeError(f"the model could not be loaded: {model_apps.reason(said)}")
         if time.monotonic() > limit:
             raise ServeError(
                 f"no replica was ready within {section.start_timeout_seconds:g} seconds ({state}) {said}".rstrip(),

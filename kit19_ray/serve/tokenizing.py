@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from kit19_ray.config.schema import ServeConfig
-from kit19_ray.serve import protocol
+from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import MAX_MESSAGES, Message
-from kit19_ray.serve.protocol import ApiError
+from kit19_ray.serve.request_body import is_unicode, read
 
 
 class TokenizeRequest(BaseModel):
@@ -44,13 +44,13 @@ def parse_tokenize(body: bytes, limits: ServeConfig) -> TokenizeRequest:
     Raises:
         ApiError: 400.
     """
-    request = protocol.read(body, TokenizeRequest)
+    request = read(body, TokenizeRequest)
     if (request.prompt is None) == (request.messages is None):
         raise ApiError(400, "give prompt or messages", "prompt")
     texts = [request.prompt] if request.prompt is not None else [turn.content for turn in request.messages or ()]
     if sum(map(len, texts)) > limits.max_prompt_chars:
         raise ApiError(400, f"the text has more than {limits.max_prompt_chars} characters", "prompt")
-    if not all(map(protocol.is_unicode, texts)):
+    if not all(map(is_unicode, texts)):
         raise ApiError(400, "the text holds a lone surrogate, which is no Unicode text", "prompt")
     return request
 
@@ -61,7 +61,7 @@ def parse_detokenize(body: bytes, limits: ServeConfig) -> DetokenizeRequest:
     Raises:
         ApiError: 400.
     """
-    request = protocol.read(body, DetokenizeRequest)
+    request = read(body, DetokenizeRequest)
     if len(request.tokens) > limits.max_prompt_chars:
         raise ApiError(400, f"tokens has more than {limits.max_prompt_chars} entries", "tokens")
     return request

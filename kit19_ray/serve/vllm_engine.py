@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
+import json
 import logging
 import os
 import threading
@@ -23,15 +25,19 @@ from typing import Any
 
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.errors import ServeError
-from kit19_ray.lm import pretrained
+from kit19_ray.io import storage
+from kit19_ray.lm import cuda, pretrained
 from kit19_ray.lm.decoding import DecodingSequence
 from kit19_ray.lm.loaded_model import context_length
 from kit19_ray.lm.sampling import SamplingParams
+from kit19_ray.lm.text_encoder import TextEncoder
 from kit19_ray.serve.engine import OnEnd
 from kit19_ray.serve.metrics import Metrics
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
 
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has kernels for
 MAX_TOP_LOGPROBS = 20  # what both endpoints allow; vLLM is told at its start
 
 
@@ -62,12 +68,13 @@ class VllmCodec:
         self.tokenizer = pretrained.load_tokenizer(model)
         self.max_length = context_length(config, self.tokenizer)
         self.vocab_size = int(config.get_text_config().vocab_size)
+        self.encoder = TextEncoder(self.tokenizer)
         end = self.tokenizer.eos_token_id
         self.eos_ids = frozenset() if end is None else frozenset([int(end)])
 
     def encode(self, text: str) -> list[int]:
         """As LoadedModel.encode."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return self.encoder.text([text])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """As LoadedModel.decode."""
@@ -78,11 +85,17 @@ class VllmEngine:
     """vLLM's AsyncLLM on an event loop of its own thread.
 
     Raises:
+        ServeError: torch can use no GPU, and one is asked for.
         Exception: what vLLM raises when it cannot load the model.
     """
 
     def __init__(self, model: str, codec: VllmCodec, section: ServeConfig, metrics: Metrics, name: str) -> None:
+        if section.use_gpu and (problem := cuda.problem()):
+            raise ServeError(problem)
         self._codec, self._metrics, self._name = codec, metrics, name
+        self._takes_adapters = bool(section.adapters)
+        self._adapters: dict[str, Any] = {}  # vLLM's own names of them
+        self._numbers = itertools.count(1)
         self._loop = asyncio.new_event_loop()
         started: Future[Any] = Future()
         self._thread = threading.Thread(
@@ -95,6 +108,29 @@ class VllmEngine:
         """As Engine."""
         asyncio.run_coroutine_threadsafe(self._decode(sequence, on_end), self._loop)
 
+    def load_adapter(self, name: str, folder: str) -> None:
+        """As Engine."""
+        from vllm.lora.request import LoRARequest
+
+        if not self._takes_adapters:
+            raise ServeError(
+                "vLLM sets memory for adapters aside when it starts, and serve.adapters names none",
+                hint="name at least one adapter there; others can then be loaded and swapped",
+            )
+        adapter = LoRARequest(name, next(self._numbers), folder)
+        try:
+            asyncio.run_coroutine_threadsafe(self._engine.add_lora(adapter), self._loop).result()
+        except Exception as error:  # what vLLM raises of an adapter that does not fit is not one class
+            raise ServeError(f"adapter {folder}: {str(error)[:300]}") from error
+        self._adapters[name] = adapter
+
+    def forget_adapter(self, name: str) -> None:
+        """As Engine."""
+        adapter = self._adapters.pop(name, None)
+        if adapter is not None:
+            number = adapter.lora_int_id
+            asyncio.run_coroutine_threadsafe(self._engine.remove_lora(number), self._loop).result()
+
     @property
     def is_alive(self) -> bool:
         """As Engine."""
@@ -106,7 +142,7 @@ class VllmEngine:
         self._thread.join(timeout=60)
         self._engine.shutdown()
 
-    def _run(self, options: dict[str, Any], started: Future[Any]) -> None:
+    def _run(self, options: Json, started: Future[Any]) -> None:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -130,7 +166,9 @@ class VllmEngine:
         record, name = self._metrics.record, self._name
         try:
             params = sampling_options(sequence.params)
-            outputs = self._engine.generate(TokensPrompt(prompt_token_ids=sequence.prompt), params, request_id)
+            prompt = TokensPrompt(prompt_token_ids=sequence.prompt)
+            adapter = None if sequence.adapter is None else self._adapters[sequence.adapter]
+            outputs = self._engine.generate(prompt, params, request_id, lora_request=adapter)
             async for output in outputs:
                 if not sequence.completion.prompt_logprobs and output.prompt_logprobs:
                     _take_prompt(sequence, output.prompt_logprobs)
@@ -158,10 +196,10 @@ class VllmEngine:
         on_end(sequence)
 
 
-def engine_options(model: str, codec: VllmCodec, section: ServeConfig) -> dict[str, Any]:
+def engine_options(model: str, codec: VllmCodec, section: ServeConfig) -> Json:
     """The config's serve section as vLLM's engine arguments."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    options: dict[str, Any] = {
+    options: Json = {
         "model": pretrained.resolve(model),
         "max_model_len": codec.max_length,
         "max_num_seqs": section.max_batch_size,
@@ -174,7 +212,22 @@ def engine_options(model: str, codec: VllmCodec, section: ServeConfig) -> dict[s
     }
     if section.use_gpu:
         options["tensor_parallel_size"] = section.gpus_per_replica
+    if section.adapters:
+        options["enable_lora"] = True
+        options["max_loras"] = len(section.adapters)
+        largest = max(adapter_rank(adapter.path) for adapter in section.adapters.values())
+        options["max_lora_rank"] = next((rank for rank in _RANKS if rank >= largest), _RANKS[-1])
     return options
+
+
+def adapter_rank(path: str) -> int:
+    """The rank of a LoRA adapter.
+
+    Raises:
+        UserError: as `pretrained.find_adapter`.
+    """
+    uri, _ = pretrained.find_adapter(path)
+    return int(json.loads(storage.read_bytes(storage.join(uri, "adapter_config.json"))).get("r", 8))
 
 
 def sampling_options(params: SamplingParams) -> Any:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kit19_ray.config import strict_yaml
 from kit19_ray.config.loading import validate
 from kit19_ray.config.schema import known_encoding
-from kit19_ray.errors import SourceError, nearest
+from kit19_ray.errors import SourceError, nearest, quote
 from kit19_ray.sources.readers import registry
 from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
 from kit19_ray.sources.readers.registry import READERS, options_of
@@ -63,7 +63,7 @@ class Archive(BaseModel):
     @classmethod
     def _known_kind(cls, url: str) -> str:
         if not url.endswith((".zip", ".tar", ".tar.gz")):
-            raise ValueError(f"{url!r} must end in .zip, .tar or .tar.gz")
+            raise ValueError(f"{quote(url)} must end in .zip, .tar or .tar.gz")
         return url
 
 
@@ -116,7 +116,7 @@ class SourceFile(BaseModel):
     @classmethod
     def _stays_below(cls, path: str | None) -> str | None:
         if path is not None and not {"", ".", ".."}.isdisjoint(path.split("/")):
-            raise ValueError(f"{path!r} must be a path below the source's folder")
+            raise ValueError(f"{quote(path)} must be a path below the source's folder")
         return path
 
     @field_validator("encoding")
@@ -170,7 +170,7 @@ class Source(BaseModel):
     @classmethod
     def _known_reader(cls, name: str) -> str:
         if name not in READERS:
-            raise ValueError(f"reader {name!r} is not one of {', '.join(READERS)}{nearest(name, READERS)}")
+            raise ValueError(f"reader {quote(name)} is not one of {', '.join(READERS)}{nearest(name, READERS)}")
         return name
 
     @model_validator(mode="after")
@@ -178,7 +178,7 @@ class Source(BaseModel):
         paths = [f.path for f in self.files]
         twice = sorted({p for p in paths if paths.count(p) > 1})
         if twice:
-            raise ValueError(f"file {twice[0]!r} is listed twice")
+            raise ValueError(f"file {quote(twice[0])} is listed twice")
         model = options_of(self.reader)
         for where, options in [("options", self.options)] + [(f"{f.path}: options", f.options) for f in self.files]:
             try:
@@ -187,7 +187,7 @@ class Source(BaseModel):
                 first = error.errors()[0]
                 key = ".".join(map(str, first["loc"])) or "(all)"
                 hint = nearest(key, model.model_fields)
-                raise ValueError(f"{where}.{key}: {first['msg']}{hint}; reader {self.reader!r}") from None
+                raise ValueError(f"{where}.{key}: {first['msg']}{hint}; reader {quote(self.reader)}") from None
         return self
 
     def splits(self) -> list[str]:

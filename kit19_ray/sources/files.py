@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from kit19_ray.config.schema import Config
-from kit19_ray.errors import SourceError, nearest
+from kit19_ray.errors import SourceError, nearest, quote
 from kit19_ray.io import storage
 from kit19_ray.io.storage import FileInfo
 from kit19_ray.sources.catalog import Source, SourceFile
@@ -73,7 +73,7 @@ def locate(
     for split in wanted:
         if split not in source.splits():
             raise SourceError(
-                f"source {source_id!r} has no split {split!r}{nearest(split, source.splits())}; "
+                f"source {quote(source_id)} has no split {quote(split)}{nearest(split, source.splits())}; "
                 f"it has {', '.join(source.splits())}"
             )
     base = storage.join(base_uri, source_id)
@@ -87,7 +87,8 @@ def locate(
             paths = source.match(file, there)
             if paths and file.companion and file.companion not in there:
                 raise SourceError(
-                    f"source {source_id!r}: {file.companion} is missing in {base}; {file.path} is read in step with it",
+                    f"source {quote(source_id)}: {file.companion} is missing in {base}; {file.path} is read in "
+                    "step with it",
                     hint=_get(base, file.companion, file.companion_url),
                 )
             if not paths and not file.optional:
@@ -130,7 +131,7 @@ def _missing(
     if any(_origin(f) for f in files):
         steps.append(f"`kit19 fetch {source_id}` does so")
     return SourceError(
-        f"source {source_id!r}: its {split} split is missing {any_of}{names} in {base}{near}",
+        f"source {quote(source_id)}: its {split} split is missing {any_of}{names} in {base}{near}",
         hint="\n".join([*steps, f"see {source.homepage} (licence: {source.licence.name})"]),
     )
 

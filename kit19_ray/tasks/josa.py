@@ -11,7 +11,7 @@ import re
 import unicodedata
 from typing import Literal
 
-from kit19_ray.errors import TaskError, nearest
+from kit19_ray.errors import TaskError, nearest, quote
 
 Sound = Literal["vowel", "consonant", "rieul"]
 
@@ -90,7 +90,7 @@ def particle(word: object, pair: str) -> str:
     check_pair(pair)
     text = str(word)
     if not text.strip():
-        raise TaskError(f"particle({pair!r}): there is no word to attach it to")
+        raise TaskError(f"particle({quote(pair)}): there is no word to attach it to")
     after_consonant, after_vowel = PAIRS[pair]
     sound = ending(text)
     if sound == "vowel" or (sound == "rieul" and pair == "으로/로"):
@@ -101,7 +101,7 @@ def particle(word: object, pair: str) -> str:
 def check_pair(pair: str) -> None:
     """Raises TaskError when `pair` is not one of `PAIRS`."""
     if pair not in PAIRS:
-        raise TaskError(f"particle({pair!r}): not one of {', '.join(PAIRS)}{nearest(pair, PAIRS)}")
+        raise TaskError(f"particle({quote(pair)}): not one of {', '.join(PAIRS)}{nearest(pair, PAIRS)}")
 
 
 def ending(text: str) -> Sound:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kit19_ray.config import strict_yaml
 from kit19_ray.config.loading import validate
-from kit19_ray.errors import TaskError, nearest
+from kit19_ray.errors import TaskError, nearest, quote
 from kit19_ray.sources.catalog import Source, load_catalog
 from kit19_ray.tasks import templates
 
@@ -43,7 +43,7 @@ class Condition(BaseModel):
             try:
                 re.compile(pattern or "")
             except re.error as problem:
-                raise ValueError(f"{pattern!r} is no regular expression: {problem}") from None
+                raise ValueError(f"{quote(pattern)} is no regular expression: {problem}") from None
         return self
 
     def holds(self, text: str) -> bool:
@@ -158,16 +158,16 @@ class TaskSpec(BaseModel):
         ]
         for name in named:
             if name not in self.fields:
-                raise ValueError(f"field {name!r} is not in `fields`{nearest(name, self.fields)}")
+                raise ValueError(f"field {quote(name)} is not in `fields`{nearest(name, self.fields)}")
         for name in self.meanings:
             if name not in (self.choices or {}):
-                raise ValueError(f"meanings: {name!r} is no label{nearest(name, self.choices or {})}")
+                raise ValueError(f"meanings: {quote(name)} is no label{nearest(name, self.choices or {})}")
         for template in self.templates:
             self._check(template)
         return self
 
     def _check(self, template: Template) -> None:
-        where = f"template {template.name!r}"
+        where = f"template {quote(template.name)}"
         held = set(self.fields) | {f"{name}_said" for name in self.spoken}
         asked = held | ({"choices"} if self.answer else set())
         if self.answer and not template.generation:
@@ -179,12 +179,12 @@ class TaskSpec(BaseModel):
         for text, known, part in parts:
             for name in sorted(templates.undeclared(text) - known):
                 raise ValueError(
-                    f"{where}: {part} uses {name!r}, which is not one of {', '.join(sorted(known))}"
+                    f"{where}: {part} uses {quote(name)}, which is not one of {', '.join(sorted(known))}"
                     f"{nearest(name, known)}"
                 )
         for name in template.requires:
             if name not in self.fields:
-                raise ValueError(f"{where}: requires names field {name!r}{nearest(name, self.fields)}")
+                raise ValueError(f"{where}: requires names field {quote(name)}{nearest(name, self.fields)}")
         if template.choices is not None and list(template.choices) != list(self.choices or {}):
             raise ValueError(f"{where}: its choices must name the task's labels, in the task's order")
         if template.answer is not None and self.answer and not template.generation:
@@ -248,7 +248,7 @@ def load_task(path: Path) -> Task:
         return Task(name=path.stem, spec=spec, source_id=path.stem, source=spec.source)
     catalog = load_catalog()
     if spec.source not in catalog:
-        raise TaskError(f"{path}: source {spec.source!r} is not in catalog.yaml{nearest(spec.source, catalog)}")
+        raise TaskError(f"{path}: source {quote(spec.source)} is not in catalog.yaml{nearest(spec.source, catalog)}")
     return Task(name=path.stem, spec=spec, source_id=spec.source, source=catalog[spec.source])
 
 
@@ -261,13 +261,13 @@ def withhold(tasks: Mapping[str, Task], names: Mapping[str, Sequence[str]]) -> d
     out = dict(tasks)
     for name, withheld in names.items():
         if name not in tasks:
-            raise TaskError(f"data.held_out_templates: {name!r} is no task of this build{nearest(name, tasks)}")
+            raise TaskError(f"data.held_out_templates: {quote(name)} is no task of this build{nearest(name, tasks)}")
         task = tasks[name]
         known = [template.name for template in task.spec.templates]
         for wrong in (template for template in withheld if template not in known):
             near = nearest(wrong, known)
             raise TaskError(
-                f"data.held_out_templates: {name} has no template {wrong!r}{near}; it has {', '.join(known)}"
+                f"data.held_out_templates: {name} has no template {quote(wrong)}{near}; it has {', '.join(known)}"
             )
         if set(known) <= set(withheld):
             raise TaskError(f"data.held_out_templates: {name} keeps no template for its training rows")
@@ -289,10 +289,12 @@ def load_tasks(names: Iterable[str] | None = None, extra_dir: str | None = None)
             raise TaskError(f"data.tasks_dir: {folder} is not a folder")
         for path in sorted(folder.glob("*.yaml")):
             if path.stem in files:
-                raise TaskError(f"task {path.stem!r} has two files: {files[path.stem]} and {path}")
+                raise TaskError(f"task {quote(path.stem)} has two files: {files[path.stem]} and {path}")
             files[path.stem] = path
     wanted = sorted(files) if names is None else sorted(set(names))
     for name in wanted:
         if name not in files:
-            raise TaskError(f"data.tasks: {name!r} is no task{nearest(name, files)}; known: {', '.join(sorted(files))}")
+            raise TaskError(
+                f"data.tasks: {quote(name)} is no task{nearest(name, files)}; known: {', '.join(sorted(files))}"
+            )
     return {name: load_task(files[name]) for name in wanted}

@@ -21,7 +21,7 @@ from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from kit19_ray.errors import TaskError
+from kit19_ray.errors import TaskError, quote
 from kit19_ray.tasks.josa import check_pair, particle
 
 # A stop, then any closing quotes, then a space; no stop after a digit, which numbers a list or a date (2018. 8. 30.).
@@ -121,7 +121,7 @@ def _compiled(text: str) -> Template:
     try:
         return _ENVIRONMENT.from_string(text)
     except TemplateError as problem:
-        raise TaskError(f"template {text[:200]!r}: {str(problem)[:200]}") from None
+        raise TaskError(f"template {quote(text)}: {str(problem)[:200]}") from None
 
 
 def render(text: str, values: Mapping[str, Any]) -> str:
@@ -139,7 +139,7 @@ def render(text: str, values: Mapping[str, Any]) -> str:
                 raise SecurityError(f"a text of more than {MOST:,} characters")
         return "".join(made)
     except (TemplateError, TypeError, ValueError, ArithmeticError) as problem:
-        raise TaskError(f"template {text[:200]!r}: {str(problem)[:200]}") from None
+        raise TaskError(f"template {quote(text)}: {str(problem)[:200]}") from None
 
 
 @lru_cache(maxsize=4096)

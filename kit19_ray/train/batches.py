@@ -35,8 +35,10 @@ def splitmix64(x: UInt64) -> UInt64:
 @lru_cache(maxsize=2)  # a batch touches two epochs at most unless it is larger than the split
 def permutation(seed: int, epoch: int, num_rows: int) -> Int64:
     """The order of the rows in `epoch`: int64 `[num_rows]`, every row once."""
+    # Mixed twice, so that neighbouring seeds and epochs have nothing in common.
     key = splitmix64(splitmix64(np.array([seed & (2**64 - 1)], np.uint64)) + np.uint64(epoch))
     order = np.argsort(splitmix64(np.arange(num_rows, dtype=np.uint64) ^ key), kind="stable").astype(np.int64)
+    # Cached: a caller that sorted it in place would change every later step.
     order.setflags(write=False)
     return order
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kit19_ray.errors import TrainError
+from kit19_ray.errors import TrainError, quote
 from kit19_ray.lm import attention
 from kit19_ray.train import model as models
 from kit19_ray.train.deepspeed_config import deepspeed_config
@@ -123,6 +123,9 @@ class Engine:
         for batch in batches:
             loss = self._engine(**batch)
             # DeepSpeed averages gradients over the ranks; the loss is a mean over labels, so that is undone.
+            # num_labels is of the GLOBAL batch: a rank with few labels must not count as much as one with many, and a
+            # run on another number of workers must give the same gradient. max(1, ...): a batch of prompts alone has no
+            # label.
             self._engine.backward(loss * (self.world_size / max(1, num_labels)), scale_wrt_gas=False)
             self._engine.step()
             total += loss.detach()
@@ -139,10 +142,10 @@ class Engine:
         return float(self._engine.get_global_grad_norm() or 0.0)
 
     @torch.no_grad()
-    def loss_sum(self, batch: Batch) -> torch.Tensor:
-        """The summed loss of a batch, without gradients; all ranks must call it."""
+    def losses(self, batch: Batch) -> torch.Tensor:
+        """The loss of each target of a batch, float32 `[n]`, without gradients; all ranks must call it."""
         self._engine.eval()
-        loss: torch.Tensor = self._engine(**batch)
+        loss: torch.Tensor = self._engine(**batch, each=True)
         self._engine.train()
         return loss
 
@@ -184,8 +187,8 @@ class Engine:
         self._engine.train()
         if not check_packed_attention(found):
             raise TrainError(
-                f"train.model.name={self._spec.config.model.name!r}: {type(self.module.model).__name__} lets packed "
-                "examples see each other: it does not take their borders from the positions",
+                f"train.model.name={quote(self._spec.config.model.name)}: {type(self.module.model).__name__} lets "
+                "packed examples see each other: it does not take their borders from the positions",
                 hint="use a model whose attention masks follow position_ids, such as GPT-NeoX, Llama, Mistral or Qwen2",
             )
 
@@ -219,6 +222,7 @@ class Engine:
 def check_packed_attention(logits: torch.Tensor) -> bool:
     """Whether the logits of `_two_rows` show that positions that restart keep packed examples apart."""
     half = _EXAMPLE
+    # The second example is the same in both rows; whatever differs in its logits came from the first.
     second = logits.reshape(2, 2 * half, -1)[:, half:]
     return bool((second[0] - second[1]).abs().max() <= 1e-2 * second.abs().max())
 
@@ -244,5 +248,8 @@ def _layers(model: Any) -> Any:
 
 
 def _shape(parameter: torch.Tensor) -> torch.Size:
-    """The whole shape of a parameter, which under ZeRO-3 is not that of the part at hand."""
+    """The whole shape of a parameter: not that of the part at hand (ZeRO-3), nor of packed bits (lora.quantize)."""
+    quantized = getattr(parameter, "quant_state", None)
+    if quantized is not None:
+        return torch.Size(quantized.shape)
     return torch.Size(getattr(parameter, "ds_shape", parameter.shape))

@@ -5,22 +5,37 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from kit19_ray.artifacts.stage_manifests import Stopped, TrainOutput
 from kit19_ray.config.schema import TrainConfig
 from kit19_ray.errors import TrainError, UserError
 from kit19_ray.io import storage
 from kit19_ray.train.progress import watching
 from kit19_ray.train.spec import TrainSpec
-from kit19_ray.utils.console import say
+from kit19_ray.utils import ray_session
+from kit19_ray.utils.json_types import Json
 
 FAILURE = "failure.txt"  # the traceback of the run's last failure
 # Ray's own look at NCCL's state: a collective that some ranks never join ends the attempt instead of waiting for it.
 _HANG_DETECTOR = {"RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "1", "RAY_TRAIN_NCCL_RAS_ACTION": "fail"}
 
 
-def fit(spec: TrainSpec) -> dict[str, Any]:
+def fit(
+    spec: TrainSpec,
+    loop: Callable[[Json], Any] | None = None,
+    settings: Json | None = None,
+    callbacks: Sequence[Any] = (),
+    resize_seconds: float = 60.0,
+) -> TrainOutput | Stopped:
     """Runs the workers to the end and returns what rank 0 says of the run: see `worker.train_loop_per_worker`.
+
+    Args:
+        loop: what the workers run in the place of that function, such as a drill's.
+        settings: for `loop`, beside the spec.
+        callbacks: Ray Train's, called in its controller.
+        resize_seconds: between looks at whether an elastic run could have more workers.
 
     Raises:
         UserError: a mistake of the user that a worker found.
@@ -40,8 +55,8 @@ def fit(spec: TrainSpec) -> dict[str, Any]:
     # own each time, it takes up nothing and carries no credentials to the workers.
     kept = tempfile.mkdtemp(prefix="kit19-ray-train-")
     trainer = api.torch.TorchTrainer(
-        train_loop_per_worker,
-        train_loop_config={"spec": spec},
+        loop or train_loop_per_worker,
+        train_loop_config={"spec": spec, **(settings or {})},
         torch_config=api.torch.TorchConfig(
             backend="nccl" if spec.use_gpu else "gloo", timeout_s=int(60 * train.timeout_minutes)
         ),
@@ -49,11 +64,13 @@ def fit(spec: TrainSpec) -> dict[str, Any]:
             num_workers=(train.min_workers, train.workers) if train.elastic else train.workers,
             use_gpu=spec.use_gpu,
             resources_per_worker={"CPU": train.cpus_per_worker} | ({"GPU": 1} if spec.use_gpu else {}),
+            elastic_resize_monitor_interval_s=resize_seconds,
         ),
         run_config=api.RunConfig(
             name=spec.out.rsplit("/", 1)[1],
             storage_path=kept,
             failure_config=api.FailureConfig(max_failures=train.max_failures),
+            callbacks=list(callbacks),
             worker_runtime_env={"env_vars": worker_environment(spec)},
         ),
     )
@@ -64,12 +81,14 @@ def fit(spec: TrainSpec) -> dict[str, Any]:
         raise explained(failure, spec) from None
     finally:
         shutil.rmtree(kept, ignore_errors=True)
-    made = result.return_value
-    if isinstance(made, dict) and isinstance(made.get("error"), UserError):
-        raise made["error"]
-    if not isinstance(made, dict) or not (made.get("files") or "stopped" in made):
+    made: Any = result.return_value
+    said = made if isinstance(made, dict) else {}
+    if isinstance(said.get("error"), UserError):
+        raise said["error"]
+    if not (said.get("files") or "stopped" in said):
         raise RuntimeError(f"the workers ended without an export: {made!r}")
-    return made
+    finished: TrainOutput | Stopped = made
+    return finished
 
 
 def worker_environment(spec: TrainSpec) -> dict[str, str]:
@@ -91,23 +110,15 @@ def use_gpu(train: TrainConfig) -> bool:
     Raises:
         TrainError: the local cluster can never hold the workers.
     """
-    import ray
-
-    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    most = _at_most()
-    gpus = bool(have.get("GPU") or most.get("GPU")) if train.use_gpu is None else train.use_gpu
-    workers = train.min_workers or train.workers
-    wanted = {"CPU": workers * train.cpus_per_worker} | ({"GPU": float(workers)} if gpus else {})
-    key = "train.min_workers" if train.elastic else "train.workers"
-    for name, number in wanted.items():
-        if number <= have.get(name, 0):
-            continue
-        text = f"{key}={workers} need {number:g} {name}s, the Ray cluster has {have.get(name, 0):g}"
-        if os.environ.get("RAY_ADDRESS") or number <= most.get(name, 0):
-            say(f"train: {text}; waiting for it to grow")
-        else:
-            raise TrainError(text, hint="lower train.workers or train.cpus_per_worker")
-    return gpus
+    return ray_session.require(
+        "train.min_workers" if train.elastic else "train.workers",
+        train.min_workers or train.workers,
+        train.cpus_per_worker,
+        train.use_gpu,
+        "lower train.workers or train.cpus_per_worker",
+        TrainError,
+        at_most=_at_most(),
+    )
 
 
 def _at_most() -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from kit19_ray.artifacts.checkpoint import GuardState
 from kit19_ray.config.schema import TrainConfig
 from kit19_ray.errors import TrainError
 
@@ -82,11 +83,11 @@ class Guard:
             "the run's prefix names the rows",
         )
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> GuardState:
         """For a checkpoint, JSON-ready."""
         return {"skipped": self.skipped, "in_a_row": self._in_a_row, "norms": list(self._norms)}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: GuardState) -> None:
         """Goes on from `state`."""
         self.skipped, self._in_a_row = int(state["skipped"]), int(state["in_a_row"])
         self._norms = deque(state["norms"], maxlen=_WINDOW)

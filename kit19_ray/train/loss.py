@@ -39,6 +39,8 @@ def target_positions(labels: Int32, position_ids: Int32) -> tuple[Int64, Int64]:
         DataError: an example's first token has a label, which the example before it would be asked for.
     """
     learned = labels != IGNORE
+    # The shift reads the hidden state at column - 1: of a first token that is the example before it, or with column 0
+    # the row before it.
     wrong = (learned & (position_ids == 0)).any(axis=1) | learned[:, 0]
     if wrong.any():
         at = int(np.argmax(wrong))
@@ -69,6 +71,7 @@ class PackedLM(torch.nn.Module):
         targets: torch.Tensor,
         borders: torch.Tensor | None = None,
         longest: int | None = None,
+        each: bool = False,
     ) -> torch.Tensor:
         """The sum of the targets' negative log-likelihoods, a float32 scalar.
 
@@ -76,15 +79,19 @@ class PackedLM(torch.nn.Module):
             input_ids, position_ids: int64 `[rows, seq_len]`; the positions restart at every example. With `borders`
                 `[1, rows * seq_len]`.
             positions, targets: int64 `[n]`, see `target_positions`.
+            each: do not add them up: float32 `[n]`.
             borders, longest: see `lm.attention.borders`; None where the model attends by masks.
         """
         inputs = _inputs(input_ids, position_ids, borders, longest)
         if self.head_on_labels:
+            # index_select before the head: [rows * seq_len, vocabulary] is never made, only [labels, vocabulary].
             hidden = self.model.base_model(**inputs).last_hidden_state.flatten(0, 1).index_select(0, positions)
             logits = self.model.get_output_embeddings()(hidden)
         else:
             logits = self.model(**inputs).logits.flatten(0, 1).index_select(0, positions)
-        return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+        # A sum, in float32 whatever the weights are: the mean is taken once over the global batch (`Engine.step`), so
+        # rows with few labels weigh no more than their labels.
+        return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none" if each else "sum")
 
     def logits(
         self,
@@ -108,6 +115,7 @@ class PackedLM(torch.nn.Module):
         head = self.model.get_output_embeddings()
         body = self.model.base_model(**inputs)
         found = head(body.last_hidden_state) if isinstance(head, torch.nn.Linear) else None
+        # Bit for bit: near is not enough, since what is trained must be what the model computes wherever it is loaded.
         self.head_on_labels = found is not None and found.shape == expected.shape and torch.equal(found, expected)
         return self.head_on_labels
 

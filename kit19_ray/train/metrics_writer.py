@@ -11,11 +11,11 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from kit19_ray.artifacts import metrics_log
-from kit19_ray.artifacts.metrics_log import MetricsLog
+from kit19_ray.artifacts.metrics_log import MetricsLine, MetricsLog
 from kit19_ray.errors import StorageError
 from kit19_ray.io import storage
 from kit19_ray.lm import pretrained
@@ -32,7 +32,7 @@ class Tracker(Protocol):
 
     name: str
 
-    def log(self, line: dict[str, Any]) -> None:
+    def log(self, line: MetricsLine) -> None:
         """Takes the line of a step."""
 
     def close(self) -> None:
@@ -51,14 +51,14 @@ class MetricsWriter:
 
     def __init__(self, out: str, step: int, trackers: Callable[[], list[Tracker]], data: str) -> None:
         self._out, self._step, self._make, self._data = out, step, trackers, data
-        self._queue: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._tokenizer: Any = None
         self._status: tuple[str, int] = ("starting", step)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
-    def line(self, line: dict[str, Any]) -> None:
+    def line(self, line: MetricsLine) -> None:
         """Adds a line of metrics.jsonl."""
         self._queue.put((metrics_log.NAME, line))
 
@@ -114,7 +114,7 @@ class MetricsWriter:
             self._insist(log.flush)
         _each(trackers, lambda tracker: tracker.close())
 
-    def _decoded(self, line: dict[str, Any]) -> dict[str, Any]:
+    def _decoded(self, line: Mapping[str, Any]) -> dict[str, str | int]:
         if self._tokenizer is None:
             self._tokenizer = pretrained.load_tokenizer(storage.join(self._data, "tokenizer"))
         return {k: self._tokenizer.decode(v) if isinstance(v, list) else v for k, v in line.items()}

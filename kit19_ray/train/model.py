@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from kit19_ray.config.schema import LoraConfig
-from kit19_ray.errors import TrainError, nearest
+from kit19_ray.errors import TrainError, nearest, quote
 from kit19_ray.lm import pretrained
 from kit19_ray.train.spec import TrainSpec
 
@@ -23,7 +23,7 @@ def precision(spec: TrainSpec) -> torch.dtype:
 
 
 def build(spec: TrainSpec, config: dict[str, Any], dtype: torch.dtype) -> Any:
-    """The model to train, on the CPU, or sharded as it is read under ZeRO-3.
+    """The model to train, on the CPU, or sharded under ZeRO-3.
 
     Args:
         config: DeepSpeed's.
@@ -43,15 +43,95 @@ def build(spec: TrainSpec, config: dict[str, Any], dtype: torch.dtype) -> Any:
             seed=spec.seed,
         )
     if spec.config.zero_stage != 3:
-        return pretrained.load_causal_lm(wanted.name, dtype, wanted.revision)
+        return _loaded(spec, wanted.name, dtype)
+    return _sharded(spec, wanted.name, dtype, config)
+
+
+def _loaded(spec: TrainSpec, name: str, dtype: torch.dtype) -> Any:
+    few_bits = quantization(dtype) if spec.config.lora.quantize != "none" else None
+    model = pretrained.load_causal_lm(name, dtype, spec.config.model.revision, quantized=few_bits)
+    if spec.config.model.grow_vocabulary:
+        grow_vocabulary(model, spec.vocab_size)
+    return model
+
+
+def quantization(dtype: torch.dtype) -> Any:
+    """Weights of 4 bits, as the QLoRA paper has them."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype,  # DeepSpeed casts and sends weights by their type
+    )
+
+
+def grow_vocabulary(model: Any, size: int) -> None:
+    """Adds entries up to `size`, each the mean of those that were there; a model that has as many stays as it is."""
+    known = model.get_input_embeddings().num_embeddings
+    if known >= size:
+        return
+    # transformers' own means are draws around the mean: another model on every rank.
+    model.resize_token_embeddings(size, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            if layer is None:
+                continue
+            for tensor in (layer.weight, getattr(layer, "bias", None)):
+                if tensor is not None:
+                    tensor[known:] = tensor[:known].float().mean(dim=0).to(tensor.dtype)
+
+
+def _sharded(spec: TrainSpec, name: str, dtype: torch.dtype, config: dict[str, Any]) -> Any:
+    """The model sharded over the ranks. Rank 0 alone reads the weights; the others need its config and the network."""
+    import torch.distributed as dist
+    from transformers import AutoModelForCausalLM
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-    held = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # while it lives, from_pretrained shards each weight as it is read
+    source = _loaded(spec, name, dtype) if dist.get_rank() == 0 else None
+    shape = source.config if source is not None else pretrained.load_config(name, spec.config.model.revision)
+    text = shape.get_text_config()
+    if spec.config.model.grow_vocabulary:
+        text.vocab_size = max(text.vocab_size, spec.vocab_size)
+    held = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # while it lives, each weight is sharded as it is made
     try:
-        return pretrained.load_causal_lm(wanted.name, dtype, wanted.revision)
+        model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            shape, dtype=dtype, trust_remote_code=False
+        )
     finally:
         del held
         unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
+    fill(model, source)
+    if source is not None:
+        model.generation_config = source.generation_config
+    return model
+
+
+def fill(model: Any, source: Any | None) -> None:
+    """Gives a sharded model the weights that rank 0 has in `source`, one after the other; all ranks must call it.
+
+    Args:
+        source: the same model whole, on the CPU; None at the other ranks.
+    """
+    import deepspeed
+    import torch.distributed as dist
+
+    given = {} if source is None else dict(source.named_parameters(remove_duplicate=False))
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        with torch.no_grad(), deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            if given:
+                parameter.copy_(given[name])
+    whole = {} if source is None else source.state_dict()
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    for name, buffer in model.state_dict().items():
+        if name in parameters or hasattr(buffer, "ds_id"):
+            continue
+        sent = (whole[name] if whole else torch.empty_like(buffer)).to(device)
+        dist.broadcast(sent, src=0)
+        buffer.copy_(sent)
 
 
 def add_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:
@@ -69,7 +149,7 @@ def add_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:
     unknown = [target for target in lora.targets or [] if target not in names]
     if unknown:
         raise TrainError(
-            f"train.lora.targets: {type(model).__name__} has no linear layer {unknown[0]!r}"
+            f"train.lora.targets: {type(model).__name__} has no linear layer {quote(unknown[0])}"
             f"{nearest(unknown[0], names)}; it has {', '.join(sorted(names))}"
         )
     settings = peft.LoraConfig(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
+from kit19_ray.artifacts.stage_manifests import TrainFigures
 from kit19_ray.train.spec import TrainSpec
 
 _PACKAGES = ("kit19-ray", "torch", "deepspeed", "ray", "transformers", "peft")
@@ -26,7 +26,7 @@ def provenance() -> dict[str, str]:
     return found
 
 
-def render(spec: TrainSpec, figures: dict[str, Any], adapted: bool) -> str:
+def render(spec: TrainSpec, figures: TrainFigures, adapted: bool) -> str:
     """The card.
 
     Args:

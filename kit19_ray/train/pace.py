@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
+from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.train import flops
 from kit19_ray.train.batches import Int64
@@ -60,11 +59,11 @@ class Pace:
         """A checkpoint held the training up for `seconds`."""
         self._saving += seconds
 
-    def figures(self, steps_left: int) -> dict[str, Any]:
+    def figures(self, steps_left: int) -> MetricsLine:
         """The rates since the last call."""
         seconds = max(self.seconds, 1e-9)
         tokens = self._steps * self._spec.plan.batch_tokens / seconds
-        found: dict[str, Any] = {
+        found: MetricsLine = {
             "tokens_per_second": tokens,
             "learned_tokens_per_second": self._labels / seconds,
             "tokens_per_second_per_worker": tokens / self._workers,

@@ -8,16 +8,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from kit19_ray.artifacts import metrics_log
-from kit19_ray.artifacts.metrics_log import Status
+from kit19_ray.artifacts.metrics_log import MetricsLine, Status
 from kit19_ray.errors import StorageError
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.utils.console import bars, say
 
 _POLL_SECONDS = {"file": 0.5, "s3": 5.0}
 _LINE_SECONDS = 10.0  # between lines of figures
+_SILENT_SECONDS = 25.0  # without a status
 _QUIET_SECONDS = 30.0  # after which something is said although there is no new figure
 
 
@@ -31,7 +31,7 @@ class News:
         status: what rank 0 is doing, None before it says so.
     """
 
-    line: dict[str, Any] | None
+    line: MetricsLine | None
     events: list[str]
     status: Status | None
 
@@ -50,10 +50,10 @@ def watching(spec: TrainSpec) -> Iterator[None]:
         thread.join(timeout=30)
 
 
-def describe(line: dict[str, Any]) -> str:
+def describe(line: MetricsLine) -> str:
     """The figures of a metrics line in a few words."""
-    shown = [name for name in ("loss", "validation_loss") if line.get(name) is not None]
-    parts = [f"{name.replace('_', ' ')} {line[name]:.4f}" for name in shown]
+    losses = {"loss": line.get("loss"), "validation loss": line.get("validation_loss")}
+    parts = [f"{name} {loss:.4f}" for name, loss in losses.items() if loss is not None]
     if line.get("tokens_per_second"):
         parts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
     if line.get("mfu"):
@@ -69,6 +69,9 @@ def waiting(spec: TrainSpec, status: Status | None, seconds: float) -> str:
         gpu = " and a GPU" if spec.use_gpu else ""
         least = spec.config.min_workers or spec.config.workers
         return f"waiting for {least} workers with {spec.config.cpus_per_worker:g} CPUs{gpu} each for {seconds:.0f} s"
+    silent = time.time() - status["time"]
+    if silent > _SILENT_SECONDS:  # it writes every few seconds, also while a step takes minutes
+        return f"no word from the workers for {silent:.0f} s: they are being started again, or the store is out"
     if status["phase"] == "step":
         return f"step {status['step'] + 1}/{spec.plan.steps} is running"
     return f"{status['phase']}, after step {status['step']}/{spec.plan.steps}"

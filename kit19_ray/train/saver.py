@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from kit19_ray.artifacts import checkpoint
 from kit19_ray.artifacts.checkpoint import Index
+from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.errors import TrainError
 from kit19_ray.train.agreement import Agreement
 from kit19_ray.train.checkpoint_writer import CheckpointWriter
@@ -39,6 +40,12 @@ class Saver:
     def busy(self) -> bool:
         """Whether a checkpoint is on its way."""
         return self._writer.busy
+
+    def figures(self) -> MetricsLine:
+        """How the checkpoints are, for metrics.jsonl."""
+        since = self._writer.failing_since
+        failing = 0.0 if since is None else time.monotonic() - since
+        return {"checkpoint_step": self._writer.saved_step, "checkpoint_failing_seconds": round(failing, 1)}
 
     def begin(self, restored: bool) -> None:
         """The training begins: the time to the first checkpoint counts from here.

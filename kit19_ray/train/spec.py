@@ -4,39 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
 
 from kit19_ray.config.schema import TrainConfig
 from kit19_ray.errors import TrainError
 
 EXPORT_FOLDER, ADAPTER_FOLDER = "export", "adapter"  # in the run's prefix
 EVALUATIONS = 10  # validation losses of a run whose train.eval_every is not set
-
-
-class TrainManifest(TypedDict):
-    """manifest.json of a train prefix."""
-
-    stage: str
-    version: int
-    export: str
-    adapter: NotRequired[str]
-    data: str
-    prompt: str
-    seed: int
-    config: dict[str, object]
-    steps: int
-    files: dict[str, str]
-    parameters: int
-    trained_parameters: int
-    precision: str
-    tokens: int
-    tokens_per_second: float
-    seconds: float
-    skipped_steps: int
-    train_loss: float
-    validation_loss: float
-    validation_loss_first: float
-    provenance: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from kit19_ray.artifacts import checkpoint, manifest
+from kit19_ray.artifacts.stage_manifests import DataManifest, TrainManifest
 from kit19_ray.config.schema import Config, TrainConfig
-from kit19_ray.errors import TrainError, UserError
+from kit19_ray.errors import TrainError, UserError, quote
 from kit19_ray.io import lease, storage
 from kit19_ray.lm import pretrained
 from kit19_ray.train import spec as planning
@@ -21,9 +21,6 @@ from kit19_ray.utils.console import say
 VERSION = 2  # of what this stage writes; raise it when equal inputs would give other weights
 
 
-DataPrefix = dict[str, Any]  # the manifest of a data prefix; the data stage says what is in it
-
-
 def uri(config: Config, data_uri: str) -> str:
     """The prefix that `config` trains into on the finished data prefix `data_uri`.
 
@@ -33,8 +30,15 @@ def uri(config: Config, data_uri: str) -> str:
     return _uri(config, manifest.require(data_uri, "data"))
 
 
-def _uri(config: Config, built: DataPrefix) -> str:
-    read = {key: built[key] for key in ("seq_len", "eos_token_id", "pad_token_id", "vocab_size", "prompt", "splits")}
+def _uri(config: Config, built: DataManifest) -> str:
+    read = {
+        "seq_len": built["seq_len"],
+        "eos_token_id": built["eos_token_id"],
+        "pad_token_id": built["pad_token_id"],
+        "vocab_size": built["vocab_size"],
+        "prompt": built["prompt"],
+        "splits": built["splits"],
+    }
     identity = {
         "version": VERSION,
         "seed": config.seed,
@@ -58,9 +62,10 @@ def run(config: Config, data_uri: str) -> str:
         say(f"train: {out} is trained already")
         return out
     plan = planning.make(config.train, _rows(built, "train"), built["seq_len"])
-    for error in check(config.train, data_uri, built, _known_tokens(config.train)):
+    for error in check(config.train, data_uri, built, *_known(config.train)):
         raise error
-    trackers.require(list(config.train.trackers), bool(config.train.lora.rank))
+    lora = config.train.lora
+    trackers.require(list(config.train.trackers), bool(lora.rank), lora.quantize != "none")
     with lease.held(out, "train") as held, ray_session.connected():
         if manifest.finished(out, "train") is not None:
             say(f"train: {out} was trained meanwhile")
@@ -78,6 +83,11 @@ def run(config: Config, data_uri: str) -> str:
             prompt=built["prompt"],
         )
         say(f"train: {_describe(spec)} -> {out}")
+        known, _ = _known(config.train)
+        if known is not None and known < spec.vocab_size:
+            say(
+                f"train: the model's {known:,} entries grow to {spec.vocab_size:,}, each new one the mean of the others"
+            )
         begun = time.monotonic()
         with stopping_in_good_order(out):
             made = fit(spec)
@@ -85,23 +95,21 @@ def run(config: Config, data_uri: str) -> str:
             say(f"train: stopped at step {made['stopped']}, which is saved; the same command goes on there")
             raise KeyboardInterrupt
         held.require()
-    manifest.commit(
-        out,
-        {
-            "stage": "train",
-            "version": VERSION,
-            "export": EXPORT_FOLDER,
-            **({"adapter": ADAPTER_FOLDER} if config.train.lora.rank else {}),
-            "data": data_uri,
-            "prompt": built["prompt"],
-            "seed": config.seed,
-            "config": config.train.identity(),
-            "steps": plan.steps,
-            **made,
-        },
-        known=made["files"],
-        without=(checkpoint.FOLDER,),
-    )
+    finished: TrainManifest = {
+        "stage": "train",
+        "version": VERSION,
+        "export": EXPORT_FOLDER,
+        "data": data_uri,
+        "prompt": built["prompt"],
+        "seed": config.seed,
+        "config": config.train.identity(),
+        "steps": plan.steps,
+        **made,
+        "adapter": ADAPTER_FOLDER,
+    }
+    if not config.train.lora.rank:
+        del finished["adapter"]
+    manifest.commit(out, finished, known=made["files"], without=(checkpoint.FOLDER,))
     say(
         f"train: validation loss {made['validation_loss_first']:.4f} -> {made['validation_loss']:.4f} in "
         f"{time.monotonic() - begun:.0f} s, {made['tokens_per_second']:,.0f} tokens/s, "
@@ -110,8 +118,9 @@ def run(config: Config, data_uri: str) -> str:
     return out
 
 
-def _rows(built: DataPrefix, split: str) -> int:
-    return int(built["splits"].get(split, {}).get("rows", 0))
+def _rows(built: DataManifest, split: str) -> int:
+    found = built["splits"].get(split)
+    return found["rows"] if found else 0
 
 
 def _describe(spec: TrainSpec) -> str:
@@ -125,30 +134,48 @@ def _describe(spec: TrainSpec) -> str:
     )
 
 
-def check(train: TrainConfig, data_uri: str, built: DataPrefix, known_tokens: int | None) -> list[UserError]:
+def check(
+    train: TrainConfig, data_uri: str, built: DataManifest, known_tokens: int | None, positions: int | None
+) -> list[UserError]:
     """What keeps `train` from running on a data prefix, as far as the manifest tells; `kit19 plan` asks too.
 
     Args:
         data_uri, built: the data prefix and its manifest.
         known_tokens: entries of the base model's vocabulary; None where there is none, or nobody knows.
+        positions: tokens that the base model can read; None likewise.
     """
     found: list[UserError] = []
-    if not built["splits"].get("validation", {}).get("rows"):
+    if not _rows(built, "validation"):
         found.append(TrainError(f"{data_uri} has no validation rows", hint="build it with data.validation above 0"))
-    if known_tokens is not None and built["vocab_size"] > known_tokens:
+    if known_tokens is not None and built["vocab_size"] > known_tokens and not train.model.grow_vocabulary:
         found.append(
             TrainError(
-                f"train.model.name={train.model.name!r} knows {known_tokens} tokens, the data prefix was built with a "
-                f"tokenizer of {built['vocab_size']}",
-                hint=f"build the data with the model's own tokenizer: data.tokenizer.name={train.model.name}",
+                f"train.model.name={quote(train.model.name)} knows {known_tokens} tokens, the data prefix was built "
+                f"with a tokenizer of {built['vocab_size']}",
+                hint=f"build the data with the model's own tokenizer: data.tokenizer.name={train.model.name}; or set "
+                "train.model.grow_vocabulary=true to add the missing entries",
             )
         )
-    return found
+    return found + check_length(train, built["seq_len"], positions)
 
 
-def _known_tokens(train: TrainConfig) -> int | None:
-    """Entries of the base model's vocabulary, from its config alone."""
+def check_length(train: TrainConfig, seq_len: int, positions: int | None) -> list[UserError]:
+    """Whether the base model can read rows of `seq_len` tokens."""
+    if positions is None or seq_len <= positions:
+        return []
+    return [
+        TrainError(
+            f"train.model.name={quote(train.model.name)} reads at most {positions:,} tokens, the data's rows have "
+            f"{seq_len:,}",
+            hint=f"build the data with data.seq_len={positions} or less",
+        )
+    ]
+
+
+def _known(train: TrainConfig) -> tuple[int | None, int | None]:
+    """Entries of the base model's vocabulary and tokens it can read, from its config alone."""
     model = train.model
     if model.name is None:
-        return None
-    return int(pretrained.load_config(model.name, model.revision).get_text_config().vocab_size)
+        return None, None
+    config = pretrained.load_config(model.name, model.revision)
+    return int(config.get_text_config().vocab_size), pretrained.positions(config)

@@ -1,4 +1,4 @@
-"""TensorBoard, MLflow and Weights & Biases. A run that goes on later goes on there under the same id."""
+"""TensorBoard, Prometheus, MLflow and Weights & Biases. A run that goes on later goes on there under the same id."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.errors import TrainError
 from kit19_ray.io import storage
 from kit19_ray.train.metrics_writer import Tracker
+from kit19_ray.utils.json_types import Json
 
 _UPLOAD_SECONDS = 60.0
 
 
-def require(names: list[str], adapters: bool = False) -> None:
+def require(names: list[str], adapters: bool = False, few_bits: bool = False) -> None:
     """Refuses a tracker, or adapters, whose package is not installed, before any worker starts.
 
     Raises:
@@ -27,14 +29,16 @@ def require(names: list[str], adapters: bool = False) -> None:
 
     if adapters and find_spec("peft") is None:
         raise TrainError("train.lora.rank: peft is not installed", hint="pip install 'kit19-ray[lora]'")
+    if few_bits and find_spec("bitsandbytes") is None:
+        raise TrainError("train.lora.quantize: bitsandbytes is not installed", hint="pip install 'kit19-ray[qlora]'")
     for name in names:
-        if find_spec({"tensorboard": "tensorboardX"}.get(name, name)) is None:
+        if find_spec({"tensorboard": "tensorboardX", "prometheus": "ray"}.get(name, name)) is None:
             raise TrainError(
                 f"train.trackers: {name} is not installed", hint=f"pip install 'kit19-ray[{name}]', or leave it out"
             )
 
 
-def make(names: list[str], out: str, attempt: str, config: dict[str, Any]) -> list[Tracker]:
+def make(names: list[str], out: str, attempt: str, config: Json) -> list[Tracker]:
     """The trackers by name.
 
     Args:
@@ -44,17 +48,19 @@ def make(names: list[str], out: str, attempt: str, config: dict[str, Any]) -> li
     """
     kinds: dict[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: TensorBoard(out, attempt),
+        "prometheus": lambda: Prometheus(out),
         "mlflow": lambda: MLflow(out, config),
         "wandb": lambda: WandB(out, config),
     }
     return [kinds[name]() for name in names]
 
 
-def figures(line: dict[str, Any]) -> dict[str, float]:
-    """What of a line can be drawn."""
+def figures(line: MetricsLine) -> dict[str, float]:
+    """What of a line can be drawn; a task's loss is `validation_loss/<task>`."""
+    tasks = {f"validation_loss/{task}": loss for task, loss in line.get("validation_loss_by_task", {}).items()}
     return {
         name: float(value)
-        for name, value in line.items()
+        for name, value in {**line, **tasks}.items()
         if isinstance(value, int | float) and name not in ("step", "steps", "time") and math.isfinite(value)
     }
 
@@ -73,7 +79,7 @@ class TensorBoard:
         self._remote, self._sent = local is None, time.monotonic()
         self._writer = SummaryWriter(str(self._folder), filename_suffix=f".{attempt}", write_to_disk=True)
 
-    def log(self, line: dict[str, Any]) -> None:
+    def log(self, line: MetricsLine) -> None:
         """Takes the line of a step."""
         for name, value in figures(line).items():
             self._writer.add_scalar(name, value, line["step"], walltime=line.get("time"))
@@ -93,12 +99,38 @@ class TensorBoard:
             shutil.rmtree(self._folder)
 
 
+class Prometheus:
+    """Gauges `ray_kit19_train_<figure>` with the run's name, beside Ray's own metrics where Prometheus reads them."""
+
+    name = "prometheus"
+
+    def __init__(self, out: str) -> None:
+        self._run = out.rsplit("/", 1)[1]
+        self._gauges: dict[str, Any] = {}
+
+    def log(self, line: MetricsLine) -> None:
+        """Takes the line of a step."""
+        for name, value in (figures(line) | {"step": float(line["step"])}).items():
+            self._gauge(name).set(value, tags={"run": self._run})
+
+    def _gauge(self, name: str) -> Any:
+        from ray.util.metrics import Gauge
+
+        if name not in self._gauges:
+            made = Gauge(f"kit19_train_{name.replace('/', '_')}", "See metrics.jsonl of the run.", tag_keys=("run",))
+            self._gauges[name] = made
+        return self._gauges[name]
+
+    def close(self) -> None:
+        """Ray forgets them with the worker."""
+
+
 class MLflow:
     """A run of the experiment MLFLOW_EXPERIMENT_NAME (kit19) at MLFLOW_TRACKING_URI, found again by its name."""
 
     name = "mlflow"
 
-    def __init__(self, out: str, config: dict[str, Any]) -> None:
+    def __init__(self, out: str, config: Json) -> None:
         import os
 
         from mlflow.tracking import MlflowClient
@@ -117,7 +149,7 @@ class MLflow:
             for key, value in _flat(config).items():
                 self._client.log_param(self._run, key, value)
 
-    def log(self, line: dict[str, Any]) -> None:
+    def log(self, line: MetricsLine) -> None:
         """Takes the line of a step."""
         from mlflow.entities import Metric
 
@@ -135,7 +167,7 @@ class WandB:
 
     name = "wandb"
 
-    def __init__(self, out: str, config: dict[str, Any]) -> None:
+    def __init__(self, out: str, config: Json) -> None:
         import os
 
         import wandb
@@ -146,7 +178,7 @@ class WandB:
             dir=os.environ.get("WANDB_DIR") or tempfile.gettempdir(),
         )  # fmt: skip
 
-    def log(self, line: dict[str, Any]) -> None:
+    def log(self, line: MetricsLine) -> None:
         """Takes the line of a step."""
         self._run.log(figures(line), step=line["step"])
 
@@ -155,8 +187,8 @@ class WandB:
         self._run.finish()
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _flat(config: Json, prefix: str = "") -> dict[str, str]:
+    out: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:
             out |= _flat(value, f"{prefix}{key}.")

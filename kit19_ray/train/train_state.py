@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from kit19_ray.artifacts.checkpoint import RunState
+from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.config.schema import TrainConfig
 from kit19_ray.train.guard import Guard
 from kit19_ray.train.spec import TrainPlan
@@ -26,7 +27,7 @@ class TrainState:
         self.guard = Guard(config)
         self.figures: dict[str, float] = {"seconds": 0.0}
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> RunState:
         """For a checkpoint, JSON-ready."""
         return {
             "loss": self.loss,
@@ -35,7 +36,7 @@ class TrainState:
             "guard": self.guard.state(),
         }
 
-    def place(self, plan: TrainPlan) -> dict[str, Any]:
+    def place(self, plan: TrainPlan) -> MetricsLine:
         """Where in the run it is, as a line of metrics says it."""
         return {
             "step": self.step,
@@ -44,7 +45,7 @@ class TrainState:
             "progress": self.step / plan.steps,
         }
 
-    def restore(self, step: int, state: dict[str, Any]) -> None:
+    def restore(self, step: int, state: RunState) -> None:
         """Goes on from `state`, which `record` made after `step` steps."""
         self.step = step
         self.loss, self.labels, self.figures = state["loss"], state["labels"], state["figures"]

@@ -14,7 +14,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from kit19_ray.artifacts import packed_shards
+from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.artifacts.packed_shards import PackedSplit
+from kit19_ray.artifacts.stage_manifests import Stopped, TrainOutput
 from kit19_ray.errors import TrainError
 from kit19_ray.lm import pretrained
 from kit19_ray.train import model_card, samples, schedule, trackers
@@ -51,6 +54,7 @@ class Trainer:
         self._interruptions = Interruptions(spec.out, self._rank)
         self._writer: MetricsWriter | None = None
         self._saver = Saver(spec, self.state, agreement, self._attempt, self._say)
+        self._by_task: dict[str, float] = {}
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> Trainer:
@@ -75,7 +79,7 @@ class Trainer:
             yield
         self._watchdog.progress(name, allowed)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> TrainOutput | Stopped:
         """All of it; see `train_loop_per_worker` for what it returns."""
         self.prepare()
         if not self.train():
@@ -88,8 +92,10 @@ class Trainer:
         with self._phase("opening the data"):
             self._training = PackedSplit.open(spec.data, "train")
             self._validation = PackedSplit.open(spec.data, "validation")
+            self._tasks = packed_shards.read_tasks(spec.data, "validation")
         with self._phase("finding the model"):  # on this node; before any rank waits for another
-            if spec.config.model.name is not None:
+            # Under ZeRO-3 rank 0 reads the weights and sends each its shard: other nodes fetch none.
+            if spec.config.model.name is not None and (self._rank == 0 or spec.config.zero_stage != 3):
                 pretrained.resolve(spec.config.model.name)
         with self._phase("loading the model"):
             model = load_model(spec)
@@ -136,7 +142,7 @@ class Trainer:
         if "validation_loss" not in self.state.figures:
             loss = self._validate()
             self.state.figures |= {"validation_loss_first": loss, "validation_loss": loss}
-            self._write_line({"validation_loss": loss})
+            self._write_line({"validation_loss": loss, **self._of_tasks()})
         following = self.fetch(self.state.step)
         while self.state.step < plan.steps:
             self._watchdog.progress("step")
@@ -159,7 +165,7 @@ class Trainer:
             if validating:
                 begun = time.perf_counter()
                 self.state.figures["validation_loss"] = line["validation_loss"] = self._validate()
-                line["validate_seconds"] = time.perf_counter() - begun
+                line |= {"validate_seconds": time.perf_counter() - begun, **self._of_tasks()}
             self._write_line(line)
         following.cancel()
         return True
@@ -204,10 +210,10 @@ class Trainer:
             self._saver.save(self._engine)
             self._pace.saved(time.perf_counter() - begun)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> TrainOutput:
         """Exports, and returns the manifest's part."""
         tokens = self.state.step * self._spec.plan.batch_tokens
-        figures: dict[str, Any] = {
+        figures: Any = {
             "parameters": self._engine.parameters,
             "trained_parameters": self._engine.trained_parameters,
             "precision": str(self._engine.dtype).removeprefix("torch."),
@@ -222,7 +228,8 @@ class Trainer:
             rows = np.arange(min(_COMPARED_ROWS, len(self._validation)))
             batch = prepare_batch(self._validation, rows, self._device, self._engine.flat)
             files = export(self._engine, self._spec, batch, figures)
-        return figures | {"files": files}
+        whole: TrainOutput = figures | {"files": files}
+        return whole
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self._spec.plan.steps
@@ -251,7 +258,7 @@ class Trainer:
             self.state.labels += read.labels
         return rate
 
-    def training_figures(self, rate: float) -> dict[str, Any]:
+    def training_figures(self, rate: float) -> MetricsLine:
         """Loss since the last line, learning rate, gradient norm, steps left out."""
         loss = self.state.loss / self.state.labels if self.state.labels else float("nan")
         self.state.loss, self.state.labels = 0.0, 0
@@ -268,10 +275,11 @@ class Trainer:
         if self._writer is not None:
             self._writer.status(phase, self.state.step)
 
-    def _write_line(self, line: dict[str, Any]) -> None:
+    def _write_line(self, line: MetricsLine) -> None:
         if self._writer is None:
             return
-        self._writer.line(self.state.place(self._spec.plan) | line | {"time": time.time()})
+        place, kept = self.state.place(self._spec.plan), self._saver.figures()
+        self._writer.line({**place, **line, **kept, "time": time.time()})
 
     def _validate(self) -> float:
         """Mean loss per label of the whole validation split.
@@ -282,11 +290,15 @@ class Trainer:
         self._validating()
         self._status("validating")
         size = self._spec.plan.micro_batch_size
-        loss = validation_loss(self._engine, self._validation, size, self._device, self._validating)
+        found = validation_loss(self._engine, self._validation, self._tasks, size, self._device, self._validating)
+        loss, self._by_task = found.whole, found.by_task
         if not np.isfinite(loss):
             raise AgreedError(0, "validating", self.state.guard.diverged(f"validation loss is {loss}"), everywhere=True)
         self._answer()
         return loss
+
+    def _of_tasks(self) -> MetricsLine:
+        return {"validation_loss_by_task": self._by_task} if self._by_task else {}
 
     def _validating(self) -> None:
         self._watchdog.progress("validating", 60 * self._spec.config.timeout_minutes)

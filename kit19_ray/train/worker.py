@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from typing import Any
 
 import torch
 
+from kit19_ray.artifacts.stage_manifests import Stopped, TrainOutput
 from kit19_ray.errors import StorageError, TrainError, UserError
 from kit19_ray.lm import cuda
 from kit19_ray.train.agreement import AgreedError, Agreement
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.train.trainer import Trainer
+from kit19_ray.utils.json_types import Json
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
-def train_loop_per_worker(settings: dict[str, Any]) -> dict[str, Any]:
+def train_loop_per_worker(settings: Json) -> TrainOutput | Stopped | dict[str, UserError]:
     """The train function of every worker, as Ray Train calls it.
 
     Args:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -110,7 +110,7 @@ def show(found: Any, as_json: bool, printed: Callable[[Any], None]) -> None:
         printed(found)
 
 
-def table(found: list[dict[str, Any]], as_json: bool = False, right: Sequence[str] = ()) -> None:
+def table(found: Sequence[Mapping[str, object]], as_json: bool = False, right: Sequence[str] = ()) -> None:
     """Prints rows with the same keys to stdout, as a table or as JSON.
 
     Args:
@@ -144,7 +144,7 @@ def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Seq
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def record(found: dict[str, Any], as_json: bool) -> None:
+def record(found: Mapping[str, object], as_json: bool) -> None:
     """Prints one thing to stdout, a line a key or as JSON."""
     if as_json:
         write_json(found)

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,6 +26,7 @@ _QUIET = {
     "RAY_DEDUP_LOGS": "1",
     "RAY_DATA_LOG_LEVEL": "CRITICAL",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # Serve kills one that is not up after 5 s
     "RAY_task_oom_retries": "3",  # Ray's own default tries a task that runs out of memory again for ever
     "TOKENIZERS_PARALLELISM": "false",
     "DS_ACCELERATOR_LOG_LEVEL": "ERROR",
@@ -236,6 +237,7 @@ def require(
     hint: str,
     error: type[UserError] = UserError,
     gpus: float = 1,
+    at_most: Mapping[str, float] | None = None,
 ) -> bool:
     """Whether processes get a GPU each, after a look at what the cluster has.
 
@@ -247,6 +249,7 @@ def require(
         hint: what to lower.
         error: class of the error raised.
         gpus: of each process, where GPUs are used.
+        at_most: what the cluster may grow to by itself.
 
     Raises:
         UserError: a local cluster cannot hold them all; one that RAY_ADDRESS names may grow.
@@ -254,14 +257,15 @@ def require(
     import ray
 
     have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpu = bool(have.get("GPU")) if use_gpu is None else use_gpu
+    most = at_most or {}
+    gpu = bool(have.get("GPU") or most.get("GPU")) if use_gpu is None else use_gpu
     for name, each in (("CPU", cpus), ("GPU", gpus if gpu else 0)):
         if count * each <= have.get(name, 0):
             continue
         text = f"{what}={count} need {count * each:g} {name}s, the Ray cluster has {have.get(name, 0):g}"
-        if not os.environ.get("RAY_ADDRESS"):
+        if not os.environ.get("RAY_ADDRESS") and count * each > most.get(name, 0):
             raise error(text, hint=hint)
-        say(f"{text}; waiting for it to grow")
+        say(f"{what.partition('.')[0]}: {text}; waiting for it to grow")
     return gpu
 
 

@@ -31,6 +31,8 @@ def chart_files() -> Iterator[tuple[str, str]]:
     yield "helm/kit19-operator/files/crd.yaml", crd.render()
     yield "helm/kit19-operator/files/rules.yaml", _rules()
     yield "helm/kit19-operator/files/dashboard.json", dashboard.dashboard_json()
+    for name in CHARTS:
+        yield f"helm/{name}/files/serving.json", dashboard.serving_json()
     yield "helm/kit19-operator/files/alerts.yaml", alerts.rules_yaml()
 
 

@@ -1,4 +1,5 @@
-"""The alerts of the operator's PrometheusRule. What they ask for are the operator's own metrics; a test holds that."""
+"""The alerts of the operator's PrometheusRule. They ask for the operator's own metrics and the servers'; a test holds
+that."""
 
 from __future__ import annotations
 
@@ -39,6 +40,50 @@ ALERTS = (
         "warning",
         "no optimizer step in half an hour: a node that was lost, a collective that hangs, a checkpoint that cannot be "
         "written; see the driver's log",
+    ),
+    Alert(
+        "Kit19CheckpointFailing",
+        "kit19_run_checkpoint_failing_seconds > 600",
+        1,
+        "critical",
+        "the store has taken no checkpoint for ten minutes; after train.save_grace_minutes the run ends",
+    ),
+    Alert(
+        "Kit19QueueGrowing",
+        "sum(kit19_run_queued) > 2 and deriv(sum(kit19_run_queued)[2h:5m]) > 0",
+        60,
+        "info",
+        "ever more runs wait in their queue: quota does not keep up with what is asked",
+    ),
+    Alert(
+        "Kit19ServeQueueGrowing",
+        "sum by (model) (ray_kit19_sequences_waiting) > 0 and "
+        "deriv(sum by (model) (ray_kit19_sequences_waiting)[10m:30s]) > 0",
+        10,
+        "warning",
+        "a server's queue grows: more replicas (serve.autoscaling), or fewer requests",
+    ),
+    Alert(
+        "Kit19StandbyWithoutLeader",
+        'sum(kit19_operator_standby{job="{{job}}"}) > 0 unless sum(kit19_operator_leader{job="{{job}}"}) > 0',
+        2,
+        "critical",
+        "operators stand by and none works: its Lease is held by something that is gone, or by another release",
+    ),
+    Alert(
+        "Kit19TwoOperators",
+        "kit19_operator_contested == 1",
+        5,
+        "warning",
+        "two releases watch one namespace; the second one leaves its KitRuns alone",
+    ),
+    Alert(
+        "Kit19CheckpointOld",
+        'changes(kit19_run_checkpoint_step[6h]) == 0 and on(namespace, name) kit19_run_phase{phase="Training"} == 1 '
+        "and on(namespace, name) kit19_run_queued == 0",
+        360,
+        "warning",
+        "no new checkpoint in six hours of training: that much is lost with a node",
     ),
     Alert(
         "Kit19RunQueued",

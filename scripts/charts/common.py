@@ -37,3 +37,25 @@ class PullImage(Object):
     """When nodes pull the image: Always, IfNotPresent or Never."""
     pull_secrets: list[Name] = []
     """Secrets for a registry that asks who pulls."""
+
+
+class PodMonitor(Object):
+    """Of Ray pods: Ray's own metrics and the servers', port 8080."""
+
+    enabled: bool = False
+    """Make it. Needs the monitoring.coreos.com CRDs, and Prometheus let in by `networkPolicy.metricsFrom`."""
+    interval: str = Field("30s", pattern="^[0-9]+(ms|s|m)$")
+    """Time between scrapes."""
+    labels: dict[str, str] = {}
+    """Labels by which Prometheus finds it."""
+
+
+class Dashboards(Object):
+    """Grafana dashboards as a ConfigMap for Grafana's sidecar."""
+
+    enabled: bool = False
+    """Make it."""
+    labels: dict[str, str] = {"grafana_dashboard": "1"}
+    """Labels by which the sidecar finds it."""
+    annotations: dict[str, str] = {}
+    """Its annotations, such as the folder's."""

@@ -1,8 +1,9 @@
-"""The Grafana dashboard of the operator and its runs. A test holds its metrics to those the operator has."""
+"""The Grafana dashboards: of the operator and its runs, and of the servers. Tests hold their metrics to the code's."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 Json = dict[str, Any]
@@ -52,11 +53,118 @@ PANELS = (
 )
 
 
+MODEL = 'model=~"$model"'
+
+
+def _quantiles(metric: str) -> str:
+    return f"histogram_quantile(0.95, sum by (le, model) (rate(ray_{metric}_bucket{{{MODEL}}}[5m])))"
+
+
+SERVING_PANELS = (
+    (
+        "Requests per second by status",
+        f"sum by (model, status) (rate(ray_kit19_requests_total{{{MODEL}}}[5m]))",
+        "{{model}} {{status}}",
+        "reqps",
+        "timeseries",
+    ),
+    ("Requests in progress", "sum(ray_kit19_requests_in_progress)", "in progress", "short", "timeseries"),
+    ("Time of a request, p95", _quantiles("kit19_request_seconds"), "{{model}}", "s", "timeseries"),
+    ("Time in the queue, p95", _quantiles("kit19_queue_seconds"), "{{model}}", "s", "timeseries"),
+    (
+        "Time to the first token, p95",
+        _quantiles("kit19_time_to_first_token_seconds"),
+        "{{model}}",
+        "s",
+        "timeseries",
+    ),
+    ("Time between tokens, p95", _quantiles("kit19_inter_token_seconds"), "{{model}}", "s", "timeseries"),
+    (
+        "Tokens generated per second",
+        f"sum by (model) (rate(ray_kit19_completion_tokens_total{{{MODEL}}}[5m]))",
+        "{{model}}",
+        "short",
+        "timeseries",
+    ),
+    (
+        "Tokens of prompts per second",
+        f"sum by (model) (rate(ray_kit19_prompt_tokens_total{{{MODEL}}}[5m]))",
+        "{{model}}",
+        "short",
+        "timeseries",
+    ),
+    (
+        "Share of prompt tokens found in the prefix cache",
+        f"sum by (model) (rate(ray_kit19_reused_prompt_tokens_total{{{MODEL}}}[5m])) / "
+        f"sum by (model) (rate(ray_kit19_prompt_tokens_total{{{MODEL}}}[5m]))",
+        "{{model}}",
+        "percentunit",
+        "timeseries",
+    ),
+    (
+        "Sequences decoded together",
+        f"sum by (model) (ray_kit19_sequences_running{{{MODEL}}})",
+        "{{model}}",
+        "short",
+        "timeseries",
+    ),
+    (
+        "Sequences that wait",
+        f"sum by (model) (ray_kit19_sequences_waiting{{{MODEL}}})",
+        "{{model}}",
+        "short",
+        "timeseries",
+    ),
+    (
+        "Key-value cache in use",
+        f"avg by (model) (ray_kit19_cache_use{{{MODEL}}})",
+        "{{model}}",
+        "percentunit",
+        "timeseries",
+    ),
+    (
+        "Tokens in the key-value cache",
+        f"sum by (model) (ray_kit19_cache_tokens{{{MODEL}}})",
+        "{{model}}",
+        "short",
+        "timeseries",
+    ),
+    (
+        "Clients that left, per minute",
+        f"60 * sum by (model) (rate(ray_kit19_disconnects_total{{{MODEL}}}[5m]))",
+        "{{model}}",
+        "short",
+        "timeseries",
+    ),
+    (
+        "Requests taken over from a replica that died, per minute",
+        f"60 * sum by (model) (rate(ray_kit19_failovers_total{{{MODEL}}}[5m]))",
+        "{{model}}",
+        "short",
+        "timeseries",
+    ),
+)
+
+
 def dashboard_json() -> str:
-    """The dashboard as Grafana imports it."""
+    """The dashboard of operator and runs, as Grafana imports it."""
+    variables = [
+        _variable("namespace", "label_values(kit19_run_phase, namespace)"),
+        _variable("run", 'label_values(kit19_run_phase{namespace=~"$namespace"}, name)'),
+    ]
+    return _dashboard("kit19-runs", "kit19: runs and operator", variables, PANELS)
+
+
+def serving_json() -> str:
+    """The dashboard of the servers, as Grafana imports it."""
+    variables = [_variable("model", "label_values(ray_kit19_requests_total, model)")]
+    return _dashboard("kit19-serving", "kit19: servers", variables, SERVING_PANELS)
+
+
+def _dashboard(uid: str, title: str, variables: list[Json], panels: Iterable[tuple[str, str, str, str, str]]) -> str:
     made = {
-        "uid": "kit19-runs",
-        "title": "kit19: runs and operator",
+        "uid": uid,
+        "title": title,
         "tags": ["kit19", "ray"],
         "timezone": "browser",
         "schemaVersion": 39,
@@ -66,11 +174,10 @@ def dashboard_json() -> str:
         "templating": {
             "list": [
                 {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"},
-                _variable("namespace", "label_values(kit19_run_phase, namespace)"),
-                _variable("run", 'label_values(kit19_run_phase{namespace=~"$namespace"}, name)'),
+                *variables,
             ]
         },
-        "panels": [_panel(number, *panel) for number, panel in enumerate(PANELS)],
+        "panels": [_panel(number, *panel) for number, panel in enumerate(panels)],
     }
     return json.dumps(made, indent=2) + "\n"
 

@@ -61,6 +61,12 @@ def _cleaned(node: Any) -> Any:
         return [_cleaned(one) for one in node]
     if not isinstance(node, dict):
         return node
+    if node.get("or_one"):
+        many = {key: node[key] for key in ("type", "items", "minItems")}
+        return {
+            "description": " ".join(node["description"].split()),
+            "anyOf": [_cleaned(many["items"]), _cleaned(many)],
+        }
     dropped = {"hidden", "empty", "identity", "default", "x-kubernetes-preserve-unknown-fields"}
     out = {}
     for key, value in node.items():

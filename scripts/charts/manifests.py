@@ -62,7 +62,9 @@ MANIFESTS = (
         "kit19",
         "kit19",
         "k8s/values/rayservice.yaml",
-        "A trained model behind OpenAI-compatible HTTP; put what `kit19 train` printed at serve.model.",
+        "A trained model behind OpenAI-compatible HTTP; put what `kit19 train` printed at serve.model.\n"
+        "Its API keys first; the file's form: docs/how-to/serve.md.\n"
+        "  kubectl --namespace kit19 create secret generic kit19-keys --from-file=api-keys=FILE",
     ),
 )
 

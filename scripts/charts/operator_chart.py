@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kit19_ray.operate.api.kubernetes_types import Embedded, EnvVar, Name, Object, Quantity
-from scripts.charts.common import GLOBAL, PullImage, ServiceAccount, image
+from scripts.charts.common import GLOBAL, Dashboards, PodMonitor, PullImage, ServiceAccount, image
 
 
 class Image(PullImage):
@@ -34,6 +34,10 @@ class Rbac(Object):
     aggregate: bool = True
     """Make ClusterRoles that add KitRuns to admin, edit and view. Whoever may create KitRuns gets pods with any
     ServiceAccount, Secret and volume of the namespace."""
+    secret_names: list[Name] = []
+    """The Secrets the operator may read, by name: every `storage.credentialsSecret`, and what pods' `env` and
+    `envFrom` name. Empty means any Secret of the namespaces it works in, by its name; one it may not read
+    counts as there."""
 
 
 class Amount(Object):
@@ -87,17 +91,6 @@ class ServiceMonitor(Object):
     """Labels by which Prometheus finds it."""
 
 
-class PodMonitor(Object):
-    """Of the Ray pods of every KitRun here: Ray's own metrics, port 8080."""
-
-    enabled: bool = False
-    """Make it. Needs the monitoring.coreos.com CRDs, and a KitRun's `networkPolicy.metricsFrom`."""
-    interval: str = Field("30s", pattern="^[0-9]+(ms|s|m)$")
-    """Time between scrapes."""
-    labels: dict[str, str] = {}
-    """Labels by which Prometheus finds it."""
-
-
 class PrometheusRule(Object):
     """Alerts: a run that stands still, waits, failed or is refused; no operator at work; an unreadable root."""
 
@@ -116,17 +109,6 @@ class Metrics(Object):
     """Of the runs' Ray pods."""
     prometheus_rule: PrometheusRule = PrometheusRule()
     """Alerts."""
-
-
-class Dashboards(Object):
-    """Grafana dashboards as a ConfigMap for Grafana's sidecar."""
-
-    enabled: bool = False
-    """Make it."""
-    labels: dict[str, str] = {"grafana_dashboard": "1"}
-    """Labels by which the sidecar finds it."""
-    annotations: dict[str, str] = {}
-    """Its annotations, such as the folder's."""
 
 
 class Pod(Object):

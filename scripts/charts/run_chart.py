@@ -8,8 +8,19 @@ from pydantic import Field
 
 from kit19_ray.config.schema import Config
 from kit19_ray.operate.api.kubernetes_types import Embedded, Name, Object
-from kit19_ray.operate.api.spec import RAY_VERSION, Autoscaling, Ingress, NetworkPolicy, Queue, Stage, StagePods
-from scripts.charts.common import GLOBAL, IMAGE_PATTERN, IMAGE_RULE, PullImage, ServiceAccount, image
+from kit19_ray.operate.api.pods import StagePods
+from kit19_ray.operate.api.serving import Autoscaling, Ingress, NetworkPolicy
+from kit19_ray.operate.api.spec import RAY_VERSION, Queue, Stage
+from scripts.charts.common import (
+    GLOBAL,
+    IMAGE_PATTERN,
+    IMAGE_RULE,
+    Dashboards,
+    PodMonitor,
+    PullImage,
+    ServiceAccount,
+    image,
+)
 
 EMPTY: dict[str, Any] = {"empty": True}
 
@@ -82,6 +93,11 @@ class Serve(Object):
     `config.serve.max_surge_percent`."""
     upgrade_strategy: Embedded | None = None
     """KubeRay's upgradeStrategy of the RayService. null means KubeRay's own, NewCluster."""
+    keys_secret: str = ""
+    """Secret with the server's API keys: its `api-keys` is a file as `config.serve.api_keys_file` has it, read again
+    when it changes. Empty makes one, whose `key` is what clients send, and keeps it on upgrade; what renders without
+    the cluster cannot, and needs this. None is there with `config.serve.auth: none` or an `api_keys_file` of
+    one's own."""
     gcs_fault_tolerance: Embedded | None = None
     """KubeRay's gcsFaultToleranceOptions: with a Redis the replicas serve on while a lost head comes back."""
     ingress: Ingress | None = None
@@ -108,6 +124,13 @@ class Auth(Object):
     existing_secret: str = ""
     """Secret with the key `auth_token`. Empty makes one and keeps its token on upgrade; what renders without the
     cluster (`helm template`, Argo CD) cannot, and needs this."""
+
+
+class Metrics(Object):
+    """Prometheus metrics: Ray's own and the server's (`ray_kit19_*`), port 8080 of every pod."""
+
+    pod_monitor: PodMonitor = PodMonitor()
+    """Of this release's pods."""
 
 
 class RunValues(Object):
@@ -142,6 +165,10 @@ class RunValues(Object):
     """The pods' identity."""
     network_policy: NetworkPolicy = NetworkPolicy()
     """Who may reach the pods."""
+    metrics: Metrics = Metrics()
+    """Prometheus metrics."""
+    dashboards: Dashboards = Dashboards()
+    """Grafana dashboards."""
     security: Literal["restricted", "assigned", "none"] = "restricted"
     """restricted: uid 1000, gid 100, no privileges, as Pod Security's `restricted`. assigned: the same without uid and
     gid, which OpenShift's restricted-v2 picks itself. none: nothing is said, `podTemplate` may say all."""

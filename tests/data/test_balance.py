@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit19_ray.artifacts.stage_manifests import ClassCounts
 from kit19_ray.config import loading
 from kit19_ray.data import balance
-from kit19_ray.data.balance import Balance, ClassCounts, Shares
+from kit19_ray.data.balance import Balance, Shares
 from kit19_ray.errors import DataError, UserError
 from kit19_ray.tasks.task import load_tasks
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from kit19_ray.data.encoding import Encoder
 from kit19_ray.data.tokenizer import train_bpe
 from kit19_ray.lm.prompts import PROMPTS, prompt_format, render_prompt
+from kit19_ray.lm.text_encoder import TextEncoder
 
 TEXTS = ["영화가 정말 재미있다", "배우의 연기가 훌륭하다", "지루하고 뻔한 이야기", "다시 보고 싶은 작품이다"] * 3
 
@@ -14,7 +15,7 @@ TEXTS = ["영화가 정말 재미있다", "배우의 연기가 훌륭하다", "�
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     tokenizer = train_bpe(TEXTS, 400, 64)
-    return Encoder(tokenizer.backend_tokenizer, prompt_format("plain"), tokenizer.eos_token_id, seq_len=64)
+    return Encoder(TextEncoder(tokenizer), prompt_format("plain"), tokenizer.eos_token_id, seq_len=64)
 
 
 def row(input: str, output: str = "긍정") -> dict[str, str]:
@@ -25,18 +26,17 @@ def test_tokens_are_prompt_then_answer_then_end(encoder: Encoder) -> None:
     (tokens, cut), *_ = encoder.encode([row("재미있다")])
     assert tokens is not None and not cut
     ids = tokens.input_ids.tolist()
-    prompt = encoder.tokenizer.encode(
-        render_prompt("plain", "리뷰를 분류하세요.", "재미있다"), add_special_tokens=False
-    ).ids
+    tokenizer = train_bpe(TEXTS, 400, 64)
+    prompt = tokenizer.encode(render_prompt("plain", "리뷰를 분류하세요.", "재미있다"), add_special_tokens=False)
     assert ids[: tokens.num_prompt] == prompt
-    assert encoder.tokenizer.decode(ids[tokens.num_prompt : -1]) == "긍정"
+    assert tokenizer.decode(ids[tokens.num_prompt : -1]) == "긍정"
     assert ids[-1] == encoder.eos_id
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=0, max_size=300))
 def test_a_cut_input_leaves_instruction_and_answer_whole(text: str) -> None:
     tokenizer = _shared()
-    encoder = Encoder(tokenizer.backend_tokenizer, prompt_format("koalpaca"), tokenizer.eos_token_id, seq_len=64)
+    encoder = Encoder(TextEncoder(tokenizer), prompt_format("koalpaca"), tokenizer.eos_token_id, seq_len=64)
     (tokens, cut), *_ = encoder.encode([row(text)])
     if tokens is None:
         assert cut

@@ -162,6 +162,6 @@ def test_names_weights_and_licences(folder: Path) -> None:
     licences = {n: (t.source.licence.commercial, t.source.licence.derivatives) for n, t in found.items()}
     assert licences == {"a": (True, True), "b": (False, True), "c": (False, False)}
     with pytest.raises(SourceError, match=r"(?s)alpacca.jsonl: no such file.*did you mean 'alpaca.jsonl'"):
-        own_datasets.locate(entry(path=f"{folder}/alpacca.jsonl"))
+        own_datasets.locate(entry(path=f"{folder}/alpacca.jsonl"), f"file://{folder}")
     with pytest.raises(ConfigError, match="exclude each other"):
         loading.load(None, ["data.quotas.nsmc=3", 'data.datasets=[{"path": "x", "format": "text", "weight": 2}]'])

@@ -9,7 +9,7 @@ import pytest
 
 from kit19_ray.evaluate import answers
 from kit19_ray.sources.files import SAMPLES
-from kit19_ray.tasks import render, templates
+from kit19_ray.tasks import filled_template, templates
 from kit19_ray.tasks.task import Task, load_tasks
 from tests.evaluate.oracle import records
 
@@ -112,7 +112,7 @@ def test_an_oracle_is_right_in_every_phrasing(task: Task, name: str) -> None:
     names = {n for fields in fitting for n in fields.get("targets", "").split(",")}
     for number, fields in enumerate(fitting):
         variants = [template.model_copy(update={"outputs": [output]}) for output in template.outputs]
-        shown = [render.render(task, variant, fields, f"r{number}", 1) for variant in variants]
+        shown = [filled_template.fill(task, variant, fields, f"r{number}", 1) for variant in variants]
         for said in shown:
             if said.candidates:
                 # Whatever the phrasing, the right candidate is told from the others by the words of the label.

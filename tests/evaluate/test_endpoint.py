@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kit19_ray.artifacts import manifest, samples
+from kit19_ray.artifacts import manifest, sample_file
 from kit19_ray.config import loading
 from kit19_ray.errors import ConfigError, EvaluateError
 from kit19_ray.evaluate import endpoint as endpoints
@@ -151,7 +151,7 @@ def test_an_evaluation_through_an_endpoint_by_likelihood(server: StandIn, tmp_pa
     uri = stage.run(made, server.url, None)
     scores = json.loads(storage.read_text(f"{uri}/scores.json"))
     assert scores["model"] == f"{server.url} stand-in" and scores["leaks"]["kobest_boolq"] == {"status": "unknown"}
-    kept = [s for s in samples.read(uri) if s["task"] == "kobest_boolq"]
+    kept = [s for s in sample_file.read(uri) if s["task"] == "kobest_boolq"]
     assert [(s["choices"], s["loglikelihoods"], s["answer"]) for s in kept] == [
         ([" 아니오", " 예"], [-5.0, -3.0], 1)
     ] * 6
@@ -167,7 +167,7 @@ def test_choices_in_words_where_there_is_no_likelihood(server: StandIn, tmp_path
     sentineg = scores["kobest_sentineg"]
     assert (sentineg["method"], sentineg["names_no_choice"], sentineg["n"]) == ("generation", 0, 6)
     uri = stage.run(made, server.url, None)
-    kept = [s for s in samples.read(uri) if s["task"] == "kobest_sentineg"]
+    kept = [s for s in sample_file.read(uri) if s["task"] == "kobest_sentineg"]
     assert sentineg["acc"] == sum(s["gold"] == 0 for s in kept) / 6 and {s["answer"] for s in kept} == {0}
     assert scores["kobest_copa"]["acc"] == 0 and scores["kobest_copa"]["names_no_choice"] == 6
 

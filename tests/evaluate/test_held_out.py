@@ -15,6 +15,7 @@ from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.evaluate import held_out, held_out_scores
 from kit19_ray.lm.decoding import Completion
 from kit19_ray.lm.prompts import PROMPTS
+from kit19_ray.lm.text_encoder import TextEncoder
 
 END = 0
 
@@ -236,7 +237,7 @@ def test_a_long_input_loses_its_end_as_in_training() -> None:
     long = row("nsmc", 1, "abcdefgh" * 9, label=0, candidates=["a", "b"], output="a")
     reader = held_out.Reader(encode, str, PROMPTS["plain"], 0, 32)
     (example,) = reader.examples([long], 8)  # type: ignore[list-item]
-    ((trained, cut),) = Encoder(tokenizer, PROMPTS["plain"], 0, 32).encode([long])
+    ((trained, cut),) = Encoder(TextEncoder(tokenizer), PROMPTS["plain"], 0, 32).encode([long])
     assert cut and trained is not None
     assert example.prompt == trained.input_ids[: trained.num_prompt].tolist()
     assert len(example.prompt) + len(example.candidates[0]) <= 32

@@ -15,7 +15,7 @@ from kit19_ray.evaluate.endpoint import END, CharacterTokenizer
 from kit19_ray.lm.decoding import Completion
 from kit19_ray.lm.prompts import PROMPTS
 from kit19_ray.sources.files import SAMPLES
-from kit19_ray.tasks import render
+from kit19_ray.tasks.filled_template import fill
 from kit19_ray.tasks.task import Task, load_tasks
 from tests.evaluate.oracle import records
 
@@ -31,9 +31,9 @@ def rows(task: Task) -> tuple[list[held_out.Row], dict[str, str]]:
         for template in task.spec.templates:
             if not template.applies(fields):
                 continue
-            made = render.render(task, template, fields, f"r{number}", 1)
+            made = fill(task, template, fields, f"r{number}", 1)
             others = [
-                render.render(task, template.model_copy(update={"outputs": [text]}), fields, f"r{number}", 1).output
+                fill(task, template.model_copy(update={"outputs": [text]}), fields, f"r{number}", 1).output
                 for text in template.outputs
             ]
             prompt = PROMPTS["kullm"].render(made.instruction, made.input)

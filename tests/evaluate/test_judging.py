@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kit19_ray.artifacts import samples
+from kit19_ray.artifacts import sample_file
 from kit19_ray.config import loading
 from kit19_ray.config.schema import JudgeConfig
 from kit19_ray.errors import ConfigError, EvaluateError
@@ -127,7 +127,7 @@ def test_graded_answers_of_a_conversation(servers: Any, tmp_path: Path) -> None:
     texts = [body["messages"][1]["content"] for _, body in judge_server.asked]
     assert any("[참고 답안]\n3개" in text for text in texts)
     assert any("사용자: 공이 몇 개인가요?\n답변자: 세 개예요" in text and "[답변]\n둘" in text for text in texts)
-    kept = {s["doc_id"]: s for s in samples.read(uri)}
+    kept = {s["doc_id"]: s for s in sample_file.read(uri)}
     assert set(kept) == {"7.1", "7.2", "mt-1.1"} and kept["7.1"]["judgement"] == "평가.\n[[5]]"
     before = len(model.asked), len(judge_server.asked)
     assert run(servers, tmp_path) == uri and (len(model.asked), len(judge_server.asked)) == before

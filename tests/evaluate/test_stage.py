@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kit19_ray.artifacts import manifest, samples
+from kit19_ray.artifacts import manifest, sample_file
 from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
 from kit19_ray.errors import EvaluateError, UserError
 from kit19_ray.evaluate import stage
@@ -51,7 +51,7 @@ def test_scores_report_manifest_and_nothing_the_second_time(
     }  # fmt: skip
     assert scores["held_out"]["nsmc"]["n"] == 4
     assert scores["leaks"] == {task: {"status": "unknown"} for task in ("kobest_copa", "kobest_hellaswag")}
-    kept = list(samples.read(uri))
+    kept = list(sample_file.read(uri))
     assert [(s["section"], s["task"]) for s in kept] == (
         [("tasks", "kobest_copa")] * 3 + [("tasks", "kobest_hellaswag")] * 3 + [("held_out", "nsmc")] * 4
     )

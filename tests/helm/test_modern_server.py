@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kit19_ray.errors import OperateError
 from kit19_ray.operate.api import crd
 from kit19_ray.operate.api.spec import STAGES, parse
 from kit19_ray.operate.kube_client import ApiError, Cluster
@@ -39,8 +40,8 @@ def strictly(plane: ControlPlane, objects: list[Json]) -> None:
     for one in custom:
         one["metadata"]["namespace"] = "default"
     words = ("create", "--dry-run=server", "--validate=strict", "-f", "-")
-    # One list in JSON: a hash such as 12e45 is text in PyYAML's eyes and a number in Kubernetes', and some kubectl take no
-    # "---" between documents in JSON.
+    # One list in JSON: a hash such as 12e45 is text in PyYAML's eyes and a number in Kubernetes', and some kubectl take
+    # no "---" between documents in JSON.
     made = json.dumps({"apiVersion": "v1", "kind": "List", "items": custom})
     done = plane.kubectl(*words, stdin=made, check=False)
     assert done.returncode == 0, done.stderr
@@ -137,3 +138,139 @@ def test_a_kitrun_keeps_what_it_says_and_a_mistyped_key_is_refused(crd_server: C
     assert kept["spec"]["auth"] == "token" and kept["spec"]["networkPolicy"]["enabled"] is True
     parse(kept["spec"], "typo")
     crd_server.kubectl("delete", "kitrun", "typo", "-n", "default", "--wait=false")
+
+
+SERVED = {"root": "s3://bucket/r", "serve": {"model": "s3://bucket/m"}}
+WRONG: dict[str, tuple[Json, str]] = {
+    "autoscaling": ({"serve": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}}, "minReplicas"),
+    "scheduler": ({"queue": {"scheduler": "scheduler-plugins"}}, "queue.scheduler=scheduler-plugins"),
+    "no-data": ({"skip": ["data"]}, "without the data stage config.train.data is needed"),
+    "no-data-held-out": (
+        {"skip": ["data", "train"], "config": SERVED | {"evaluate": {"model": "s3://bucket/m"}}},
+        "without the data stage config.train.data is needed",
+    ),
+    "no-model": (
+        {"skip": ["data", "train"], "config": SERVED | {"train": {"data": "s3://bucket/d"}}},
+        "without the train stage config.evaluate.model is needed",
+    ),
+    "no-served-model": (
+        {"skip": ["data", "train", "evaluate"]},
+        "without the train stage config.serve.model is needed",
+    ),
+    "no-scores": (
+        {
+            "skip": ["evaluate"],
+            "config": {"root": "s3://b/r", "evaluate": {"gate": [{"task": "kobest_copa", "min": 0.5}]}},
+        },
+        "without the evaluate stage an empty config.evaluate.gate is needed",
+    ),
+    "train-gpu": (
+        {"config": {"root": "s3://b/r", "train": {"use_gpu": True}}},
+        "config.train.use_gpu=true, but stages.train.gpus=0",
+    ),
+    "serve-gpu": (
+        {"config": {"root": "s3://b/r", "serve": {"use_gpu": True}}},
+        "config.serve.use_gpu=true, but stages.serve.gpus=0",
+    ),
+    "keys-open": (
+        {"config": {"root": "s3://b/r", "serve": {"auth": "none"}}, "serve": {"keysSecret": "mine"}},
+        "serve.keysSecret",
+    ),
+    "keys-file": (
+        {"config": {"root": "s3://b/r", "serve": {"api_keys_file": "/k"}}, "serve": {"keysSecret": "mine"}},
+        "serve.keysSecret",
+    ),
+    "egress": (
+        {"networkPolicy": {"egressOpen": True, "egress": [{"ports": [{"port": 1}]}]}},
+        "egressOpen=true and a list of egress rules exclude each other",
+    ),
+}
+RIGHT: dict[str, Json] = {
+    "least": {},
+    "nulls": {
+        "serve": {"autoscaling": None, "keysSecret": None},
+        "queue": {"scheduler": None},
+        "config": {"root": "s3://b/r", "train": {"use_gpu": None}, "serve": {"auth": "none", "api_keys_file": None}},
+    },
+    "keys-and-null": {
+        "serve": {"keysSecret": "mine"},
+        "config": {"root": "s3://b/r", "serve": {"auth": None, "api_keys_file": None}},
+    },
+    "autoscaling": {"serve": {"autoscaling": {"minReplicas": 2, "maxReplicas": 2}}},
+    "served": {"skip": ["data", "train", "evaluate"], "config": SERVED},
+    "no-held-out": {
+        "skip": ["data", "train"],
+        "config": SERVED | {"evaluate": {"model": "s3://bucket/m", "held_out": False}},
+    },
+    "gpus": {"config": {"root": "s3://b/r", "train": {"use_gpu": True}}, "stages": {"train": {"gpus": 1}}},
+    "keys": {"serve": {"keysSecret": "mine"}},
+    "open": {"networkPolicy": {"egressOpen": True}},
+    "listed": {"networkPolicy": {"egress": [{"ports": [{"port": 1}]}]}},
+}
+
+
+def kitrun(**spec: Any) -> str:
+    return yaml.safe_dump(harness.kitrun("rules", "default", **({"config": {"root": "s3://bucket/r"}} | spec)))
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_the_models_refuse_the_server_refuses_too(crd_server: ControlPlane, case: str) -> None:
+    """Our CRD's own rules: told to whoever applies it, before anything is stored."""
+    tree, said = WRONG[case]
+    done = crd_server.kubectl("create", "--dry-run=server", "-f", "-", stdin=kitrun(**tree), check=False)
+    assert done.returncode != 0 and said in done.stderr, done.stderr
+    with pytest.raises(OperateError, match=said):
+        parse(yaml.safe_load(kitrun(**tree))["spec"], "rules")
+
+
+@pytest.mark.parametrize("case", RIGHT)
+def test_what_the_models_take_the_server_takes_too(crd_server: ControlPlane, case: str) -> None:
+    parse(yaml.safe_load(kitrun(**RIGHT[case]))["spec"], "rules")
+    crd_server.kubectl("create", "--dry-run=server", "-f", "-", stdin=kitrun(**RIGHT[case]))
+
+
+def test_the_root_may_be_mended_until_something_is_written_there(crd_server: ControlPlane, server: Cluster) -> None:
+    """A transition rule: afterwards another root would leave scores, log and checkpoints behind without a word."""
+
+    def moved(to: str) -> Any:
+        return crd_server.kubectl("apply", "-f", "-", stdin=kitrun(config={"root": to}), check=False)
+
+    def written(status: Json) -> None:
+        path = "/apis/kit19.dev/v1alpha1/namespaces/default/kitruns/rules/status"
+        server.request("PATCH", path, {"status": status}, "application/merge-patch+json")
+
+    try:
+        assert moved("s3://bucket/a").returncode == 0 and moved("s3://bucket/b").returncode == 0
+        written({"phase": "Data", "stages": {"data": {"state": "Running"}}})
+        assert moved("s3://bucket/c").returncode == 0
+        written({"stages": {"data": {"state": "Succeeded", "uri": "s3://bucket/c/data-1"}}})
+        done = moved("s3://bucket/d")
+        assert done.returncode != 0 and "config.root may not change once a stage has written there" in done.stderr
+        same = kitrun(config={"root": "s3://bucket/c", "train": {"epochs": 3}})
+        crd_server.kubectl("apply", "-f", "-", stdin=same)
+        written({"stages": {"train": {"state": "Running"}}})  # our own writes are no change of the root
+    finally:
+        crd_server.kubectl("delete", "kitrun", "rules", "-n", "default", "--wait=false")
+
+
+def test_the_operator_s_fields_are_its_own_and_others_keep_theirs(server: Cluster) -> None:
+    """Field managers: Kueue's suspend, somebody's annotation and KubeRay's status stay; an edit of ours does not."""
+    job = every_child({"config": {"root": "s3://bucket/r"}, "images": {"train": "kit19:1"}})[0]
+    job["metadata"]["name"] = "managers"
+    made = server.apply(job)
+    path = "/apis/ray.io/v1/namespaces/default/rayjobs/managers"
+    others = {"metadata": {"annotations": {"team": "nlp"}}, "spec": {"suspend": True, "entrypoint": "sleep 1"}}
+    query = {"fieldManager": "somebody"}
+    server.request("PATCH", path, others, "application/merge-patch+json", query)
+    status = {"status": {"jobDeploymentStatus": "Suspended"}}
+    server.request("PATCH", f"{path}/status", status, "application/merge-patch+json", {"fieldManager": "kuberay"})
+    again = server.apply(job)
+    assert again["spec"]["entrypoint"] == made["spec"]["entrypoint"] != "sleep 1"
+    assert again["spec"]["suspend"] is True and again["metadata"]["annotations"]["team"] == "nlp"
+    assert again["status"]["jobDeploymentStatus"] == "Suspended"
+    mine = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "managers", "namespace": "default"}}
+    body = mine | {"spec": {"entrypoint": "sleep 2"}}
+    with pytest.raises(ApiError) as caught:  # whoever does not insist is told whose the field is
+        server.request("PATCH", path, body, "application/apply-patch+yaml", {"fieldManager": "argocd"})
+    assert caught.value.status == 409 and "kit19-operator" in caught.value.message
+    assert server.apply(job)["metadata"]["generation"] == again["metadata"]["generation"]  # the same is no change

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -10,7 +11,8 @@ import yaml
 
 from kit19_ray.operate.api import crd, rbac
 from kit19_ray.operate.controller.metrics import Metrics
-from tests.helm.rendering import REPO, Helm, Json, assert_hardened, kinds, only
+from kit19_ray.serve import metrics as serve_metrics
+from tests.helm.rendering import REPO, Helm, Json, Loader, assert_hardened, kinds, only
 
 CHART = "kit19-operator"
 
@@ -114,9 +116,25 @@ def test_rights_and_account_may_be_someone_elses(helm: Helm) -> None:
     assert account["metadata"]["annotations"] == {"role": "x"} and account["automountServiceAccountToken"] is False
 
 
+def test_secrets_are_read_by_name_where_they_are_named(helm: Helm) -> None:
+    """C3: `create` cannot be narrowed by name in Kubernetes, `get` can."""
+
+    def rules(values: Json) -> list[Json]:
+        role = only(helm.render(CHART, values), "Role", "rel")
+        return [rule for rule in role["rules"] if rule["resources"] == ["secrets"]]
+
+    assert [rule["verbs"] for rule in rules({})] == [["get"], ["create"]]
+    get, create = rules({"rbac": {"secretNames": ["kit19-s3", "hub"]}})
+    assert get["resourceNames"] == ["kit19-s3", "hub"] and "resourceNames" not in create
+
+
 def test_crd_is_the_operators_and_is_kept(helm: Helm) -> None:
     definition = only(helm.render(CHART, {}), "CustomResourceDefinition")
     assert definition["spec"] == crd.definition()["spec"]
+    values = helm.values({})
+    older = helm("template", "rel", f"helm/{CHART}", "--kube-version", "1.24.0", "--values", values).stdout
+    (made,) = [one for one in yaml.load_all(older, Loader) if one and one["kind"] == "CustomResourceDefinition"]
+    assert made["spec"] == crd.definition(rules=False)["spec"]  # CEL came with 1.25
     assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     loose = only(helm.render(CHART, {"crds": {"keep": False}}), "CustomResourceDefinition")
     assert "annotations" not in loose["metadata"]
@@ -162,14 +180,45 @@ def test_dashboard_asks_for_metrics_the_operator_has(helm: Helm) -> None:
     assert len(set(cells)) == len(cells)
 
 
+def serving_names() -> set[str]:
+    """What Prometheus gets of the servers."""
+    found = set()
+    for name, metric in serve_metrics.METRICS.items():
+        suffixes = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}[metric.kind]
+        found |= {f"ray_{name}{suffix}" for suffix in suffixes}
+    return found
+
+
+@pytest.mark.parametrize("chart", [CHART, "kit19-run"])
+def test_the_serving_dashboard_asks_for_metrics_and_labels_the_servers_have(helm: Helm, chart: str) -> None:
+    values: Json = {"dashboards": {"enabled": True}}
+    if chart != CHART:
+        values |= {"config": {"root": "s3://bucket/r", "serve": {"model": "m"}}, "serve": {"enabled": True}}
+    (text,) = [one["data"]["kit19-serving.json"] for one in helm.render(chart, values)
+               if "kit19-serving.json" in one.get("data", {})]  # fmt: skip
+    dashboard = json.loads(text)
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = set(re.findall(r"\b(?:ray_)?kit19_\w+", " ".join(queries) + str(dashboard["templating"])))
+    assert asked and asked <= serving_names(), asked - serving_names()
+    measured = {name.removeprefix("ray_").rsplit("_total")[0].removesuffix("_bucket") for name in asked}
+    assert set(serve_metrics.METRICS) <= measured  # nothing is measured that nobody is shown
+    for query in queries:
+        for label in re.findall(r"by \(([\w, ]+)\)", query):
+            assert set(label.split(", ")) <= {"le", "model", "status"}, query
+
+
 def test_alerts_ask_for_metrics_the_operator_has(helm: Helm) -> None:
     values = {"metrics": {"prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}}}}
     rule = only(helm.render(CHART, values), "PrometheusRule")
     (group,) = rule["spec"]["groups"]
-    assert rule["metadata"]["labels"]["release"] == "prometheus" and len(group["rules"]) == 7
-    asked = set(re.findall(r"kit19_\w+", " ".join(one["expr"] for one in group["rules"])))
+    assert rule["metadata"]["labels"]["release"] == "prometheus" and len(group["rules"]) == 13
+    asked = set(re.findall(r"\b(?:ray_)?kit19_\w+", " ".join(one["expr"] for one in group["rules"])))
     declared = {line.split()[2] for line in Metrics().text().decode().splitlines() if line.startswith("# TYPE")}
-    assert asked <= declared, asked - declared
+    assert asked <= declared | serving_names(), asked - declared
+    assert {one["alert"] for one in group["rules"]} >= {
+        "Kit19TrainingStalled", "Kit19CheckpointFailing", "Kit19QueueGrowing", "Kit19ServeQueueGrowing",
+        "Kit19StandbyWithoutLeader", "Kit19TwoOperators",
+    }  # fmt: skip
     assert 'absent(kit19_operator_leader{job="rel"} == 1)' in [one["expr"] for one in group["rules"]]
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import copy
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -12,11 +15,14 @@ from typing import Any
 import pytest
 import yaml
 
+from kit19_ray import __version__
 from kit19_ray.config import loading
 from kit19_ray.config.schema import Config
 from kit19_ray.operate.api import spec
-from kit19_ray.operate.manifests import children
+from kit19_ray.operate.manifests import children, naming
 from kit19_ray.operate.manifests.naming import RunRef
+from kit19_ray.operate.manifests.ray_cluster import CONFIG_ANNOTATION
+from kit19_ray.serve import keys
 from tests.helm.rendering import Helm, Json, assert_hardened, kinds, only
 
 CHART = "kit19-run"
@@ -148,7 +154,7 @@ CASES: dict[str, Json] = {
 
 @pytest.mark.parametrize("stage", ["data", "train", "evaluate", "serve"])
 @pytest.mark.parametrize("case", CASES)
-def test_pods_are_those_the_operator_makes(helm: Helm, stage: str, case: str) -> None:
+def test_what_the_chart_makes_is_what_the_operator_makes(helm: Helm, stage: str, case: str) -> None:
     """Every field of both, under every value that changes one: a pod is written twice and is the same."""
     # The chart's own ServiceAccount is the release's, which a KitRun does not have.
     pods, security = {"serviceAccount": "trainer"} | CASES[case]["pods"], CASES[case].get("security", "restricted")
@@ -164,56 +170,172 @@ def test_pods_are_those_the_operator_makes(helm: Helm, stage: str, case: str) ->
         "autoscaling": {"minReplicas": 0, "maxReplicas": 5},
         "gcsFaultTolerance": {"redisAddress": "redis:6379"},
         "upgradeStrategy": {"type": "None"},
+        "ingress": {"host": "k.example.com", "className": "nginx", "tlsSecret": "tls", "annotations": {"a": "b"}},
     }
-    asked = spec.parse(
-        {
-            "config": config,
-            "images": images,
-            "storage": storage,
-            "queue": queue,
-            "stages": {stage: pods},
-            "serve": serve,
-            "security": security,
-            "auth": "none",
-        },
-        "run",
-    )
-    values: Json = {"config": config, "images": images, "storage": storage, "queue": queue, "auth": {"mode": "none"}}
-    values["security"] = security
-    run = RunRef("rel", "place")
+    both: Json = {"config": config, "images": images, "storage": storage, "queue": queue, "security": security}
+    asked = spec.parse(both | {"stages": {stage: pods}, "serve": serve}, "run")
+    run = RunRef("rel", "place", "u")
     if stage == "serve":
-        values |= {"mode": "none", "serve": {"enabled": True, "pods": pods, **serve}}
-        theirs = children.ray_service(run, asked, {})
-        own = only(helm.render(CHART, values), "RayService")
-        made, mine = (one["spec"]["rayClusterConfig"] for one in (theirs, own))
-        assert own["spec"]["upgradeStrategy"] == theirs["spec"]["upgradeStrategy"] == {"type": "None"}
-        served, serves = (yaml.safe_load(one["spec"]["serveConfigV2"]) for one in (theirs, own))
-        assert serves == served
+        objects = helm.render(CHART, both | {"mode": "none", "serve": {"enabled": True, "pods": pods, **serve}})
+        made = [children.ray_service(run, asked, {}), children.ingress(run, asked)]
     else:
-        values |= {"job": {"stages": [stage]}, "stagePods": {stage: pods}}
-        theirs = children.ray_job(run, asked, stage, 0, {})  # type: ignore[arg-type]
-        own = only(helm.render(CHART, values), "RayJob")
-        made, mine = theirs["spec"]["rayClusterSpec"], own["spec"]["rayClusterSpec"]
-        assert own["spec"]["entrypoint"] == theirs["spec"]["entrypoint"]
-        assert own["spec"]["submissionMode"] == theirs["spec"]["submissionMode"] == "HTTPMode"
-    ours = {
-        key: value for key, value in theirs["metadata"]["labels"].items() if "kit19" not in key and "app." not in key
-    }
-    assert ours.items() <= own["metadata"]["labels"].items()
-    assert yaml.safe_dump(_comparable(mine)) == yaml.safe_dump(_comparable(made))
+        objects = helm.render(CHART, both | {"job": {"stages": [stage]}, "stagePods": {stage: pods}})
+        made = [children.ray_job(run, asked, stage, 0, {})]  # type: ignore[arg-type]
+        written = only(objects, "ConfigMap")["data"]["config.yaml"]
+        notes = made[0]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["metadata"]["annotations"]  # type: ignore[index]
+        given = yaml.safe_load(notes[CONFIG_ANNOTATION])
+        assert Config.model_validate(yaml.safe_load(written)) == Config.model_validate(given)
+    for theirs in made:
+        assert theirs is not None
+        own = only(objects, theirs["kind"])
+        wanted = _as_the_chart_has_it(theirs, own["metadata"]["name"], run, asked, stage)
+        assert _parsed(own) == _parsed(wanted)
 
 
-OWN = {"kit19-config", "KIT19_POINTER", "KIT19_DRIVER_LOG_URI"}  # each maker keeps them in a place of its own
+SELECTOR = {"app.kubernetes.io/instance": "rel", "app.kubernetes.io/part-of": "kit19-ray"}
+POD_LABELS = SELECTOR | {"app.kubernetes.io/version": __version__}
+RELEASE_LABELS = POD_LABELS | {
+    "app.kubernetes.io/name": "kit19-run",
+    "app.kubernetes.io/managed-by": "Helm",
+    "helm.sh/chart": f"kit19-run-{__version__}",
+}
 
 
-def _comparable(node: Any) -> Any:
-    """Without labels and hashes, which are the maker's own, and without where config, pointer and log are."""
-    if isinstance(node, list):
-        return [_comparable(one) for one in node if not (isinstance(one, dict) and one.get("name") in OWN)]
-    if isinstance(node, dict):
-        own = ("labels", "kit19.dev/config", "kit19.dev/model")
-        return {key: _comparable(value) for key, value in node.items() if key not in own}
-    return node
+def _as_the_chart_has_it(theirs: Json, name: str, run: RunRef, asked: spec.KitRunSpec, stage: str) -> Json:
+    """The operator's object with what must differ put as the chart has it, each held to the operator's way first.
+
+    Names and labels, for Helm's objects are a release's; the owner, which is the KitRun; annotations that are the
+    operator's memory; where the config file comes from; the pointer, which only the operator reads; where the log is
+    kept; the names of the Secrets with Ray's token, which KubeRay makes where none is named, and with the API keys.
+    """
+    out = copy.deepcopy(theirs)
+    mine = naming.pod_labels(run, stage)
+    own = {key: value for key, value in mine.items() if key != "app.kubernetes.io/component"}
+
+    def relabel(labels: Json, more: Json) -> Json:
+        assert own.items() <= labels.items()
+        return {key: value for key, value in labels.items() if key not in own} | more
+
+    metadata = out["metadata"]
+    assert metadata.pop("ownerReferences")[0]["uid"] == "u" and metadata["namespace"] == "place"
+    kept = {k: v for k, v in metadata.pop("annotations").items() if not k.startswith("kit19.dev/")}
+    metadata |= {"annotations": kept} if kept else {}
+    metadata["labels"] = relabel(metadata["labels"], RELEASE_LABELS)
+    if out["kind"] == "Ingress":
+        del metadata["labels"]["app.kubernetes.io/component"]
+        backend = out["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+        assert backend["name"] == f"{metadata['name']}-serve-svc"
+        backend["name"], metadata["name"] = f"{name}-serve-svc", name
+        return out
+    cluster = out["spec"].get("rayClusterSpec") or out["spec"]["rayClusterConfig"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    cluster["authOptions"]["secretName"] = "rel-token"
+    groups = [cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])]
+    for template in (group["template"] for group in groups):
+        template["metadata"]["labels"] = relabel(template["metadata"]["labels"], POD_LABELS)
+        for volume in template["spec"]["volumes"]:
+            if volume["name"] == "kit19-keys":
+                assert volume["secret"]["secretName"] == naming.keys_name(run)
+                volume["secret"]["secretName"] = "rel-keys"
+    if stage != "serve":
+        head = cluster["headGroupSpec"]["template"]
+        assert head["metadata"]["labels"][naming.JOB_LABEL] == metadata["name"]
+        head["metadata"]["labels"][naming.JOB_LABEL] = name
+        head["metadata"]["annotations"].pop(CONFIG_ANNOTATION)
+        (volume,) = [one for one in head["spec"]["volumes"] if one["name"] == "kit19-config"]
+        assert volume.pop("downwardAPI")["items"][0]["path"] == "config.yaml"
+        volume["configMap"] = {"name": "rel-config"}
+        env = head["spec"]["containers"][0]["env"]
+        values = {one["name"]: one.get("value") for one in env}
+        assert values["KIT19_POINTER"] == naming.pointer_uri(run, asked, stage)  # type: ignore[arg-type]
+        assert values["KIT19_DRIVER_LOG_URI"] == naming.log_uri(run, asked, stage, 0)  # type: ignore[arg-type]
+        head["spec"]["containers"][0]["env"] = [
+            one | {"value": f"s3://bucket/k/logs/place/{name}.log"} if one["name"] == "KIT19_DRIVER_LOG_URI" else one
+            for one in env
+            if one["name"] != "KIT19_POINTER"
+        ]
+    metadata["name"] = name
+    return out
+
+
+def _parsed(one: Json) -> Json:
+    """With the serve config, which is text, as what it says; the maps' order says nothing."""
+    out = copy.deepcopy(one)
+    if "serveConfigV2" in out["spec"]:
+        out["spec"]["serveConfigV2"] = yaml.safe_load(out["spec"]["serveConfigV2"])
+    return out
+
+
+STORE = {"credentialsSecret": "s3", "endpoint": "http://minio.store.svc:9000"}
+POLICIES: dict[str, Json] = {
+    "plain": {},
+    "file": {"config": {"root": "file:///data"}},
+    "store": {"storage": STORE},
+    "address": {"storage": STORE | {"endpoint": "http://10.1.2.3:9000"}},
+    "one-word": {"storage": STORE | {"endpoint": "http://minio"}},
+    "two-words": {"storage": STORE | {"endpoint": "https://minio.store"}},
+    "outside": {"storage": STORE | {"endpoint": "https://s3.example.org:8443"}},
+    "role": {"storage": {"endpoint": "https://s3.example.org:8443"}},
+    "hub": {"storage": STORE, "config": {"train": {"model": {"name": "EleutherAI/polyglot-ko-1.3b"}}}},
+    "no-hub": {
+        "storage": STORE,
+        "config": {"serve": {"models": {"base": "a/b"}}},
+        "networkPolicy": {"hub": False},
+    },
+    "hub-documents": {"storage": STORE, "config": {"evaluate": {"source": "hub"}}},
+    "tracker": {"storage": STORE, "config": {"train": {"trackers": ["wandb"]}}},
+    "judge": {
+        "storage": STORE,
+        "config": {"evaluate": {"judge": {"questions": ["q"], "endpoint": "http://judge.llm.svc/v1"}}},
+    },
+    "redis": {"storage": STORE, "serve": {"gcsFaultTolerance": {"redisAddress": "redis.data.svc:6379"}}},
+    "elastic": {"storage": STORE, "serve": {"autoscaling": {"minReplicas": 0, "maxReplicas": 3}}},
+    "open": {"networkPolicy": {"egressOpen": True, "metricsFrom": [{"podSelector": {}}], "dashboardFrom": []}},
+    "listed": {"networkPolicy": {"egress": [{"ports": [{"port": 5000}]}], "serveFrom": [{"namespaceSelector": {}}]}},
+    "ingress": {"serve": {"ingress": {"host": "a.example"}}},
+    "proxy": {"storage": STORE, "pods": {"env": [{"name": "HTTPS_PROXY", "value": "http://proxy.corp.example:3128"}]}},
+}
+
+
+@pytest.mark.parametrize("case", POLICIES)
+def test_the_policy_is_the_one_the_operator_makes(helm: Helm, case: str) -> None:
+    more = copy.deepcopy(POLICIES[case])
+    config = {**SERVED, **more.pop("config", {})}
+    config["serve"] = {**SERVED["serve"], **config["serve"]}
+    both: Json = {"config": config, "images": {"train": "r/t:1"}, "networkPolicy": {}} | more
+    pods, serve = both.pop("pods", {}), both.pop("serve", {})
+    asked = spec.parse(both | {"serve": serve, "stages": dict.fromkeys(("data", "train", "evaluate"), pods)}, "run")
+    run = RunRef("rel", "place")
+    theirs = children.network_policy(run, asked)
+    values = both | {"serve": {"enabled": True, **serve}, "pods": pods}
+    own = only(helm.render(CHART, values), "NetworkPolicy")
+    assert theirs is not None
+    renamed = json.loads(json.dumps(theirs["spec"]).replace('{"kit19.dev/run": "rel"}', json.dumps(SELECTOR)))
+    assert own["spec"] == renamed
+
+
+def test_the_policy_is_left_out_or_refused_by_both(helm: Helm) -> None:
+    wrong = {"networkPolicy": {"egressOpen": True, "egress": [{"ports": [{"port": 5000}]}]}}
+    assert "exclude each other" in helm.refuse(CHART, {"config": CONFIG} | wrong)
+
+
+def test_api_keys(helm: Helm) -> None:
+    """A Secret is made with a key for clients and its hash for the server; or the one that is named is mounted."""
+    objects = helm.render(CHART, {"config": SERVED, "serve": {"enabled": True}})
+    held = {k: base64.b64decode(v).decode() for k, v in only(objects, "Secret", "rel-keys")["data"].items()}
+    assert list(keys.parse(held["api-keys"], "file").values()) == [hashlib.sha256(held["key"].encode()).digest()]
+    others = [one for one in objects if one["metadata"]["name"] != "rel-keys"]
+    assert held["key"] not in str(others) and "sha256:" not in str(others)
+    named = helm.render(CHART, {"config": SERVED, "serve": {"enabled": True, "keysSecret": "mine"}})
+    assert not [one for one in named if one["kind"] == "Secret" and one["metadata"]["name"] != "rel-token"]
+    assert "'secretName': 'mine'" in str(only(named, "RayService"))
+    for section in ({"auth": "none"}, {"api_keys_file": "/mine"}):
+        config = {**CONFIG, "serve": {"model": "s3://bucket/m", **section}}
+        free = helm.render(CHART, {"config": config, "serve": {"enabled": True}})
+        assert "kit19-keys" not in str(free) and "rel-keys" not in str(free)
+        wrong = {"config": config, "serve": {"enabled": True, "keysSecret": "mine"}}
+        assert "a Secret of keys exclude each other" in helm.refuse(CHART, wrong)
+    assert "rel-keys" not in str(helm.render(CHART, {"config": SERVED}))  # nothing is served
 
 
 def test_config_reaches_the_pod_whole(helm: Helm, tmp_path: Path) -> None:
@@ -259,6 +381,7 @@ def test_service(helm: Helm) -> None:
     (application,) = serving["applications"]
     assert application["import_path"] == children.IMPORT_PATH and application["name"] == children.APPLICATION
     given = {"host": "0.0.0.0", "use_gpu": False} | config["serve"]  # type: ignore[operator]
+    given |= {"auth": "keys", "api_keys_file": "/etc/kit19-keys/api-keys"}
     assert application["args"]["serve"] == given
     assert application["args"]["autoscaling"] == {"min_replicas": 1, "max_replicas": 3, "target_ongoing_requests": 8}
     from kit19_ray.serve.deployment import Arguments
@@ -275,7 +398,7 @@ def test_service(helm: Helm) -> None:
 
 def test_token(helm: Helm) -> None:
     objects = helm.render(CHART, {"config": CONFIG})
-    secret, cluster = only(objects, "Secret"), only(objects, "RayJob")["spec"]["rayClusterSpec"]
+    secret, cluster = only(objects, "Secret", "rel-token"), only(objects, "RayJob")["spec"]["rayClusterSpec"]
     assert len(base64.b64decode(secret["data"]["auth_token"])) == 48
     assert cluster["authOptions"] == {"mode": "token", "secretName": secret["metadata"]["name"]}
     given = helm.render(CHART, {"config": CONFIG, "auth": {"existingSecret": "mine"}})
@@ -318,10 +441,23 @@ def test_network_policy(helm: Helm) -> None:
     assert policy["ingress"][2]["from"] == [{"podSelector": {}}, peer]  # KubeRay asks the head's proxy how it is
     identity = {one["ipBlock"]["cidr"] for one in policy["egress"][2]["to"]}
     assert identity == {"169.254.170.23/32", "169.254.169.254/32"} and policy["egress"][2]["ports"][0]["port"] == 80
-    assert policy["egress"][3:] == egress and policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["egress"][-1:] == egress and policy["policyTypes"] == ["Ingress", "Egress"]
     closed = only(helm.render(CHART, {"config": CONFIG}), "NetworkPolicy")["spec"]
-    assert closed["policyTypes"] == ["Ingress"] and len(closed["ingress"]) == 2
+    assert closed["policyTypes"] == ["Ingress", "Egress"] and len(closed["ingress"]) == 2
     assert "NetworkPolicy" not in kinds(helm.render(CHART, {"config": CONFIG, "networkPolicy": {"enabled": False}}))
+
+
+def test_a_pod_monitor_finds_the_pods_and_is_let_in(helm: Helm) -> None:
+    values = {"config": SERVED, "serve": {"enabled": True}, "metrics": {"podMonitor": {"enabled": True}}}
+    objects = helm.render(CHART, values)
+    monitor, policy = only(objects, "PodMonitor")["spec"], only(objects, "NetworkPolicy")["spec"]
+    pod = only(objects, "RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
+    assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert monitor["podMetricsEndpoints"][0]["port"] in [one["name"] for one in pod["spec"]["containers"][0]["ports"]]
+    assert policy["ingress"][-1] == {
+        "from": [{"namespaceSelector": {}}],
+        "ports": [{"port": 8080, "protocol": "TCP"}],
+    }
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import yaml
 from kit19_ray.operate.api import spec
 from tests.helm.rendering import Json, assert_hardened, budgets
 from tests.operate.control_plane import ControlPlane, wait_for_crds
+from tests.operate.harness import install_crd
 
 REPO = Path(__file__).parents[2]
 FILES = sorted(path for path in (REPO / "k8s").rglob("*.yaml") if path.parent.name != "values")
@@ -58,7 +59,7 @@ def test_nothing_is_secret_or_unpinned(path: Path) -> None:
 def test_a_real_server_takes_it(control_plane: ControlPlane, path: Path) -> None:
     definitions = control_plane.kubectl("get", "crd", "-o", "name").stdout
     if "kitruns.kit19.dev" not in definitions:
-        control_plane.kubectl("create", "--validate=false", "-f", str(REPO / "k8s/crd.yaml"))
+        install_crd(control_plane)
         wait_for_crds(control_plane, ["kitruns.kit19.dev"])
     for one in objects(path):
         if one["kind"] in ("Cluster", "CustomResourceDefinition"):
@@ -75,7 +76,7 @@ def test_a_real_server_takes_it(control_plane: ControlPlane, path: Path) -> None
 @pytest.mark.kube
 def test_a_field_the_crd_does_not_know_is_refused(control_plane: ControlPlane) -> None:
     if "kitruns.kit19.dev" not in control_plane.kubectl("get", "crd", "-o", "name").stdout:
-        control_plane.kubectl("create", "--validate=false", "-f", str(REPO / "k8s/crd.yaml"))
+        install_crd(control_plane)
         wait_for_crds(control_plane, ["kitruns.kit19.dev"])
     text = (
         (REPO / "k8s/samples/kitrun.debug.yaml").read_text(encoding="utf-8").replace("batch_size: 16", "batchsize: 16")

@@ -12,6 +12,7 @@ import torch
 
 from kit19_ray.lm.continuous_batching import BatchLimits, ContinuousBatch
 from kit19_ray.lm.decoding import DecodingSequence
+from kit19_ray.lm.forward_pass import ForwardPass
 from kit19_ray.lm.loaded_model import LoadedModel, compute_dtype
 from kit19_ray.lm.sampling import SamplingParams
 
@@ -263,7 +264,7 @@ def test_an_error_ends_those_that_run_and_nobody_else(llama: LoadedModel, monkey
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(batch, "_forward", fail)
+    monkeypatch.setattr(ForwardPass, "__call__", fail)
     assert batch.step() == [first] and isinstance(first.error, RuntimeError)
     monkeypatch.undo()
     while not batch.is_idle:

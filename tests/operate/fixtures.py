@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import os
+import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kit19_ray.operate.kube_client import Cluster
-from tests.operate import harness, kubelet
-from tests.operate.control_plane import ControlPlane
-from tests.operate.harness import OperatorProcess
+from tests.operate import drills, harness, kubelet
+from tests.operate.control_plane import REPO, ControlPlane
+from tests.operate.drills import Drill
+from tests.operate.harness import OperatorProcess, write_scores
 from tests.operate.kubelet import Kubelet
+from tests.operate.kuberay import Script, Scripted
+
+BEFORE = "dc76880"
+"""The version before tokens, policies and keys were the default, from which upgrades are tested."""
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +63,33 @@ def node(operated_plane: ControlPlane, admin: Cluster) -> Iterator[Kubelet]:
         pytest.skip("a cluster with nodes of its own has kubelets of its own")
     with kubelet.running(admin, "loopback") as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def drill_table() -> Iterator[None]:
+    """Writes the outcomes of the session's drills to the page that KIT19_DRILLS names."""
+    yield
+    if target := os.environ.get("KIT19_DRILLS"):
+        drills.write_table(Path(target))
+
+
+@pytest.fixture
+def drill(
+    operated_plane: ControlPlane, admin: Cluster, place: str, tmp_path: Path, drill_table: None
+) -> Iterator[Drill]:
+    """A namespace in which KubeRay's stand-in works, and every stage leaves scores that pass the gate."""
+    del drill_table
+    with Scripted(admin, place, Script(done=write_scores(tmp_path, 0.75))) as kuberay:
+        yield Drill(operated_plane, admin, place, tmp_path, kuberay)
+
+
+@pytest.fixture(scope="session")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree of BEFORE."""
+    done = subprocess.run(["git", "archive", BEFORE], cwd=REPO, capture_output=True)
+    if done.returncode:
+        pytest.skip(f"this clone has no commit {BEFORE}: {done.stderr.decode().strip()}")
+    folder = tmp_path_factory.mktemp("before")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder

@@ -37,9 +37,22 @@ def admin(plane: ControlPlane) -> Cluster:
 
 def install(plane: ControlPlane) -> None:
     """The KitRun CRD; nothing where it is there in this version already."""
-    plane.kubectl("apply", "-f", str(REPO / "k8s" / "crd.yaml"))
+    install_crd(plane)
     wait_for_crds(plane, ["kitruns.kit19.dev"])
     _await_collector(plane)
+
+
+def install_crd(plane: ControlPlane, definition: Json | None = None) -> None:
+    """Applies the KitRun CRD, or `definition`; without CEL rules where the server is too old for them."""
+    made = definition or crd.definition(rules=takes_rules(plane))
+    plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(made))
+
+
+def takes_rules(plane: ControlPlane) -> bool:
+    """Whether the server knows CEL rules: 1.25 and newer."""
+    found = json.loads(plane.kubectl("get", "--raw", "/version").stdout)
+    major, minor = found["gitVersion"].lstrip("v").split(".")[:2]
+    return (int(major), int(minor)) >= (1, 25)
 
 
 def _await_collector(plane: ControlPlane) -> None:
@@ -107,26 +120,34 @@ def kubeconfig(plane: ControlPlane, file: Path, namespace: str, account: str = _
 
 
 class OperatorProcess:
-    """`kit19 operate` in one namespace."""
+    """`kit19 operate` in one namespace.
+
+    Attributes:
+        source: the checkout it runs from.
+        lease: name of its release's Lease; "" is the default's.
+    """
 
     def __init__(
         self, plane: ControlPlane, namespace: str, folder: Path, identity: str = "test", server: str | None = None
     ) -> None:
-        self.namespace, self.identity = namespace, identity
+        self.namespace, self.identity, self.source = namespace, identity, REPO
         self.health, self.metrics = free_port(), free_port()
         self.log = folder / f"operator-{namespace}-{identity}.log"
         file = folder / f"kubeconfig-{namespace}-{identity}"
         self._kubeconfig = kubeconfig(plane, file, namespace, server=server or "")
         self.process: subprocess.Popen[bytes] | None = None
+        self.lease = ""
 
     def start(self, environment: dict[str, str] | None = None) -> OperatorProcess:
         """Starts it and returns at once."""
         command = [sys.executable, "-m", "kit19_ray", "operate", "--namespace", self.namespace]
         command += ["--lease-namespace", self.namespace, "--identity", self.identity]
         command += ["--health-port", str(self.health), "--metrics-port", str(self.metrics)]
-        variables = os.environ | {"KUBECONFIG": str(self._kubeconfig)} | (environment or {})
+        command += ["--lease-name", self.lease] if self.lease else []
+        variables = os.environ | {"KUBECONFIG": str(self._kubeconfig), "PYTHONPATH": str(self.source)}
+        variables |= environment or {}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=variables, cwd=REPO)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=variables, cwd=self.source)
         return self
 
     def kill(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from kit19_ray.operate.kube_client import Cluster
+from kit19_ray.operate.manifests import serving_keys
 from kit19_ray.operate.manifests.ray_cluster import CONFIG_ANNOTATION, CONFIG_FILE, CONFIG_FOLDER
 from tests.operate.kuberay import INITIALIZING, RUNNING, Scripted, job_status, service_status
 
@@ -74,14 +75,22 @@ class Running(Scripted):
             return
         if uid not in self._processes:
             file = self._folder / f"{name}.yaml"
-            file.write_text(service["spec"]["serveConfigV2"])
+            pod = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
+            file.write_text(service["spec"]["serveConfigV2"].replace(serving_keys.PATH, str(self.mount_keys(pod))))
             serve = str(Path(sys.executable).with_name("serve"))
-            head = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-            self._processes[uid] = self._spawn([serve, "run", str(file)], name, head)
+            self._processes[uid] = self._spawn([serve, "run", str(file)], name, pod["containers"][0])
         ready = answers(yaml.safe_load(service["spec"]["serveConfigV2"])["http_options"]["port"])
         now = (service.get("status") or {}).get("conditions", [{}])[0].get("status")
         if now != ("True" if ready else "False"):
             self.write("rayservices", service, service_status(service, ready))
+
+    def mount_keys(self, pod: Json) -> Path:
+        """The file of the server's API keys, as a kubelet mounts the items of the Secret's volume."""
+        (volume,) = [one["secret"] for one in pod["volumes"] if one["name"] == serving_keys.VOLUME]
+        held = self._cluster.secret(self._namespace, volume["secretName"]) or {}
+        for item in volume["items"]:
+            (self._folder / item["path"]).write_text(held[item["key"]])
+        return self._folder / serving_keys.FILE
 
     def log(self, name: str) -> Path:
         """What a child's process printed."""

@@ -1,24 +1,23 @@
 """What may go wrong while runs are under way.
 
-`KIT19_DRILLS=docs/explanation/drills.md pytest tests/operate/test_drills.py` writes the table of outcomes from the run
-itself."""
+`KIT19_DRILLS=docs/explanation/drills.md pytest tests/operate -k drill` writes the table of outcomes from the run."""
 
 from __future__ import annotations
 
-import os
+import copy
+import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kit19_ray.operate.api.spec import STAGES
-from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.kube_client import ApiError
 from tests.operate.control_plane import ControlPlane
+from tests.operate.drills import TABLE, Drill, stage_jobs
 from tests.operate.harness import OperatorProcess, create, gated, kitrun, phase, until, write_scores
-from tests.operate.kuberay import COMPLETE, INITIALIZING, LOST, RUNNING, Script, Scripted
+from tests.operate.kuberay import COMPLETE, INITIALIZING, LOST, RUNNING, job_status
 from tests.operate.proxy import Proxy
 
 pytestmark = [
@@ -26,87 +25,6 @@ pytestmark = [
     # The test's own connections, when the API server is killed under them.
     pytest.mark.filterwarnings("ignore:Exception ignored in.*SSLSocket:pytest.PytestUnraisableExceptionWarning"),
 ]
-
-TABLE: list[tuple[str, str, str, float]] = []
-HEAD = """# Drills
-
-What was done to a run under way, and how it ended. Each row is a test of `tests/operate/test_drills.py` against a real
-API server, the operator in a process of its own; KubeRay is a stand-in that writes statuses. In every one: never two
-RayJobs of one stage at once, and after the KitRun's deletion nothing left but what the stages wrote to the storage.
-
-Written by `KIT19_DRILLS=docs/explanation/drills.md pytest tests/operate/test_drills.py`, times on 2 cores.
-
-| drill | what is done | outcome | seconds |
-| --- | --- | --- | ---: |
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table() -> Iterator[None]:
-    yield
-    target = os.environ.get("KIT19_DRILLS")
-    if target:
-        file = Path(target)
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        rows = {
-            line.split(" | ")[0]: line for line in lines if line.startswith("| ") and not line.startswith("| drill")
-        }
-        # A drill that was run alone takes the place of its row.
-        rows |= {f"| {drill}": f"| {drill} | {done} | {outcome} | {took:.0f} |" for drill, done, outcome, took in TABLE}
-        rows = {name: row for name, row in rows.items() if "---" not in name}
-        file.write_text(HEAD + "".join(row + "\n" for row in rows.values()), encoding="utf-8")
-
-
-class Drill:
-    """A namespace with KubeRay's stand-in, and what a drill may ask of them."""
-
-    def __init__(self, plane: ControlPlane, cluster: Cluster, place: str, root: Path, kuberay: Scripted) -> None:
-        self.plane, self.cluster, self.place, self.root, self.kuberay = plane, cluster, place, root, kuberay
-        self.script = kuberay.script
-        self.begun = time.monotonic()
-
-    def create(self, name: str = "demo", **more: Any) -> None:
-        create(self.plane, kitrun(name, self.place, **(gated(self.root) | more)))
-
-    def status(self, name: str = "demo") -> dict[str, Any]:
-        return dict((self.cluster.run(self.place, name) or {}).get("status") or {})
-
-    def reaches(self, wanted: str, name: str = "demo", seconds: float = 40) -> dict[str, Any]:
-        until(
-            lambda: phase(self.cluster, self.place, name) == wanted, seconds, lambda: f"{wanted}? {self.status(name)}"
-        )
-        return self.status(name)
-
-    def runs(self, stage: str, name: str = "demo") -> None:
-        """Waits until the stage's job runs."""
-        until(
-            lambda: self.status(name).get("stages", {}).get(stage, {}).get("state") == "Running",
-            40,
-            lambda: f"{stage} runs? {self.status(name)}",
-        )
-
-    def jobs(self, stage: str) -> int:
-        """How many RayJobs the stage ever had."""
-        return sum(1 for found, _ in self.kuberay.seen.values() if found == stage)
-
-    def ends(self, drill: str, done: str, outcome: str) -> None:
-        """The run is deleted and nothing is left; the outcome goes into the table."""
-        seconds = time.monotonic() - self.begun
-        assert max(self.kuberay.together.values(), default=0) <= 1, self.kuberay.together
-        self.plane.kubectl("delete", "kitruns", "--all", "-n", self.place, "--wait=false")
-        until(lambda: not self.left(), 240, lambda: f"left behind: {self.left()}")
-        TABLE.append((drill, done, outcome, seconds))
-
-    def left(self) -> list[str]:
-        kinds = "kitruns,rayjobs,rayservices,ingresses,networkpolicies,configmaps"
-        found = self.plane.kubectl("get", kinds, "-n", self.place, "-o", "name").stdout.split()
-        return [one for one in found if "kube-root-ca" not in one]
-
-
-@pytest.fixture
-def drill(operated_plane: ControlPlane, admin: Cluster, place: str, tmp_path: Path) -> Iterator[Drill]:
-    with Scripted(admin, place, Script(done=write_scores(tmp_path, 0.75))) as kuberay:
-        yield Drill(operated_plane, admin, place, tmp_path, kuberay)
 
 
 def test_the_operator_is_killed_at_every_phase(drill: Drill, operator: OperatorProcess) -> None:
@@ -135,10 +53,6 @@ def test_the_operator_is_killed_at_every_phase(drill: Drill, operator: OperatorP
         "operator runs",
         "Serving; one RayJob a stage, one RayService",
     )
-
-
-def stage_jobs(drill: Drill, stage: str) -> list[dict[str, Any]]:
-    return [j for j in drill.kuberay.items("rayjobs") if j["metadata"]["labels"]["kit19.dev/stage"] == stage]
 
 
 def test_the_api_server_restarts(drill: Drill, operator: OperatorProcess) -> None:
@@ -457,3 +371,128 @@ def test_a_quota_keeps_a_job_out(drill: Drill) -> None:
     drill.plane.kubectl("delete", "quota", "none", "-n", drill.place)
     drill.reaches("Serving")
     drill.ends("quota", "no RayJob is allowed, later one is", "the message says so; then Serving by itself")
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_keys_of_a_server_stay(drill: Drill) -> None:
+    """They are made once and survive every change of the run."""
+    drill.create()
+    status = drill.reaches("Serving")
+    path = f"/api/v1/namespaces/{drill.place}/secrets/{status['keysSecret']}"
+    first = drill.cluster.request("GET", path)
+    assert set(first["data"]) == {"api-keys", "key"} and first["metadata"]["ownerReferences"][0]["kind"] == "KitRun"
+    (service,) = drill.kuberay.items("rayservices")
+    assert first["data"]["key"] not in json.dumps([drill.cluster.run(drill.place, "demo"), service])
+    drill.create(images={"train": "kit19:2"})
+    until(
+        lambda: drill.kuberay.items("rayservices")[0]["metadata"]["generation"] > service["metadata"]["generation"],
+        40,
+        lambda: str(drill.status()),
+    )
+    drill.create(suspend=True, images={"train": "kit19:2"})
+    drill.reaches("Suspended")
+    drill.create(images={"train": "kit19:2"})
+    drill.reaches("Serving")
+    assert drill.cluster.request("GET", path)["data"] == first["data"]
+    drill.ends(
+        "server's keys",
+        "the server is changed, suspended, resumed",
+        "the same keys; gone with the KitRun",
+    )
+
+
+def test_two_releases_watch_one_namespace(operated_plane: ControlPlane, drill: Drill, tmp_path: Path) -> None:
+    first = OperatorProcess(operated_plane, drill.place, tmp_path, identity="first").start()
+    second = OperatorProcess(operated_plane, drill.place, tmp_path, identity="second")
+    second.lease = "another-release"
+    try:
+        until(first.leads, 20, "the first does not lead")
+        drill.script.held = {"data"}
+        drill.create()
+        drill.runs("data")
+        second.start()
+        until(second.leads, 20, "the second does not lead")
+        contested = f'kit19_operator_contested{{namespace="{drill.place}"}} 1.0'
+        until(lambda: contested in second.scrape(), 20, second.scrape)
+        drill.script.held.clear()
+        drill.reaches("Serving")
+        words = ("get", "events", "-n", drill.place, "-o", "jsonpath={.items[*].reason}")
+        assert "TwoOperators" in drill.plane.kubectl(*words).stdout
+        assert [drill.jobs(stage) for stage in STAGES] == [1, 1, 1] and contested not in first.scrape()
+        assert "works here already; its KitRuns are left alone" in second.log.read_text()
+        drill.ends(
+            "two releases",
+            "another release watches the namespace too",
+            "the second leaves the KitRun alone and says so; Serving, one RayJob a stage",
+        )
+    finally:
+        first.kill()
+        second.kill()
+
+
+@pytest.mark.usefixtures("operator")
+def test_gpu_workers_join_later_than_the_head(drill: Drill) -> None:
+    """A1: KubeRay has the application built when the head is there and says Ready of its proxy; workers come later."""
+    drill.script.application = "DEPLOYING"
+    drill.create(stages={"serve": {"gpus": 1}})
+    status = drill.reaches("Deploying")
+    until(lambda: "DEPLOYING" in str(drill.status().get("message")), 20, lambda: str(drill.status()))
+    assert "endpoint" not in status
+    drill.script.application = "RUNNING"
+    assert drill.reaches("Serving")["endpoint"]
+    drill.ends("GPU workers come late", "Ready is True, the application waits for its GPUs", "Deploying, then Serving")
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_cut_stream_does_not_use_up_the_rebuilds(drill: Drill) -> None:
+    """B2: KubeRay loses sight of a job that gets on."""
+    drill.script.held = {"train"}
+    drill.create(retries={"rebuilds": 0, "backoffSeconds": 0.5})
+    out = drill.root / "train-1"
+    out.mkdir()
+    for number in (1, 2):
+        drill.runs("train")
+        (job,) = stage_jobs(drill, "train")
+        head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+        pointer = Path(next(v["value"] for v in head["env"] if v["name"] == "KIT19_POINTER").removeprefix("file://"))
+        (out / "metrics.jsonl").write_text(json.dumps({"step": 10 * number, "steps": 40, "loss": 2.0}) + "\n")
+        pointer.write_text(json.dumps({"stage": "train", "uri": f"file://{out}", "finished": False}))
+        until(lambda n=number: drill.status()["stages"]["train"].get("step") == 10 * n, 40, lambda: str(drill.status()))
+        lost = job_status(LOST) | {"reason": "SubmissionFailed", "message": "the log stream was cut"}
+        drill.kuberay.write("rayjobs", job, lost)
+        until(lambda n=number: drill.jobs("train") == n + 1, 40, lambda: str(drill.status()))
+    drill.script.held.clear()
+    status = drill.reaches("Serving")
+    assert status["stages"]["train"]["failures"] == 0 and drill.jobs("train") == 3
+    drill.ends(
+        "log stream cut",
+        "KubeRay gives a train job up twice (SubmissionFailed) while it gets on; retries.rebuilds is 0",
+        "neither counts: Serving with the third RayJob",
+    )
+
+
+@pytest.mark.usefixtures("operator")
+def test_an_older_kuberay_lacks_a_field(drill: Drill) -> None:
+    """C2, B1b: what protects the run is refused with the version it needs, not dropped."""
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/rayjobs.ray.io"
+    newer = drill.cluster.request("GET", path)["spec"]
+    older = copy.deepcopy(newer)
+    for version in older["versions"]:
+        spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        del spec["rayClusterSpec"]["properties"]["authOptions"]
+    try:
+        drill.cluster.request("PATCH", path, {"spec": older}, "application/merge-patch+json")
+        time.sleep(3)  # until the server has the new schema
+        drill.create()
+        status = drill.reaches("Failed")
+        assert "its KubeRay is too old; upgrade it (auth: token needs KubeRay 1.5.1)" in status["message"]
+        assert drill.jobs("data") == 0
+        drill.create(auth="none")
+        drill.reaches("Serving")
+    finally:
+        drill.cluster.request("PATCH", path, {"spec": newer}, "application/merge-patch+json")
+    drill.ends(
+        "KubeRay too old",
+        "the RayJob kind has no authOptions; later auth: none",
+        "Failed with the version it needs, no RayJob; then Serving",
+    )

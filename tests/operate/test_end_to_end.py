@@ -73,8 +73,13 @@ def test_a_debug_run_is_built_trained_scored_and_served(
         "echo": True,
         "logprobs": 1,
     }
-    answer = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=60)
+    url = f"http://127.0.0.1:{port}/v1/completions"
+    assert httpx.post(url, json=body, timeout=60).status_code == 401  # the operator made keys, and the server has them
+    key = (admin.secret(place, status["keysSecret"]) or {})["key"]
+    answer = httpx.post(url, json=body, timeout=60, headers={"Authorization": f"Bearer {key}"})
     assert answer.status_code == 200, answer.text
+    seen = [file.read_text() for file in tmp_path.glob("*.log")] + [json.dumps(admin.run(place, "debug"))]
+    assert not any(key in text for text in seen)
     scored = answer.json()["choices"][0]["logprobs"]["token_logprobs"]
     assert len(scored) > 3 and scored[0] is None and all(value < 0 for value in scored[1:])
     assert len(kuberay.seen) == 3 and "Traceback" not in operator.log.read_text()

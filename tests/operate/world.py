@@ -9,9 +9,10 @@ from typing import Any
 from kit19_ray.artifacts.gate import failures
 from kit19_ray.operate.api.spec import STAGES, KitRunSpec, parse
 from kit19_ray.operate.api.status import Status
-from kit19_ray.operate.controller.actions import Apply, Delete, DeleteRun
+from kit19_ray.operate.controller.actions import Action, Delete, DeleteRun, MakeKeys
 from kit19_ray.operate.controller.observation import Child, Observed, StageReport
 from kit19_ray.operate.controller.plan import Plan, plan
+from kit19_ray.operate.manifests import serving_keys
 from kit19_ray.operate.manifests.naming import (
     ATTEMPT_ANNOTATION,
     BUILD_ANNOTATION,
@@ -61,6 +62,7 @@ class World:
     created: list[str] = field(default_factory=list)
     gone: bool = False
     slow_deletes: bool = False
+    keys: set[str] = field(default_factory=set)
 
     def observed(self) -> Observed:
         reports = {stage: StageReport(uri=f"s3://bucket/runs/{stage}-1") for stage in STAGES}
@@ -89,7 +91,7 @@ class World:
             self.carry_out(action)
         return made
 
-    def carry_out(self, action: Apply | Delete | DeleteRun) -> None:
+    def carry_out(self, action: Action) -> None:
         if isinstance(action, DeleteRun):
             self.gone = True
         elif isinstance(action, Delete):
@@ -98,6 +100,8 @@ class World:
                 self.children[key] = replace(self.children[key], deleting=True)
             else:
                 self.children.pop(key, None)
+        elif isinstance(action, MakeKeys):
+            self.keys.add(action.manifest["metadata"]["name"])
         else:
             self.apply(action.manifest)
 
@@ -105,6 +109,7 @@ class World:
         metadata, key = body["metadata"], (body["kind"], body["metadata"]["name"])
         if body["kind"] == "RayService":
             rules = self.spec.config.evaluate.gate
+            assert self.keys or not serving_keys.secret(RUN, self.spec), "served without keys"
             assert not rules or (self.status.scores and not failures(self.status.scores, rules)), "served past the gate"
         if key in self.children and body["kind"] == "RayJob":
             raise AssertionError(f"{key[1]} is created twice")

@@ -11,7 +11,7 @@ from kit19_ray.config import examples, loading
 from kit19_ray.preflight import plan
 
 GPUS = [name for name in examples.names() if "use_gpu: true" in examples.text(name)]
-NUMBERS = {"one": 1, "eight": 8, "16": 16}
+NUMBERS = {"one": 1, "four": 4, "eight": 8, "16": 16}
 
 
 def test_there_are_some_for_gpus() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.report.comparison import compare, config_differences, paired_stderr
-from kit19_ray.report.runs import Run, collect
+from kit19_ray.report.runs import ComparedRun, collect
 
 
 def compared(root: Any, *named: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def test_the_config_differs_where_it_differs(root: Any) -> None:
 
 def test_a_run_without_a_part_does_not_differ_in_it() -> None:
     train = {"config": {"epochs": 1.0}, "seed": 19}
-    assert config_differences([Run("a", train=train), Run("b"), Run("c", train=train)]) == {}
+    assert config_differences([ComparedRun("a", train=train), ComparedRun("b"), ComparedRun("c", train=train)]) == {}
 
 
 def test_two_runs_over_the_same_documents_are_paired(root: Any) -> None:

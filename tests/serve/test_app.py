@@ -14,7 +14,8 @@ from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import app
 from kit19_ray.serve.keys import ADMIN_ENVIRONMENT, ApiKeys
 from kit19_ray.serve.metrics import MemoryRecorder, Metrics
-from kit19_ray.serve.protocol import CompletionRequest, Json
+from kit19_ray.serve.protocol import CompletionRequest
+from kit19_ray.utils.json_types import Json
 
 LIMITS = ServeConfig(max_body_bytes=2048, max_queue=2, request_timeout_seconds=0.2)
 BODY = {"model": "kit19", "prompt": "안녕"}

@@ -6,14 +6,20 @@ from typing import Any
 
 import pytest
 
-from kit19_ray.errors import UserError
-from kit19_ray.serve import deployment
+from kit19_ray.errors import ServeError, UserError
+from kit19_ray.serve import deployment, model_apps
+from kit19_ray.serve.model_registry import wanted
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         ({}, "args: serve.model is not set, so there is nothing to serve"),
+        (
+            {"serve": {"adapters": {"a": {"path": "p", "base": "kit"}}}},
+            "is no model that is served (did you mean",
+        ),
+        ({"serve": {"model": "x/y", "adapters": {"a": {"path": "/no/such"}}}}, "adapter '/no/such': there is no such"),
         ({"serve": {"modl": "x"}}, "serve.modl: unknown key (did you mean 'model'?)"),
         ({"serve": {"model": "/no/such/model", "auth": "none"}}, "/no/such/model"),
         ({"serve": {"model": "x/y", "auth": "keys"}}, "serve.auth: keys, but there is no API key"),
@@ -27,9 +33,10 @@ def test_a_mistake_in_the_args_is_named(args: dict[str, Any], said: str) -> None
 
 
 def models(application: Any) -> dict[str, Any]:
-    """The deployments of the models behind the gateway."""
-    _, served = application._bound_deployment.init_args
-    return {name: model._bound_deployment for name, model in served.items()}
+    """The deployments of the models that the gateway starts."""
+    section, model, autoscaling = application._bound_deployment.init_args
+    apps = model_apps.ServeApps(section, autoscaling)
+    return {spec.name: apps.target(spec).target._bound_deployment for spec in wanted(section, model)}
 
 
 def test_replicas_are_fixed_or_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,9 +49,11 @@ def test_replicas_are_fixed_or_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fixed["base/1"].init_args[:2] == ("s3://b/train-0", "base/1")
     assert {one.num_replicas for one in fixed.values()} == {3}
     config = fixed["kit19"]._deployment_config
-    assert (config.graceful_shutdown_timeout_s, config.max_surge_percent) == (30, 100)
+    assert (config.graceful_shutdown_timeout_s, config.max_surge_percent) == (120, 100), "as long as a request may take"
     scaled = models(deployment.build({"serve": section, "autoscaling": {"max_replicas": 5}}))
     assert scaled["kit19"]._deployment_config.autoscaling_config.max_replicas == 5
+    gateway = deployment.build({"serve": section})._bound_deployment._deployment_config
+    assert (gateway.graceful_shutdown_timeout_s, gateway.max_surge_percent) == (30, 100)
 
 
 @pytest.mark.parametrize(("use_gpu", "gpus"), [(True, 2), (False, 0), (None, 0)])
@@ -66,17 +75,15 @@ def test_gpus_are_what_the_config_says_without_a_look_at_the_cluster(
     assert models(deployment.build({"serve": section}))["kit19"].ray_actor_options["num_gpus"] == gpus
 
 
-def test_a_server_that_is_open_to_everybody_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_server_on_a_cluster_has_keys_or_says_that_everybody_may_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     from kit19_ray.lm import pretrained
 
     monkeypatch.setattr(pretrained, "resolve", lambda name: name)
-    deployment.build({"serve": {"model": "s3://b/train-1", "auth": "none"}})
-    assert not caplog.messages
-    deployment.build({"serve": {"model": "s3://b/train-1"}})
-    assert "can be reached from other machines, but there is no API key" in caplog.text
-    caplog.clear()
+    monkeypatch.delenv("KIT19_API_KEYS", raising=False)
+    section = {"model": "s3://b/train-1"}
+    with pytest.raises(ServeError, match="can be reached from other machines, but there is no API key"):
+        deployment.build({"serve": section})
+    deployment.build({"serve": section | {"auth": "none"}})
+    deployment.build({"serve": section | {"auth": "keys", "api_keys_file": "/etc/kit19-keys/api-keys"}})
     monkeypatch.setenv("KIT19_API_KEYS", "a-long-enough-key-for-all")
-    deployment.build({"serve": {"model": "s3://b/train-1"}})
-    assert not caplog.messages
+    deployment.build({"serve": section})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shlex
 import shutil
@@ -241,8 +242,13 @@ def test_the_playground_streams_an_answer_and_shows_the_prompt(
     browser.run("document.querySelector('#second').value = 'kit19'; document.querySelector('#form').requestSubmit()")
     browser.until("document.querySelector('#other-figures').textContent.includes('tokens/s')")
     assert browser.run("return document.querySelector('#other-answer').textContent") == expected
-    browser.picture(tmp_path / "playground.png")
-    assert (tmp_path / "playground.png").stat().st_size > 10_000
+    # KIT19_SCREENSHOTS=docs/images writes the pictures of the documentation.
+    folder = Path(os.environ.get("KIT19_SCREENSHOTS") or tmp_path)
+    for name, width in (("playground", 1200), ("playground-narrow", 500)):
+        browser.ask("/window/rect", width=width, height=900)
+        browser.picture(folder / f"{name}.png")
+        assert (folder / f"{name}.png").stat().st_size > 10_000
+    browser.ask("/window/rect", width=1200, height=850)
 
 
 @pytest.mark.browser

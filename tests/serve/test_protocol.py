@@ -10,7 +10,7 @@ import pytest
 
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import protocol
-from kit19_ray.serve.protocol import ApiError
+from kit19_ray.serve.api_error import ApiError
 
 LIMITS = ServeConfig(max_tokens=32, max_prompt_chars=100, max_prompts=4)
 

@@ -232,7 +232,7 @@ def test_a_cluster_that_serves_already_is_left_alone(
 
 def test_a_gpu_must_be_there_to_be_used(ray_cluster: None) -> None:
     with pytest.raises(ServeError, match="serve.use_gpu: true, but the Ray cluster has no GPU"):
-        stage._with_gpu(ServeConfig(use_gpu=True))
+        stage.with_gpu(ServeConfig(use_gpu=True))
 
 
 @pytest.mark.parametrize(("state", "message"), [("DEPLOY_FAILED", "could not be loaded"), ("DEPLOYING", "within 0.01")])

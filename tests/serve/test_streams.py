@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.serve import events
-from kit19_ray.serve.detokenizer import Increments
+from kit19_ray.serve.api_error import ApiError
+from kit19_ray.serve.detokenizer import Detokenizer
 from kit19_ray.serve.metrics import MemoryRecorder, Metrics
-from kit19_ray.serve.protocol import ApiError, Json
+from kit19_ray.utils.json_types import Json
 
 
 @given(st.text(max_size=30), st.lists(st.text("#가나 \n", min_size=1, max_size=4), max_size=2))
@@ -23,24 +24,24 @@ def test_what_is_let_go_is_a_beginning_of_the_text_and_holds_no_stop(
     tiny_tokenizer: Any, text: str, stop: list[str]
 ) -> None:
     cut = min((place for s in stop if (place := text.find(s)) >= 0), default=len(text))
-    increments, sent = Increments(tiny_tokenizer, stop), ""
+    detokenizer, sent = Detokenizer(tiny_tokenizer, stop), ""
     for token in tiny_tokenizer.encode(text, add_special_tokens=False):
-        sent += increments.add(token)
+        sent += detokenizer.add(token)
         assert text[:cut].startswith(sent)
     if not stop and "\ufffd" not in text:
         assert sent == text
 
 
 def test_a_character_of_several_tokens_is_let_go_whole(tiny_tokenizer: Any) -> None:
-    increments = Increments(tiny_tokenizer, ())
+    detokenizer = Detokenizer(tiny_tokenizer, ())
     ids = tiny_tokenizer.encode("뷁", add_special_tokens=False)
-    assert [increments.add(token) for token in ids] == ["", "", "뷁"]
+    assert [detokenizer.add(token) for token in ids] == ["", "", "뷁"]
 
 
 def test_what_may_begin_a_stop_waits_until_it_does_not(tiny_tokenizer: Any) -> None:
-    increments = Increments(tiny_tokenizer, ("##!",))
+    detokenizer = Detokenizer(tiny_tokenizer, ("##!",))
     ids = [tiny_tokenizer.encode(c, add_special_tokens=False)[0] for c in "a##b"]
-    assert [increments.add(token) for token in ids] == ["a", "", "", "##b"]
+    assert [detokenizer.add(token) for token in ids] == ["a", "", "", "##b"]
 
 
 def sent(chunks: AsyncIterator[Json], recorder: MemoryRecorder, timeout: float = 5) -> str:

@@ -41,6 +41,12 @@ def test_auto_is_vllm_on_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [pair for pair, is_vllm in chosen.items() if is_vllm] == [("auto", True), ("vllm", False), ("vllm", True)]
 
 
+def test_a_driver_too_old_for_torch_is_told_before_vllm_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine.cuda, "problem", lambda: "the node needs NVIDIA's driver 580 or newer")
+    with pytest.raises(ServeError, match="driver 580 or newer"):
+        vllm_engine.VllmEngine("m", None, ServeConfig(engine="vllm", use_gpu=True), None, "m")  # type: ignore[arg-type]
+
+
 def test_the_config_in_vllms_words(tiny_model: Path) -> None:
     codec = vllm_engine.VllmCodec(str(tiny_model))
     options = vllm_engine.engine_options(str(tiny_model), codec, ServeConfig(use_gpu=True, gpus_per_replica=4))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kit19_ray.tasks.render import shown_order
+from kit19_ray.tasks.filled_template import shown_order
 from kit19_ray.tasks.task import Task, Template, load_tasks
 from kit19_ray.tasks.templates import render
 

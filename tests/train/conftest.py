@@ -2,79 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from kit19_ray.artifacts import manifest, packed_shards
 from kit19_ray.config.schema import Config
-from kit19_ray.io import storage
-
-SEQ_LEN, VOCAB = 64, 300
-EOS = 0
-
-
-def build_prefix(root: str, train_rows: int = 66, validation_rows: int = 7) -> str:
-    """Writes a data prefix: packed examples whose answer counts up from the prompt's first token, and a tokenizer."""
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    rng = np.random.default_rng(19)
-    uri = storage.join(root, "data-synthetic")
-    splits: dict[str, Any] = {}
-    for split, rows in (("train", train_rows), ("validation", validation_rows)):
-        columns = zip(*(_packed_row(rng) for _ in range(rows)), strict=True)
-        arrays = [np.stack(column) for column in columns]
-        data = packed_shards.to_ipc(*arrays)
-        path = f"{split}/shard-00000.arrow"
-        storage.write_bytes(storage.join(uri, path), data)
-        entry = {"path": path, "rows": rows, "sha256": hashlib.sha256(data).hexdigest()}
-        splits[split] = {"rows": rows, "labels": int((arrays[1] != -100).sum()), "shards": [entry]}
-    words = {"<eos>": EOS} | {f"w{i}": i for i in range(1, VOCAB)}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<eos>")), eos_token="<eos>"
-    )
-    folder = Path(storage.filesystem(storage.join(uri, "tokenizer"))[1])
-    if uri.startswith("file://"):
-        tokenizer.save_pretrained(folder)
-    else:
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as name:
-            tokenizer.save_pretrained(name)
-            storage.upload_dir(Path(name), storage.join(uri, "tokenizer"))
-    manifest.commit(
-        uri,
-        {
-            "stage": "data",
-            "seq_len": SEQ_LEN,
-            "eos_token_id": EOS,
-            "pad_token_id": EOS,
-            "vocab_size": VOCAB,
-            "prompt": "kullm",
-            "splits": splits,
-            "tasks": {},
-        },
-    )
-    return uri
-
-
-def _packed_row(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    ids = rng.integers(3, VOCAB, SEQ_LEN).astype(np.int32)
-    labels = np.full(SEQ_LEN, -100, np.int32)
-    places = np.zeros(SEQ_LEN, np.int32)
-    at = 0
-    while at < SEQ_LEN:
-        end = min(at + int(rng.integers(8, 40)), SEQ_LEN)
-        answer = at + max(1, (end - at) * 3 // 4)
-        ids[answer:end] = (ids[at] + np.arange(end - answer)) % VOCAB
-        labels[answer:end] = ids[answer:end]
-        places[at:end] = np.arange(end - at)
-        at = end
-    return ids, labels, places
+from kit19_ray.drill import sample_data
 
 
 def train_config(root: str, **train: Any) -> Config:
@@ -100,13 +33,13 @@ def train_config(root: str, **train: Any) -> Config:
 @pytest.fixture(scope="module")
 def data_prefix(tmp_path_factory: pytest.TempPathFactory) -> str:
     """URI of a finished data prefix of 66 training and 7 validation rows: neither divides by the batch."""
-    return build_prefix(f"file://{tmp_path_factory.mktemp('data')}")
+    return sample_data.write(f"file://{tmp_path_factory.mktemp('data')}")
 
 
 @pytest.fixture(scope="session")
 def make_prefix() -> Any:
-    """`build_prefix(root)`, for tests with a root of their own."""
-    return build_prefix
+    """`sample_data.write(root)`, for tests with a root of their own."""
+    return sample_data.write
 
 
 @pytest.fixture(scope="session")

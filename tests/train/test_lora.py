@@ -13,6 +13,7 @@ from kit19_ray.artifacts import checkpoint, metrics_log
 from kit19_ray.config.schema import LoraConfig
 from kit19_ray.errors import TrainError
 from kit19_ray.lm import pretrained
+from kit19_ray.train import trackers
 from kit19_ray.train.model import add_adapters
 from tests.train.ranks import losses, run_ranks, spec_of, train
 from tests.train.test_elastic import SETTINGS, SHARDED
@@ -100,3 +101,33 @@ def test_a_layer_that_is_not_there_is_named() -> None:
 
     with pytest.raises(TrainError, match=r"no linear layer 'q_prj' \(did you mean 'q_proj'\?\); it has .*v_proj"):
         add_adapters(model, LoraConfig(rank=2, targets=["q_prj"]), 0)
+
+
+class TestFourBits:
+    """QLoRA; bitsandbytes runs on CPUs too, slowly."""
+
+    @pytest.mark.parametrize("legs", [[(2, 2, 3), (1, 1, None)]])
+    def test_trains_is_taken_up_and_merged(
+        self, legs: Legs, make_config: Any, data_prefix: str, base: str, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("bitsandbytes")
+        spec = run(make_config, data_prefix, base, tmp_path, legs, quantize="nf4")
+        found = [line["validation_loss"] for line in metrics_log.read(spec.out) if "validation_loss" in line]
+        assert found[-1] < found[0]
+        merged = pretrained.load_causal_lm(f"{spec.out}/export")
+        assert merged.dtype is torch.float32 and merged.config.vocab_size == 320
+        index = checkpoint.newest(spec.out)
+        assert index is not None and all("lora_" in name for name in index["parameters"])
+
+    def test_is_refused_without_adapters_and_under_zero_3(self, make_config: Any, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="set lora.rank"):
+            make_config(f"file://{tmp_path}", model={"name": "x/y"}, lora={"quantize": "nf4"})
+        with pytest.raises(ValueError, match="does not go with zero_stage=3"):
+            make_config(f"file://{tmp_path}", model={"name": "x/y"}, lora={"rank": 2, "quantize": "nf4"}, zero_stage=3)
+
+    def test_what_is_not_installed_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import importlib.util
+
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else True)
+        with pytest.raises(TrainError, match="bitsandbytes is not installed"):
+            trackers.require([], adapters=True, few_bits=True)

@@ -43,6 +43,8 @@ def test_silence_is_explained(
     with progress.watching(spec):
         pass
     assert "train: waiting for 2 workers with 1 CPUs each" in capsys.readouterr().err
-    at = {"phase": "step", "step": 2, "time": 0.0}
+    at = {"phase": "step", "step": 2, "time": time.time()}
     assert progress.waiting(spec, at, 40.0) == "step 3/4 is running"  # type: ignore[arg-type]
     assert progress.waiting(spec, at | {"phase": "exporting"}, 40.0) == "exporting, after step 2/4"  # type: ignore[arg-type]
+    silent = progress.waiting(spec, at | {"time": time.time() - 60}, 40.0)  # type: ignore[arg-type]
+    assert silent == "no word from the workers for 60 s: they are being started again, or the store is out"

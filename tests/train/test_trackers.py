@@ -49,9 +49,49 @@ def test_a_tracker_that_fails_costs_no_line(tmp_path: Path) -> None:
     assert b"loss" in events.read_bytes()
 
 
+def test_gauges_are_ray_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray.util.metrics
+
+    told: list[tuple[str, float, dict[str, str]]] = []
+
+    class Gauge:
+        def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
+            assert description and tag_keys == ("run",)
+            self.name = name
+
+        def set(self, value: float, tags: dict[str, str]) -> None:
+            told.append((self.name, value, tags))
+
+    monkeypatch.setattr(ray.util.metrics, "Gauge", Gauge)
+    tracker = trackers.Prometheus("file:///runs/train-abc")
+    tracker.log({"step": 3, "loss": 1.5, "grad_norm": float("nan"), "time": 1.0})
+    tracker.close()
+    assert told == [("kit19_train_loss", 1.5, {"run": "train-abc"}), ("kit19_train_step", 3.0, {"run": "train-abc"})]
+
+
+def test_mlflow_finds_its_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database needs SQLAlchemy, which mlflow-skinny lacks
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "test")
+    for step in (1, 2):  # the run goes on in another process
+        tracker = trackers.MLflow("file:///runs/train-abc", {"model": {"name": "x"}})
+        tracker.log({"step": step, "loss": 1.0 / step, "time": float(step)})
+        tracker.close()
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("test")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_name == "train-abc" and run.data.params == {"model.name": "x"}
+    assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [1.0, 0.5]
+
+
 def test_what_can_be_drawn() -> None:
     line = {"step": 1, "time": 2.0, "loss": 1.5, "grad_norm": float("inf"), "event": "x", "none": None}
     assert trackers.figures(line) == {"loss": 1.5}
+    assert trackers.figures({"step": 1, "validation_loss_by_task": {"nsmc": 2.0}}) == {"validation_loss/nsmc": 2.0}
 
 
 def test_wandb_keeps_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,16 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- .Values.auth.existingSecret | default (printf "%s-token" (include "kit19-run.name" .)) -}}
 {{- end -}}
 
+{{/* The Secret with the server's API keys; empty where everybody may ask, or the config has a file of its own. */}}
+{{- define "kit19-run.keysSecret" -}}
+{{- $serve := include "kit19-run.section" (dict "root" . "name" "serve") | fromJson -}}
+{{- if and (ne (toString (dig "auth" "" $serve)) "none") (not (dig "api_keys_file" "" $serve)) -}}
+{{- .Values.serve.keysSecret | default (printf "%s-keys" (include "kit19-run.name" .)) -}}
+{{- else if .Values.serve.keysSecret -}}
+{{- fail "serve.keysSecret: config.serve.auth=none, or an api_keys_file of one's own, and a Secret of keys exclude each other" -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The config as it was given: `kit19 --config` knows the defaults. JSON, because toYaml writes 1000000 as 1e+06. */}}
 {{- define "kit19-run.config" -}}
 {{- $root := required "config.root is not set: s3://bucket/prefix, or file:/// on a shared volume" .Values.config.root -}}

@@ -131,6 +131,7 @@ workerGroupSpecs:
 {{- define "kit19-run.pod-default" -}}
 {{- $values := .root.Values -}}
 {{- $head := eq .container "ray-head" -}}
+{{- $keys := eq .stage "serve" | ternary (include "kit19-run.keysSecret" .root) "" -}}
 {{- $notes := dict -}}
 {{- if or (ne .stage "serve") $head -}}
 {{- $notes = dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" "karpenter.sh/do-not-disrupt" "true" -}}
@@ -220,6 +221,12 @@ spec:
         {{- with .pods.volumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
+        {{- if $keys }}
+        # A folder: a file mounted alone is never renewed.
+        - name: kit19-keys
+          mountPath: /etc/kit19-keys
+          readOnly: true
+        {{- end }}
         {{- if .pods.scratch.tmp }}
         - name: tmp
           mountPath: /tmp
@@ -257,6 +264,14 @@ spec:
       {{- toYaml (.pods.scratch.cache | default (dict "emptyDir" dict)) | nindent 6 }}
     {{- with .pods.volumes }}
     {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- if $keys }}
+    - name: kit19-keys
+      secret:
+        secretName: {{ $keys }}
+        items:
+          - key: api-keys
+            path: api-keys
     {{- end }}
     {{- with .pods.scratch.tmp }}
     - name: tmp

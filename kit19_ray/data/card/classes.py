@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
+from kit19_ray.artifacts.stage_manifests import DataManifest
+from kit19_ray.data.card.statistics import Statistics
 from kit19_ray.tasks.task import Task
 
 Row = tuple[str, ...]
@@ -29,7 +30,7 @@ ABOUT_GUESSES = (
 )
 
 
-def labels(built: Mapping[str, Any], tasks: Mapping[str, Task], counted: Mapping[str, Any]) -> Iterator[Row]:
+def labels(built: DataManifest, tasks: Mapping[str, Task], counted: Statistics) -> Iterator[Row]:
     """A row a task and label: rows of the source without copies and leaks, and examples of each split."""
     for name, made in built["tasks"].items():
         task, found = tasks[name], counted["tasks"].get(name)
@@ -38,11 +39,11 @@ def labels(built: Mapping[str, Any], tasks: Mapping[str, Task], counted: Mapping
             means = task.spec.meanings.get(label, "")
             if task.spec.choice_fields:
                 means = f"the text of `{task.spec.choice_fields[number]}` is right"
-            splits = [f"{found[split]['labels'][label]:,}" if found else "" for split in ("train", "validation")]
-            yield (name, f"`{label}`", word, means, f"{made['source_classes'].get(label, 0):,}", *splits)
+            splits = [f"{split['labels'][label]:,}" for split in (found["train"], found["validation"])] if found else []
+            yield (name, f"`{label}`", word, means, f"{made['source_classes'].get(label, 0):,}", *(splits or ("", "")))
 
 
-def balance(built: Mapping[str, Any]) -> Iterator[str]:
+def balance(built: DataManifest) -> Iterator[str]:
     """A line for each way in which classes were balanced, and for each class that was too short for it."""
     drawn: dict[str, list[str]] = {}
     for name, made in built["tasks"].items():
@@ -53,7 +54,7 @@ def balance(built: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"- {name}: {made['unbalanced']}." for name, made in built["tasks"].items() if made["unbalanced"])
 
 
-def guesses(built: Mapping[str, Any]) -> Iterator[Row]:
+def guesses(built: DataManifest) -> Iterator[Row]:
     """A row for each task with labels and held-out rows."""
     for name, made in built["tasks"].items():
         if found := made.get("baseline"):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
+from kit19_ray.data.card.statistics import Distribution, SplitStatistics, Statistics
 from kit19_ray.data.card.table import table
 
+_LENGTHS: tuple[Literal["prompt_characters", "answer_characters", "tokens"], ...] = (
+    "prompt_characters", "answer_characters", "tokens"
+)  # fmt: skip
+_PACKING: tuple[Literal["rows", "examples", "learned", "masked", "padding"], ...] = (
+    "rows", "examples", "learned", "masked", "padding"
+)  # fmt: skip
 _PLOTS = {
     "tokens.png": "Tokens per training example",
     "characters.png": "Characters per training example",
@@ -17,7 +24,7 @@ _PLOTS = {
 }
 
 
-def lines(counted: Mapping[str, Any], drawn: Sequence[str]) -> list[str]:
+def lines(counted: Statistics, drawn: Sequence[str]) -> list[str]:
     """The section's lines.
 
     Args:
@@ -29,10 +36,9 @@ def lines(counted: Mapping[str, Any], drawn: Sequence[str]) -> list[str]:
         "`statistics.json` has all of it, histograms included. Of the training examples, median / 90% / longest:",
         "",
     ]
-    lengths = ("prompt_characters", "answer_characters", "tokens")
     out += table(
         ("task", "prompt, characters", "answer, characters", "tokens"),
-        [(name, *(_span(task["train"][key]) for key in lengths)) for name, task in tasks.items()],
+        [(name, *(_span(task["train"][key]) for key in _LENGTHS)) for name, task in tasks.items()],
     )
     out += ["", "Labels and templates of the training examples:", ""]
     out += table(
@@ -40,24 +46,23 @@ def lines(counted: Mapping[str, Any], drawn: Sequence[str]) -> list[str]:
         [(name, _labels(task["train"]), *_templates(task["train"])) for name, task in tasks.items()],
     )
     out += ["", "Packing:", ""]
-    parts = ("rows", "examples", "learned", "masked", "padding")
     out += table(
         ("split", "rows", "examples", "learned tokens", "masked tokens", "padding", "full"),
-        [(n, *(f"{s[p]:,}" for p in parts), f"{s['efficiency']:.1%}") for n, s in counted["packing"].items()],
+        [(n, *(f"{s[p]:,}" for p in _PACKING), f"{s['efficiency']:.1%}") for n, s in counted["packing"].items()],
     )
     return out + [line for name in drawn for line in ("", f"![{_PLOTS[name]}](plots/{name})")]
 
 
-def _span(found: Mapping[str, Any] | None) -> str:
+def _span(found: Distribution | None) -> str:
     return f"{found['p50']:,} / {found['p90']:,} / {found['max']:,}" if found else ""
 
 
-def _labels(split: Mapping[str, Any]) -> str:
+def _labels(split: SplitStatistics) -> str:
     total = split["examples"] or 1
     return ", ".join(f"{label} {n / total:.1%}" for label, n in split["labels"].items())
 
 
-def _templates(split: Mapping[str, Any]) -> tuple[str, str, str]:
+def _templates(split: SplitStatistics) -> tuple[str, str, str]:
     used = list(split["templates"].values())
     closed, open_ = (sum(t["examples"] for t in used if t["kind"] == kind) for kind in ("closed", "open"))
     counts = [t["examples"] for t in used]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from kit19_ray.artifacts.stage_manifests import DataManifest
 from kit19_ray.tasks.task import Task
+from kit19_ray.utils.json_types import Json
 
 SPLITS = ("train", "validation")
 TASK_CATEGORIES: dict[str, str] = {
@@ -24,7 +25,7 @@ TASK_CATEGORIES: dict[str, str] = {
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
 
 
-def metadata(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, Any]:
+def metadata(built: DataManifest, tasks: Mapping[str, Task]) -> Json:
     """What the hub shows and searches, and what `datasets.load_dataset` reads: all tasks, or one by its name."""
     total = {split: sum(t["examples"][split] for t in built["tasks"].values()) for split in SPLITS}
     size = len(str(sum(total.values()))) - 3  # 999 has 3 digits and 1,000 has 4
@@ -46,13 +47,13 @@ def metadata(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, A
     }
 
 
-def front_matter(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:
+def front_matter(built: DataManifest, tasks: Mapping[str, Task]) -> str:
     """The block as the hub's own library writes it, without the lines of dashes round it."""
     from huggingface_hub import DatasetCardData
 
     return DatasetCardData(**metadata(built, tasks)).to_yaml()
 
 
-def _data_files(config: str, stem: str, examples: Mapping[str, int]) -> dict[str, Any]:
+def _data_files(config: str, stem: str, examples: Mapping[str, int]) -> Json:
     files = [{"split": split, "path": f"examples/{split}-{stem}.parquet"} for split in SPLITS if examples[split]]
     return {"config_name": config, "data_files": files}

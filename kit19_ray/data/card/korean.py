@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from kit19_ray.artifacts.stage_manifests import DataManifest
 
 
-def paragraph(built: Mapping[str, Any]) -> str:
+def paragraph(built: DataManifest) -> str:
     """A few sentences in Korean with the build's own figures."""
-    train, held_out = (built["splits"][split]["examples"] for split in ("train", "validation"))
+    train, held_out = built["splits"]["train"]["examples"], built["splits"]["validation"]["examples"]
     repeated = sum(task["repeated"] for task in built["tasks"].values())
     leaks = sum(n for t in built["tasks"].values() for r, n in t["dropped"].items() if r.startswith("contaminated"))
     told = [

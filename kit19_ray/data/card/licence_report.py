@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from kit19_ray.artifacts.stage_manifests import DataManifest
 from kit19_ray.data.filters.licence_policy import forbids
 from kit19_ray.sources.catalog import Source
 from kit19_ray.tasks.task import Task
@@ -53,7 +53,7 @@ def citations(tasks: Mapping[str, Task]) -> list[str]:
     return [f"- {', '.join(titles)}: {citation}" for citation, titles in named.items()]
 
 
-def files(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> Table:
+def files(built: DataManifest, tasks: Mapping[str, Task]) -> Table:
     """Header and rows: every original file with its SHA-256, and whether that is the published file's."""
     header = ("task", "splits", "file", "SHA-256", "published")
     rows: list[tuple[str, ...]] = [
@@ -64,7 +64,7 @@ def files(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> Table:
     return header, rows
 
 
-def is_altered(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> bool:
+def is_altered(built: DataManifest, tasks: Mapping[str, Task]) -> bool:
     """Whether some file is known to be another than the published one, so that only `data.verify=false` takes it."""
     return any(row[-1] == _OTHER for row in files(built, tasks)[1])
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from kit19_ray.data.card.statistics import EDGES, FREE
+from kit19_ray.data.card.statistics import EDGES, FREE, Distribution, Statistics, TaskStatistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Statistics = Mapping[str, Any]
+_Length = Literal["prompt_characters", "answer_characters", "tokens"]
 _WIDTH = 9.0  # inches
 _BAR = 0.28  # inches a task takes in a bar chart
 _DPI = 100
@@ -75,16 +75,21 @@ def _ascii(name: str) -> str:
 
 
 def _tokens(statistics: Statistics) -> Figure:
-    series = {"tokens": ("tokens", _BLUE)}
+    series: dict[_Length, tuple[str, str]] = {"tokens": ("tokens", _BLUE)}
     return _histograms(statistics, series, "Tokens per training example, prompt and answer", statistics["seq_len"])
 
 
 def _characters(statistics: Statistics) -> Figure:
-    series = {"prompt_characters": ("prompt", _BLUE), "answer_characters": ("answer", _ORANGE)}
+    series: dict[_Length, tuple[str, str]] = {
+        "prompt_characters": ("prompt", _BLUE),
+        "answer_characters": ("answer", _ORANGE),
+    }
     return _histograms(statistics, series, "Characters per training example, without the prompt format", None)
 
 
-def _histograms(statistics: Statistics, series: Mapping[str, tuple[str, str]], title: str, limit: int | None) -> Figure:
+def _histograms(
+    statistics: Statistics, series: Mapping[_Length, tuple[str, str]], title: str, limit: int | None
+) -> Figure:
     """One small histogram a task, on one axis; a dotted line at each median, a dashed one at `limit`."""
     from matplotlib.patches import Patch
 
@@ -93,12 +98,12 @@ def _histograms(statistics: Statistics, series: Mapping[str, tuple[str, str]], t
     rows = -(-len(tasks) // columns)
     figure = _figure(1.3 * rows + 0.6)
     axes = figure.subplots(rows, columns, sharex=True, squeeze=False).flat
-    found = [task["train"][key] for task in tasks.values() for key in series if task["train"][key]]
+    found = [lengths for task in tasks.values() for key in series if (lengths := task["train"][key])]
     ends = max(1, min((d["min"] for d in found), default=1)) / 1.5, 1.5 * max([limit or 1, *(d["max"] for d in found)])
     for ax, (name, task) in zip(axes, tasks.items()):
         for key, (_, colour) in series.items():
-            if task["train"][key]:
-                _histogram(ax, task["train"][key], colour)
+            if lengths := task["train"][key]:
+                _histogram(ax, lengths, colour)
         if limit:
             ax.axvline(limit, color="black", linewidth=0.8, linestyle="--")
         ax.set_title(_ascii(name), fontsize=8)
@@ -118,7 +123,7 @@ def _histograms(statistics: Statistics, series: Mapping[str, tuple[str, str]], t
     return figure
 
 
-def _histogram(ax: Axes, found: Mapping[str, Any], colour: str) -> None:
+def _histogram(ax: Axes, found: Distribution, colour: str) -> None:
     uppers = [int(edge) for edge in found["histogram"]]
     lowers = [max((e for e in EDGES if e < upper), default=0.7) for upper in uppers]
     shares = [count / found["count"] for count in found["histogram"].values()]
@@ -206,7 +211,9 @@ def _packing(statistics: Statistics) -> Figure:
     packing, tasks = statistics["packing"], statistics["tasks"]
     figure = _figure(_BAR * (len(packing) + len(tasks)) + 1.6)
     above, below = figure.subplots(2, 1, height_ratios=[len(packing) + 0.6, len(tasks)])
-    parts = (("learned", "#009e73"), ("masked", "#56b4e9"), ("padding", _GREY))
+    parts: tuple[tuple[Literal["learned", "masked", "padding"], str], ...] = (
+        ("learned", "#009e73"), ("masked", "#56b4e9"), ("padding", _GREY)
+    )  # fmt: skip
     for place, split in enumerate(packing.values()):
         whole = sum(split[part] for part, _ in parts) or 1
         _stack(above, place, [(f"{part} {split[part] / whole:.1%}", split[part] / whole, c) for part, c in parts])
@@ -258,6 +265,6 @@ def _drops(statistics: Statistics) -> Figure:
     return figure
 
 
-def _lost(task: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+def _lost(task: TaskStatistics) -> Iterator[tuple[str, int]]:
     yield "repeats", task["source"]["repeats"]
     yield from task["source"]["dropped"].items()

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import yaml
 
 from kit19_ray import __version__
+from kit19_ray.artifacts.stage_manifests import DataManifest, Decontamination, TaskEntry
 from kit19_ray.data.card import classes, figures, hub_metadata, korean, licence_report, personal_data, plots, statistics
+from kit19_ray.data.card.statistics import Statistics
 from kit19_ray.data.card.table import table
 from kit19_ray.io import storage
 from kit19_ray.tasks.task import DEFINITIONS, Task
 
-Statistics = Mapping[str, Any]
 _PAPER = """\
 @inproceedings{jang-etal-2024-kit19,
   title     = {KIT-19: A Comprehensive Korean Instruction Toolkit on 19 Tasks
@@ -30,7 +30,7 @@ _PAPER = """\
 }"""
 
 
-def write(out: str, built: Mapping[str, Any], tasks: Mapping[str, Task]) -> None:
+def write(out: str, built: DataManifest, tasks: Mapping[str, Task]) -> None:
     """Writes the card with its statistics, plots and config below the prefix `out`; the last step before the commit.
 
     Args:
@@ -46,7 +46,7 @@ def write(out: str, built: Mapping[str, Any], tasks: Mapping[str, Task]) -> None
     storage.write_text(storage.join(out, "README.md"), render(built, tasks, counted, list(drawn)))
 
 
-def summary(built: Mapping[str, Any]) -> str:
+def summary(built: DataManifest) -> str:
     """A few lines for the terminal: totals, and every task that is short of its quota with the reason."""
     train, held_out = built["splits"]["train"], built["splits"]["validation"]
     lines = [
@@ -57,7 +57,7 @@ def summary(built: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def render(built: Mapping[str, Any], tasks: Mapping[str, Task], counted: Statistics, drawn: Sequence[str] = ()) -> str:
+def render(built: DataManifest, tasks: Mapping[str, Task], counted: Statistics, drawn: Sequence[str] = ()) -> str:
     """The card's Markdown, with the metadata block on top.
 
     Args:
@@ -97,7 +97,7 @@ def render(built: Mapping[str, Any], tasks: Mapping[str, Task], counted: Statist
     return "\n".join([*parts, ""])
 
 
-def _opening(built: Mapping[str, Any]) -> list[str]:
+def _opening(built: DataManifest) -> list[str]:
     train = built["splits"]["train"]
     example = next((name for name, task in built["tasks"].items() if task["examples"]["train"]), "")
     lines = []
@@ -126,7 +126,7 @@ def _opening(built: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _too_long(built: Mapping[str, Any]) -> list[str]:
+def _too_long(built: DataManifest) -> list[str]:
     too_long = sum(task["dropped"].get("too_long", 0) for task in built["tasks"].values())
     if not too_long:
         return []
@@ -150,7 +150,7 @@ _TASK_COLUMNS = (
 )  # fmt: skip
 
 
-def _task_row(name: str, task: Mapping[str, Any]) -> tuple[str, ...]:
+def _task_row(name: str, task: TaskEntry) -> tuple[str, ...]:
     dropped = ", ".join(f"{reason} {n:,}" for reason, n in task["dropped"].items()) or "0"
     numbers = (
         task["unique"],
@@ -163,13 +163,13 @@ def _task_row(name: str, task: Mapping[str, Any]) -> tuple[str, ...]:
     return (name, f"{task['raw']:,}", f"{task['records']:,}", dropped, *(f"{n:,}" for n in numbers))
 
 
-def _shortfalls(built: Mapping[str, Any]) -> list[str]:
+def _shortfalls(built: DataManifest) -> list[str]:
     short = [f"- {name}: {t['shortfall']}" for name, t in built["tasks"].items() if t.get("shortfall")]
     short += [f"- {name}: left out. {reason}" for name, reason in built["skipped"].items()]
     return ["", "Short of the quota:", "", *short] if short else []
 
 
-def _licences(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
+def _licences(built: DataManifest, tasks: Mapping[str, Task]) -> list[str]:
     lines = ["Every source keeps its own licence, and each row names its."]
     lines += [
         f"{use.capitalize()} forbidden: {', '.join(named)}." for use, named in licence_report.restricted(tasks).items()
@@ -179,7 +179,7 @@ def _licences(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
     return [" ".join(lines)]
 
 
-def _recipe(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
+def _recipe(built: DataManifest, tasks: Mapping[str, Task]) -> list[str]:
     words = ["root=file:///somewhere"]
     words += ["data.verify=false"] if licence_report.is_altered(built, tasks) else []
     own = [name for name in tasks if not (DEFINITIONS / f"{name}.yaml").is_file()]
@@ -205,13 +205,13 @@ def _recipe(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
     ]
 
 
-def _config(built: Mapping[str, Any]) -> str:
+def _config(built: DataManifest) -> str:
     """`config.yaml`: the whole config that the build's identity covers."""
     data = {**built["config"], **({"on_missing": "skip"} if built["skipped"] else {})}
     return yaml.safe_dump({"seed": built["seed"], "data": data}, allow_unicode=True, sort_keys=False)
 
 
-def _limits(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
+def _limits(built: DataManifest, tasks: Mapping[str, Task]) -> list[str]:
     lines = ["- The rows are not the paper's: it published neither its templates nor which records it drew."]
     for use, named in licence_report.restricted(tasks).items():
         lines.append(
@@ -233,7 +233,7 @@ def _limits(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
     return lines
 
 
-def _decontamination(found: Mapping[str, Any]) -> list[str]:
+def _decontamination(found: Decontamination) -> list[str]:
     checked, absent = ", ".join(found["sets"]), ", ".join(found["absent"])
     lines = [f"- No row holds an item of these evaluation sets, as far as letters tell: {checked}."] if checked else []
     if absent:
@@ -241,7 +241,7 @@ def _decontamination(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _evaluation_files(built: Mapping[str, Any]) -> list[str]:
+def _evaluation_files(built: DataManifest) -> list[str]:
     rows = [
         (name, f"`{path}`", f"`{sha256}`")
         for name, files in built["decontamination"]["sets"].items()
@@ -252,7 +252,7 @@ def _evaluation_files(built: Mapping[str, Any]) -> list[str]:
     return ["", "And these, which no row may hold an item of:", "", *table(("set", "file", "SHA-256"), rows)]
 
 
-def _citation(built: Mapping[str, Any], tasks: Mapping[str, Task]) -> list[str]:
+def _citation(built: DataManifest, tasks: Mapping[str, Task]) -> list[str]:
     identity = built["identity"]
     return [
         "Cite the build by its hash, the paper, and the sources that were used.",

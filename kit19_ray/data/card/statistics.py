@@ -10,12 +10,13 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kit19_ray.artifacts.stage_manifests import DataManifest, SplitEntry, TaskEntry
 from kit19_ray.data.export import example_path
 from kit19_ray.data.rendering import FREE_USES
 from kit19_ray.io import storage
@@ -28,10 +29,83 @@ FREE = "free_answer"
 """Stands for the label of an example whose answer is a text of its own."""
 _BATCH = 8192  # rows held of a file
 _FILES_AT_ONCE = 4
-_QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
-def of_build(out: str, built: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, Any]:
+class Distribution(TypedDict):
+    """Lengths counted: nearest-rank quantiles, and a histogram {upper edge: count}."""
+
+    count: int
+    mean: float
+    min: int
+    p10: int
+    p50: int
+    p90: int
+    p99: int
+    max: int
+    histogram: dict[str, int]
+
+
+class TemplateUse(TypedDict):
+    """How often a template was used."""
+
+    kind: str
+    examples: int
+
+
+class SplitStatistics(TypedDict):
+    """What a task's examples of one split hold, see `measure`."""
+
+    examples: int
+    prompt_characters: Distribution | None
+    answer_characters: Distribution | None
+    tokens: Distribution | None
+    labels: dict[str, int]
+    templates: dict[str, TemplateUse]
+
+
+class PackingStatistics(TypedDict):
+    """How a split's rows are filled, in tokens; `efficiency` is all but padding."""
+
+    rows: int
+    examples: int
+    learned: int
+    masked: int
+    padding: int
+    efficiency: float
+
+
+class SourceStatistics(TypedDict):
+    """What became of a task's source rows, see `source`."""
+
+    rows: int
+    unique: int
+    repeats: int
+    dropped: dict[str, int]
+    too_long: int
+    free_uses: int
+    truncated: int
+    repeated: int
+    tokens: int
+
+
+class TaskStatistics(TypedDict):
+    """A task in numbers."""
+
+    category: str
+    source: SourceStatistics
+    train: SplitStatistics
+    validation: SplitStatistics
+
+
+class Statistics(TypedDict):
+    """statistics.json."""
+
+    seq_len: int
+    packing: dict[str, PackingStatistics]
+    tasks: dict[str, TaskStatistics]
+
+
+def of_build(out: str, built: DataManifest, tasks: Mapping[str, Task]) -> Statistics:
     """The statistics of a data prefix, JSON-ready; streams its examples, one task and split at a time.
 
     Args:
@@ -47,8 +121,12 @@ def of_build(out: str, built: Mapping[str, Any], tasks: Mapping[str, Task]) -> d
         "seq_len": built["seq_len"],
         "packing": {split: packing(built["splits"][split], built["seq_len"]) for split in SPLITS},
         "tasks": {
-            name: {"category": tasks[name].spec.category, "source": source(counts)}
-            | {split: measured[name, split] for split in SPLITS}
+            name: {
+                "category": tasks[name].spec.category,
+                "source": source(counts),
+                "train": measured[name, "train"],
+                "validation": measured[name, "validation"],
+            }
             for name, counts in built["tasks"].items()
         },
     }
@@ -62,7 +140,7 @@ def _batches(path: str) -> Iterator[pa.RecordBatch]:
             yield from file.iter_batches(_BATCH, columns=[c for c in file.schema_arrow.names if c in columns])
 
 
-def measure(batches: Iterable[pa.RecordBatch], task: Task) -> dict[str, Any]:
+def measure(batches: Iterable[pa.RecordBatch], task: Task) -> SplitStatistics:
     """What a task's example rows hold.
 
     Args:
@@ -103,7 +181,7 @@ def _counts(values: pa.Array) -> dict[Any, int]:
     return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
 
 
-def distribution(counts: Mapping[int, int]) -> dict[str, Any] | None:
+def distribution(counts: Mapping[int, int]) -> Distribution | None:
     """Mean, nearest-rank quantiles, extremes and a histogram {upper edge: count} of value -> count; None when empty."""
     total = sum(counts.values())
     if not total:
@@ -116,7 +194,10 @@ def distribution(counts: Mapping[int, int]) -> dict[str, Any] | None:
         "count": total,
         "mean": round(sum(value * count for value, count in counts.items()) / total, 2),
         "min": values[0],
-        **{name: _quantile(values, counts, share * total) for name, share in _QUANTILES.items()},
+        "p10": _quantile(values, counts, 0.1 * total),
+        "p50": _quantile(values, counts, 0.5 * total),
+        "p90": _quantile(values, counts, 0.9 * total),
+        "p99": _quantile(values, counts, 0.99 * total),
         "max": values[-1],
         "histogram": {str(edge): histogram[edge] for edge in EDGES if edge in histogram},
     }
@@ -131,7 +212,7 @@ def _quantile(values: list[int], counts: Mapping[int, int], rank: float) -> int:
     return values[-1]
 
 
-def packing(split: Mapping[str, Any], seq_len: int) -> dict[str, Any]:
+def packing(split: SplitEntry, seq_len: int) -> PackingStatistics:
     """How a split's rows are filled: learned, masked (prompt) and padding tokens; `efficiency` is all but padding."""
     capacity = split["rows"] * seq_len
     return {
@@ -144,7 +225,7 @@ def packing(split: Mapping[str, Any], seq_len: int) -> dict[str, Any]:
     }
 
 
-def source(counts: Mapping[str, Any]) -> dict[str, Any]:
+def source(counts: TaskEntry) -> SourceStatistics:
     """What became of a task's source rows: `rows` = `unique` + `repeats` (equal to another) + all of `dropped`.
 
     `too_long` and `free_uses` count examples, not source rows, and stand beside.
@@ -157,7 +238,7 @@ def source(counts: Mapping[str, Any]) -> dict[str, Any]:
         "repeats": counts["raw"] - sum(dropped.values()) - counts["unique"],
         "dropped": dropped,
         "too_long": counts["dropped"].get("too_long", 0),
-        FREE_USES: counts["dropped"].get(FREE_USES, 0),
+        "free_uses": counts["dropped"].get(FREE_USES, 0),
         "truncated": counts["truncated"],
         "repeated": counts["repeated"],
         "tokens": counts["tokens"],

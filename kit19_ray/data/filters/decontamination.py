@@ -79,15 +79,20 @@ def but_a_run(row: str, text: str) -> bool:
 def _from_the_front(row: str, text: str) -> bool:
     """The same where the run stands in the second half of `text`."""
     run = _run(text)
+    # At least half of what is intact stands on one side of the run, so this much of the text is in the row as it is
+    # if the run stands in the second half; `but_a_run` turns both round for the other case.
     head = text[: (len(text) - run + 1) // 2]
     at = row.find(head)
     while at >= 0:
         same = len(head)
         while same < len(text) and row.startswith(text[same], at + same):
             same += 1
+        # Greedy: reading on as far as the two agree puts the run as late as it can stand. What it replaced may be as
+        # long as _GROWN, so the rest is looked for within that.
         rest = text[same + run :]  # empty: the text's end is the run
         if row.find(rest, at + same, at + same + _GROWN + len(rest)) >= 0:
             return True
+        # The head may stand in the row more than once ("하는 것이"), and only a later place need go on right.
         at = row.find(head, at + 1)
     return False
 
@@ -109,11 +114,13 @@ def _together(row: _Row, text: str, contained: float) -> bool:
     first = 0
     for place, gram in zip(places, which, strict=True):
         inside[gram] += 1
+        # A window of twice the text: n-grams of a common opening that are strewn over a long article are no copy of it.
         while place - places[first] >= 2 * len(text):
             inside[which[first]] -= 1
             if not inside[which[first]]:
                 del inside[which[first]]
             first += 1
+        # Distinct n-grams, not hits: a row that says one phrase ten times holds one phrase.
         if len(inside) >= least:
             return True
     return False
@@ -173,18 +180,23 @@ class Index:
         counts = self.starts[grams + 1] - self.starts[grams]
         offsets = np.repeat(self.starts[grams] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
         items = self.postings[np.arange(counts.sum()) + offsets].astype(np.int64)
+        # (row, item) as one number, so that one sort counts them; 64 bits hold any batch times any number of items.
         keys, shared = np.unique(np.repeat(rows, counts) * len(self.texts) + items, return_counts=True)
         keys = keys[shared >= self.need[keys % len(self.texts)]]
         return [(int(key) // len(self.texts), int(key) % len(self.texts)) for key in keys]
 
     def _holds(self, row: _Row, texts: Sequence[str], exact: bool) -> bool:
         """Whether each text has a place of its own in the row; what is there as it is has the first choice."""
+        # Borders at both ends, so that a short text can be asked for as a whole field by one `in`.
         left = f"{_GAP}{row.text}{_GAP}"
         changed: list[str] = []
+        # The longest first: it has the fewest places to stand, and must not find its own taken by a part of it.
         for text in sorted(texts, key=len, reverse=True):
             wanted = text if len(text) >= WHOLE else f"{_GAP}{text}{_GAP}"
             if wanted not in left:
                 changed.append(text)
+            # Taken out: a question that is part of its paragraph has to be there a second time to count. The gap keeps
+            # what stood on either side from making a new run.
             left = left.replace(wanted, _GAP, 1)
         if exact:
             return not changed
@@ -210,6 +222,8 @@ def build(sets: Iterable[tuple[str, Iterable[Sequence[str]]]], contained: float,
         names.append(name)
         for item in items:
             plain = tuple(text for text in map(letters, item) if text)
+            # setdefault gives the number that is new only the first time, so equal items of two sets belong to the
+            # first set.
             if sum(map(len, plain)) >= LEAST and texts.setdefault(plain, len(texts)) == len(of_set):
                 of_set.append(len(names) - 1)
     kept = list(texts)
@@ -229,10 +243,14 @@ def build(sets: Iterable[tuple[str, Iterable[Sequence[str]]]], contained: float,
     once[1:] = (values[1:] != values[:-1]) | (of_item[1:] != of_item[:-1])
     values, of_item = values[once], of_item[once]
     grams, counts = np.unique(values, return_counts=True)
+    # Common n-grams are left out of the postings and of `need` alike, so a lead asks only for the rare ones.
     rare = counts <= _COMMON
     wanted = np.repeat(rare, counts)
     postings = of_item[wanted]
     lost = np.array([sum(_losable(text, contained) for text in item) for item in kept], np.int64)
+    # What an item has of rare n-grams, less all that a changed row may lack: a lower bound of what a row that holds it
+    # shares, so that most rows are never looked at letter by letter. At least one, or every row would be a lead for an
+    # item of common phrases.
     need = np.maximum(1, np.bincount(postings, minlength=len(kept)) - lost)
     starts = np.concatenate([[0], np.cumsum(counts[rare])]).astype(np.int64)
     return Index(

@@ -42,6 +42,7 @@ class DuplicateTracker:
             rows: key and answer of every row of the bucket, in the order of the files.
         """
         found = [self._reason(key, answer, row) for row, (key, answer) in enumerate(rows)]
+        # Afterwards: the first copy was let through before anybody contradicted it.
         for key in self._contradicted:
             found[self._first[key][1]] = CONTRADICTORY
         return found
@@ -50,6 +51,8 @@ class DuplicateTracker:
         first = self._first.setdefault(key, (answer, row))
         if first[1] == row:
             return None
+        # Once contradicted, a copy with the first answer leaves as contradictory too: which label is right nobody
+        # knows.
         if first[0] == answer and key not in self._contradicted:
             return EXACT
         self._contradicted.add(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kit19_ray.errors import DataError
+from kit19_ray.errors import DataError, quote
 from kit19_ray.sources.catalog import Licence
 from kit19_ray.tasks.task import Task
 
@@ -39,7 +39,7 @@ def excluded(tasks: Mapping[str, Task], policy: str, named: Sequence[str] | None
     refused = [name for name in found if name in (named or ())]
     if refused:
         raise DataError(
-            "\n".join(f"data.licence_policy={policy}: task {name!r}: {found[name]}" for name in refused),
+            "\n".join(f"data.licence_policy={policy}: task {quote(name)}: {found[name]}" for name in refused),
             hint="take it out of data.tasks, or set data.licence_policy=all if you may use it",
         )
     return {name: f"data.licence_policy={policy}: {reason}" for name, reason in found.items()}

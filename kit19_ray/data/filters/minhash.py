@@ -48,7 +48,11 @@ def signature(texts: Sequence[str]) -> UInt32:
     made = np.empty(BANDS * ROWS, np.uint32)
     for turn, text in enumerate(texts):
         sketch = _empty().copy()
+        # 32 bits are what the affine32 scheme permutes; two n-grams that fall together there are rare beside what is
+        # estimated.
         sketch.update_batch(np.unique(hashes(letters(text)[:_LETTERS]) & np.uint64(0xFFFFFFFF)))
+        # Every turn-th permutation is this text's, the same ones in every record: minima are only comparable place by
+        # place.
         made[turn :: len(texts)] = sketch.hashvalues[turn :: len(texts)]
     return made
 
@@ -99,6 +103,7 @@ class Candidates:
 
     def near(self, threshold: float) -> dict[int, int]:
         """Record that leaves -> the one it is near to, as far as this band shows."""
+        # By key, then by rank: what a bucket decides follows from the ranks, not from which file was read first.
         order = np.lexsort((self.rank, self.key))
         sorted_keys = self.key[order]
         edges = np.flatnonzero(np.r_[True, sorted_keys[1:] != sorted_keys[:-1], True])

@@ -33,6 +33,7 @@ def letters(text: str) -> str:
 def hashes(text: str) -> UInt64:
     """Hashes of the n-grams of `letters`, in order: uint64 `[max(1, len - 4)]`; a shorter text is one n-gram."""
     if len(text) < SIZE:
+        # Padded with what is no letter, so that it equals no n-gram of a longer text.
         text = text.ljust(SIZE, "\0")
     return _rolling(np.frombuffer(text.encode("utf-32-le"), np.uint32))
 
@@ -46,6 +47,7 @@ def batch_hashes(texts: Sequence[str]) -> tuple[UInt64, Int64]:
     if len(codes) < SIZE:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
     owner = np.repeat(np.arange(len(texts)), [len(t) for t in texts])
+    # All texts are hashed as one string, which is what makes it fast; windows over a border belong to nobody.
     whole = owner[: len(codes) - SIZE + 1] == owner[SIZE - 1 :]  # not across the end of a text
     return _rolling(codes)[whole], owner[: len(whole)][whole]
 
@@ -56,7 +58,9 @@ def _rolling(codes: npt.NDArray[np.uint32]) -> UInt64:
     total = np.zeros(length, np.uint64)
     with np.errstate(over="ignore"):
         for i in range(SIZE):
+            # + 1: else the padding, whose code is 0, would add nothing.
             total += (codes[i : i + length].astype(np.uint64) + np.uint64(1)) * _POWERS[i]
+        # A polynomial's low bits hang on the letters' low bits alone, and MinHash looks at the low 32.
         total ^= total >> np.uint64(29)
         total *= _MULTIPLIER
         total ^= total >> np.uint64(32)

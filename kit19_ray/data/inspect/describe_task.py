@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import TypedDict
 
+from kit19_ray.artifacts.schemas import ExampleRow
 from kit19_ray.config.schema import Config
 from kit19_ray.data import mixture
 from kit19_ray.data.examples import Planned, render
@@ -17,6 +18,7 @@ from kit19_ray.sources.files import SAMPLES, locate, sources_uri
 from kit19_ray.sources.readers.base import Raw
 from kit19_ray.tasks.task import Task, Template, load_tasks
 from kit19_ray.utils.console import stdout
+from kit19_ray.utils.json_types import Json
 from kit19_ray.utils.redaction import without_secrets
 
 SEED = 19  # of the shown examples' phrasings
@@ -24,7 +26,50 @@ _UNKNOWN = "the sources folder (set root= or data.sources= to look for them)"
 _ROWS = 1000  # read at most for the examples; the samples have fewer
 
 
-def describe(config: Config, name: str) -> dict[str, Any]:
+class DescribedField(TypedDict):
+    """A field of a task; `limit` is where it is cut, in characters."""
+
+    name: str
+    optional: bool
+    answer: bool
+    limit: int | None
+
+
+class DescribedFile(TypedDict):
+    """A file of a task's source: what is published, and what of it is in the folder, with sizes."""
+
+    path: str
+    split: str
+    used: bool
+    optional: bool
+    bytes: int | None
+    sha256: str | None
+    url: str | None
+    present: bool | None
+    found: dict[str, int]
+
+
+class Described(TypedDict):
+    """A task, its source and its templates; `source`, `licence` and `templates` have the catalogue's own keys."""
+
+    task: str
+    category: str
+    description: str
+    source: Json
+    licence: Json
+    citation: str
+    sources: str | None
+    files: list[DescribedFile]
+    fields: list[DescribedField]
+    splits: list[str]
+    quota: int
+    choices: dict[str, str] | None
+    choice_fields: list[str] | None
+    metrics: list[str]
+    templates: list[Json]
+
+
+def describe(config: Config, name: str) -> Described:
     """Everything of the task `name`, JSON-ready; `present` of a file is None when no sources folder is configured.
 
     Raises:
@@ -75,7 +120,7 @@ def sample_records(task: Task, base: str | None = None) -> list[Record]:
     return []
 
 
-def sample_example(task: Task, template: Template, held: Sequence[Record], number: int) -> dict[str, Any] | None:
+def sample_example(task: Task, template: Template, held: Sequence[Record], number: int) -> ExampleRow | None:
     """A template's example, in the columns of `rows.EXAMPLE_SCHEMA`, or None when no record fits.
 
     Args:
@@ -88,11 +133,11 @@ def sample_example(task: Task, template: Template, held: Sequence[Record], numbe
     return render(task, Planned(fitting[number % len(fitting)], template, 0), "train", SEED)
 
 
-def _files(task: Task, splits: Sequence[str], base: str | None) -> list[dict[str, Any]]:
+def _files(task: Task, splits: Sequence[str], base: str | None) -> list[DescribedFile]:
     """The source's files: what is published, whether this task trains on it, and what of it is in the folder."""
     folder = storage.join(base, task.source_id) if base else None
     sizes = {info.path: info.size for info in storage.list_files(folder)} if folder else {}
-    rows = []
+    rows: list[DescribedFile] = []
     for file in task.source.files:
         found = task.source.match(file, sizes)
         rows.append(
@@ -111,7 +156,7 @@ def _files(task: Task, splits: Sequence[str], base: str | None) -> list[dict[str
     return rows
 
 
-def show(described: dict[str, Any]) -> None:
+def show(described: Described) -> None:
     """Prints the description to stdout."""
     from rich.text import Text
 
@@ -120,7 +165,7 @@ def show(described: dict[str, Any]) -> None:
         console.print(Text(line, style))
 
 
-def _lines(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _lines(described: Described) -> Iterator[tuple[str, str]]:
     """(line, style) pairs."""
     source, licence = described["source"], described["licence"]
     yield described["task"], "bold"
@@ -164,19 +209,19 @@ def _see(url: str | None) -> str:
     return f", {url}" if url else ""
 
 
-def _field(field: dict[str, Any]) -> str:
+def _field(field: DescribedField) -> str:
     limit = f"cut at {field['limit']:,} characters" if field["limit"] else ""
     traits = [t for t in ("answer" * field["answer"], "optional" * field["optional"], limit) if t]
     return f"{field['name']} ({', '.join(traits)})" if traits else str(field["name"])
 
 
-def _choices(described: dict[str, Any]) -> str:
+def _choices(described: Described) -> str:
     if described["choice_fields"]:
         return "one of the fields " + ", ".join(described["choice_fields"])
     return ", ".join(f"{label} {word!r}" for label, word in (described["choices"] or {}).items())
 
 
-def _file(file: dict[str, Any]) -> str:
+def _file(file: DescribedFile) -> str:
     if file["present"] is None:
         state = ""
     elif file["present"]:
@@ -188,7 +233,7 @@ def _file(file: dict[str, Any]) -> str:
     return "  ".join(part for part in (file["path"], f"[{use}]", state, file["url"] or "") if part)
 
 
-def _traits(template: dict[str, Any]) -> list[str]:
+def _traits(template: Json) -> list[str]:
     conditions = [f"{name} {_condition(wanted)}" for name, wanted in template["requires"].items()]
     return [template["kind"], *(["free answer"] if template["generation"] else []), *conditions]
 
@@ -200,7 +245,7 @@ def _condition(wanted: list[str] | dict[str, str | None]) -> str:
     return " and ".join(f"{verb} {wanted[key]}" for key, verb in parts.items() if wanted[key])
 
 
-def _example(example: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+def _example(example: ExampleRow | None) -> Iterator[tuple[str, str]]:
     if example is None:
         yield "   no record at hand fits it", "dim"
         return

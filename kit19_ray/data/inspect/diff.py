@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import DataManifest, TaskEntry
 from kit19_ray.data.export import example_path
 from kit19_ray.io import storage
 from kit19_ray.utils.console import stdout
@@ -23,16 +24,77 @@ from kit19_ray.utils.hashing import hash64
 if TYPE_CHECKING:
     from rich.console import Console
 
-Row = dict[str, Any]
 UInt64 = npt.NDArray[np.uint64]
 SPLITS = ("train", "validation")
-CONTENT = ("template", "kind", "instruction", "input", "output", "label", "candidates")
+_Content = Literal["template", "kind", "instruction", "input", "output", "label", "candidates"]
+CONTENT: tuple[_Content, ...] = ("template", "kind", "instruction", "input", "output", "label", "candidates")
 """The columns that make a row's content; where it stands in its source and in the build's order does not count."""
 _BATCH = 4096  # rows
-_COUNTS = ("raw", "records", "unique", "repeated", "truncated", "tokens")
+_Count = Literal["raw", "records", "unique", "repeated", "truncated", "tokens"]
+_COUNTS: tuple[_Count, ...] = ("raw", "records", "unique", "repeated", "truncated", "tokens")
 _KINDS = ("added", "removed", "changed")
+_SHOWN: tuple[_Content, ...] = ("template", "instruction", "input", "output")
 _MISSING = "(none)"
 _WIDTH = 200  # columns the table may take
+
+
+Settings = dict[str, Any]
+"""Dotted or nested config keys, with whatever value each has."""
+
+
+class ContentRow(TypedDict):
+    """The columns of an example that are compared or shown."""
+
+    id: str
+    source_id: str
+    template: str
+    kind: str
+    instruction: str
+    input: str
+    output: str
+    label: int
+    candidates: list[str]
+
+
+class ShownRow(TypedDict):
+    """A row that differs, as each build has it."""
+
+    split: str
+    a: ContentRow | None
+    b: ContentRow | None
+
+
+TaskDiff = TypedDict(
+    "TaskDiff",
+    {
+        "in": str,  # the builds that have the task: a, b or ab
+        "rows": dict[str, int],
+        "examples": dict[str, list[int]],
+        "counts": dict[str, list[int]],
+        "dropped": dict[str, list[int]],
+        "settings": dict[str, list[Any]],
+        "shown": dict[str, list[ShownRow]],
+    },
+)
+
+
+class BuildName(TypedDict):
+    """Which build it is."""
+
+    uri: str
+    identity: str
+
+
+class Diff(TypedDict):
+    """What two builds differ in; pairs are [value of a, value of b]."""
+
+    a: BuildName
+    b: BuildName
+    equal_identity: bool
+    config: dict[str, list[Any]]
+    rows: dict[str, int]
+    tasks: dict[str, TaskDiff]
+    num_examples: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +105,7 @@ class _Rows:
     contents: UInt64
 
 
-def diff(a: str, b: str, num_examples: int) -> dict[str, Any]:
+def diff(a: str, b: str, num_examples: int) -> Diff:
     """What differs between the builds at the prefixes `a` and `b`, JSON-ready.
 
     Args:
@@ -67,10 +129,10 @@ def diff(a: str, b: str, num_examples: int) -> dict[str, Any]:
     }
 
 
-def _settings(built: Row) -> Row:
+def _settings(built: DataManifest) -> Settings:
     """What a build was asked for: its config, and beside it what the manifest says of the run."""
     beside = ("version", "seed", "ablation", "licence_policy", "vocab_size")
-    return {key: built[key] for key in beside if key in built} | {"data": built["config"]}
+    return {key: value for key, value in built.items() if key in beside} | {"data": built["config"]}
 
 
 def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -83,8 +145,8 @@ def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
     }
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Row:
-    flat: Row = {}
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Settings:
+    flat: Settings = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
@@ -93,9 +155,9 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Row:
     return flat
 
 
-def _task(uris: list[str], stats: list[Row | None], name: str, num_examples: int) -> Row:
+def _task(uris: list[str], stats: list[TaskEntry | None], name: str, num_examples: int) -> TaskDiff:
     rows = dict.fromkeys((*_KINDS, "same"), 0)
-    examples: dict[str, list[Row]] = {kind: [] for kind in _KINDS}
+    examples: dict[str, list[ShownRow]] = {kind: [] for kind in _KINDS}
     for split in SPLITS:
         paths = [storage.join(uri, example_path(split, name)) for uri in uris]
         left, right = map(_hashes, paths)
@@ -109,26 +171,33 @@ def _task(uris: list[str], stats: list[Row | None], name: str, num_examples: int
         for kind, ids in found.items():
             rows[kind] += len(ids)
             wanted = {int(i) for i in ids[: num_examples - len(examples[kind])]}
-            sides = {side: _pick(path, wanted) for side, path in zip("ab", paths)}
-            examples[kind] += [{"split": split, "a": sides["a"].get(i), "b": sides["b"].get(i)} for i in sorted(wanted)]
+            at_a, at_b = (_pick(path, wanted) for path in paths)
+            examples[kind] += [{"split": split, "a": at_a.get(i), "b": at_b.get(i)} for i in sorted(wanted)]
         rows["same"] += len(common) - int(is_changed.sum())
-    empty: Row = {"examples": {}, "dropped": {}}
-    a, b = (side or empty for side in stats)
+    numbers = [side["examples"] if side else {} for side in stats]
+    dropped = [side["dropped"] if side else {} for side in stats]
     return {
         "in": "".join(side for side, stat in zip("ab", stats) if stat),
         "rows": rows,
-        "examples": {split: [side["examples"].get(split, 0) for side in (a, b)] for split in SPLITS},
-        "counts": {key: [side.get(key, 0) for side in (a, b)] for key in _COUNTS},
+        "examples": {split: [side.get(split, 0) for side in numbers] for split in SPLITS},
+        "counts": {key: [side.get(key, 0) if side else 0 for side in stats] for key in _COUNTS},
         "dropped": {
-            reason: [side["dropped"].get(reason, 0) for side in (a, b)]
-            for reason in sorted(a["dropped"].keys() | b["dropped"].keys())
+            reason: [side.get(reason, 0) for side in dropped]
+            for reason in sorted({name for side in dropped for name in side})
         },
-        "settings": changes(*({k: side.get(k, _MISSING) for k in ("licence", "splits", "sha256")} for side in (a, b))),
+        "settings": changes(*map(_task_settings, stats)),
         "shown": examples,
     }
 
 
-def _batches(path: str, columns: list[str]) -> Iterator[list[Row]]:
+def _task_settings(entry: TaskEntry | None) -> Settings:
+    """What a task was built from."""
+    if entry is None:
+        return dict.fromkeys(("licence", "splits", "sha256"), _MISSING)
+    return {"licence": entry["licence"], "splits": entry["splits"], "sha256": entry["sha256"]}
+
+
+def _batches(path: str, columns: list[str]) -> Iterator[list[ContentRow]]:
     if storage.exists(path):
         with storage.open_input(path) as file:
             for batch in pq.ParquetFile(file).iter_batches(batch_size=_BATCH, columns=columns):
@@ -144,9 +213,9 @@ def _hashes(path: str) -> _Rows:
     return _Rows(both[:, 0], both[:, 1])
 
 
-def _pick(path: str, wanted: set[int]) -> dict[int, Row]:
+def _pick(path: str, wanted: set[int]) -> dict[int, ContentRow]:
     """The rows whose ids have one of the hashes `wanted`, reading no further than the last of them."""
-    found: dict[int, Row] = {}
+    found: dict[int, ContentRow] = {}
     for rows in _batches(path, ["id", "source_id", *CONTENT]) if wanted else ():
         found |= {key: row for row in rows if (key := hash64(row["id"])) in wanted}
         if len(found) == len(wanted):
@@ -154,13 +223,13 @@ def _pick(path: str, wanted: set[int]) -> dict[int, Row]:
     return found
 
 
-def show(found: dict[str, Any]) -> None:
+def show(found: Diff) -> None:
     """Prints the differences to stdout: settings, a table of the tasks, drops that differ and example rows."""
     from rich.text import Text
 
     console = stdout()
-    for side in "ab":
-        console.print(f"{side.upper()} {found[side]['uri']}  {found[side]['identity'][:12]}")
+    for side, built in (("A", found["a"]), ("B", found["b"])):
+        console.print(f"{side} {built['uri']}  {built['identity'][:12]}")
     if found["equal_identity"]:
         console.print("same identity: built from the same files with the same settings")
     console.print()
@@ -181,7 +250,7 @@ def show(found: dict[str, Any]) -> None:
                 console.print(Text(line, style))
 
 
-def _in_turn(tasks: Mapping[str, Row], kind: str) -> list[tuple[str, Row]]:
+def _in_turn(tasks: Mapping[str, TaskDiff], kind: str) -> list[tuple[str, ShownRow]]:
     """The example rows of a kind with their tasks: the first of each task, then the second of each.
 
     Tasks that both builds have come first.
@@ -195,7 +264,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _show_tasks(console: Console, found: dict[str, Any]) -> None:
+def _show_tasks(console: Console, found: Diff) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -217,12 +286,11 @@ def _arrow(pair: list[int]) -> str:
     return f"{pair[0]:,}" if pair[0] == pair[1] else f"{pair[0]:,} -> {pair[1]:,}"
 
 
-def _example(row: Row) -> Iterator[tuple[str, str]]:
+def _example(row: ShownRow) -> Iterator[tuple[str, str]]:
     """(line, style) pairs; of a changed row what differs."""
-    for side, other, mark, style in (("a", "b", "-", "red"), ("b", "a", "+", "green")):
-        held, against = row[side], row[other] or {}
+    for held, other, mark, style in ((row["a"], row["b"], "-", "red"), (row["b"], row["a"], "+", "green")):
         if held:
             yield f"{held['id']} {held['source_id']}", "dim"
-            for column in ("template", "instruction", "input", "output"):
-                if held[column] and against.get(column) != held[column]:
+            for column in _SHOWN:
+                if held[column] and (other is None or other[column] != held[column]):
                     yield f"{mark} {column}: {held[column]}", style

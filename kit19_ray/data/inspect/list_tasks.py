@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TypedDict
 
 from kit19_ray.config.schema import Config
 from kit19_ray.data import mixture
@@ -10,14 +11,28 @@ from kit19_ray.tasks.task import Task, load_tasks
 from kit19_ray.utils import console
 
 
-def rows(config: Config) -> list[dict[str, Any]]:
+class TaskRow(TypedDict):
+    """A task as `kit19 tasks` lists it; `closed` of its templates list the choices."""
+
+    task: str
+    category: str
+    source: str
+    licence: str
+    commercial: bool
+    templates: int
+    closed: int
+    quota: int
+    metrics: list[str]
+
+
+def rows(config: Config) -> list[TaskRow]:
     """One row a task: name, category, source, licence, templates, quota, metrics."""
     tasks = load_tasks(config.data.tasks, config.data.tasks_dir)
     quotas = mixture.quotas(config.data, {name: task.spec.category for name, task in tasks.items()})
     return [_row(task, quotas[name]) for name, task in tasks.items()]
 
 
-def _row(task: Task, quota: int) -> dict[str, Any]:
+def _row(task: Task, quota: int) -> TaskRow:
     closed = sum(t.kind == "closed" for t in task.spec.templates)
     return {
         "task": task.name,
@@ -32,7 +47,7 @@ def _row(task: Task, quota: int) -> dict[str, Any]:
     }
 
 
-def show(found: list[dict[str, Any]]) -> None:
+def show(found: Sequence[TaskRow]) -> None:
     """Prints the rows to stdout, as a table."""
     columns = ("task", "category", "licence", "templates", "quota")
     rows = [

@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, final
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.schemas import ExampleRow
 from kit19_ray.config.schema import Config
-from kit19_ray.data import balance, examples, stage
+from kit19_ray.data import balance, examples, hub_datasets, stage
 from kit19_ray.data.balance import Shares
 from kit19_ray.data.encoding import Encoder
 from kit19_ray.data.inputs import Inputs, collect
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.data.sampling import Sample
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import check_prompt, load_prompt, prompt_format
+from kit19_ray.lm.prompts import check_prompt, load_prompt, prompt_format, shown
+from kit19_ray.lm.text_encoder import TextEncoder
 from kit19_ray.sources.readers.base import Raw
 from kit19_ray.utils.console import say, stdout
 from kit19_ray.utils.hashing import hash64
@@ -29,14 +31,60 @@ if TYPE_CHECKING:
     from rich.console import Console
     from transformers import PreTrainedTokenizerBase
 
-Row = dict[str, Any]
 HEAD = 10_000  # rows read of a task at most; the order of a longer source is then that of its head
 _HASHED = 1 << 30  # bytes of sources that are hashed to find the build of this config, about a second
 _END = "<end of text>"  # stands for the tokenizer's own, which is learned too
 _OPEN, _CLOSE = "⟦", "⟧"  # round what is learned, where there is no colour
 
 
-def preview(config: Config, num: int) -> dict[str, Any]:
+class _SplitRow(ExampleRow):
+    """An example with what is masked and what is learned of it, as text."""
+
+    masked: str
+    learned: str
+
+
+@final
+class CountedRow(_SplitRow):
+    """The same, with how many characters each has: there is no tokenizer."""
+
+    num_masked: int
+    num_learned: int
+    cut: bool
+
+
+@final
+class TokenizedRow(_SplitRow):
+    """The same, with its tokens and how many there are of each."""
+
+    num_masked: int
+    num_learned: int
+    cut: bool
+    input_ids: list[int]
+    labels: list[int]
+
+
+@final
+class LeftOutRow(_SplitRow):
+    """An example that is in no shard, and why."""
+
+    left_out: str
+
+
+PreviewRow = CountedRow | TokenizedRow | LeftOutRow
+
+
+class Preview(TypedDict):
+    """Rows, and what their tokens were counted with; `heads` has how many source rows were looked at, by task."""
+
+    tokenizer: str | None
+    seq_len: int
+    prompt: str
+    heads: dict[str, int]
+    rows: list[PreviewRow]
+
+
+def preview(config: Config, num: int) -> Preview:
     """`num` rows, JSON-ready, and what their tokens were counted with.
 
     One row of each task in turn, the tasks in the order of a hash, so that few rows still come from many tasks.
@@ -45,12 +93,13 @@ def preview(config: Config, num: int) -> dict[str, Any]:
         SourceError, TaskError, ConfigError, DataError: as the build would.
     """
     check_prompt(config.data.prompt)
+    hub_datasets.fetch(config)
     inputs = collect(config, hashed=False)
     for name, reason in inputs.skipped.items():
         say(f"data: {name} left out: {reason}")
     order = sorted(inputs.tasks, key=lambda name: hash64(config.seed, "preview", name))
     turns = -(-num // len(order))
-    drawn: list[list[Row]] = []
+    drawn: list[list[ExampleRow]] = []
     heads: dict[str, int] = {}
     for name in order[:num]:
         rows, read = _draw(config, inputs, name, turns)
@@ -70,7 +119,7 @@ def preview(config: Config, num: int) -> dict[str, Any]:
     }
 
 
-def _draw(config: Config, inputs: Inputs, name: str, num: int) -> tuple[list[Row], int | None]:
+def _draw(config: Config, inputs: Inputs, name: str, num: int) -> tuple[list[ExampleRow], int | None]:
     """The task's first `num` training examples; and how many rows were read, None when that was all there are."""
     task = inputs.tasks[name]
     quota = inputs.quotas[name]
@@ -121,27 +170,34 @@ def _tokenizer(config: Config, inputs: Inputs) -> tuple[PreTrainedTokenizerBase 
     return load_tokenizer(storage.join(uri, "tokenizer")), uri
 
 
-def _encoded(config: Config, rows: list[Row], tokenizer: PreTrainedTokenizerBase | None) -> Iterator[Row]:
+def _encoded(config: Config, rows: list[ExampleRow], tokenizer: PreTrainedTokenizerBase | None) -> Iterator[PreviewRow]:
     """The rows with the text that is masked, the text that is learned, and how many tokens or characters each has."""
     if tokenizer is None:
         wrapper = prompt_format(config.data.prompt)
         for row in rows:
             asked = wrapper.render(row["instruction"], row["input"])
-            counts = {"num_masked": len(asked), "num_learned": len(row["output"]) + 1, "cut": False}
-            yield row | {"masked": asked, "learned": row["output"] + _END} | counts
+            yield {
+                **row,
+                "masked": asked,
+                "learned": row["output"] + _END,
+                "num_masked": len(asked),
+                "num_learned": len(row["output"]) + 1,
+                "cut": False,
+            }
         return
     prompt = load_prompt(config.data.prompt, tokenizer)
-    encoder = Encoder(tokenizer.backend_tokenizer, prompt, int(tokenizer.eos_token_id), config.data.seq_len)
+    encoder = Encoder(TextEncoder(tokenizer), prompt, int(tokenizer.eos_token_id), config.data.seq_len)
     for row, (tokens, cut) in zip(rows, encoder.encode(rows), strict=True):
         if tokens is None:
-            asked = prompt.render(row["instruction"], row["input"])
-            yield row | {"masked": asked, "learned": row["output"], "left_out": "too_long"}
+            asked = shown(prompt, prompt.render(row["instruction"], row["input"]))
+            yield {**row, "masked": asked, "learned": row["output"], "left_out": "too_long"}
             continue
         ids = tokens.input_ids.tolist()
         masked, learned = ids[: tokens.num_prompt], ids[tokens.num_prompt :]
-        yield row | {
-            "masked": tokenizer.decode(masked, skip_special_tokens=False),
-            "learned": tokenizer.decode(learned, skip_special_tokens=False),
+        yield {
+            **row,
+            "masked": str(tokenizer.decode(masked, skip_special_tokens=False)),
+            "learned": str(tokenizer.decode(learned, skip_special_tokens=False)),
             "num_masked": len(ids) - tokens.num_learned,
             "num_learned": tokens.num_learned,
             "cut": cut,
@@ -150,7 +206,7 @@ def _encoded(config: Config, rows: list[Row], tokenizer: PreTrainedTokenizerBase
         }
 
 
-def show(found: dict[str, Any]) -> None:
+def show(found: Preview) -> None:
     """Prints the rows to stdout, what is learned in green; in brackets where there is no colour."""
     console = stdout()
     coloured = console.color_system is not None and not console.no_color
@@ -161,7 +217,7 @@ def show(found: dict[str, Any]) -> None:
         _show_row(console, f"{number}/{len(found['rows'])}", row, unit, coloured)
 
 
-def _show_row(console: Console, place: str, row: Row, unit: str, coloured: bool) -> None:
+def _show_row(console: Console, place: str, row: PreviewRow, unit: str, coloured: bool) -> None:
     from rich.text import Text
 
     if "left_out" in row:

@@ -8,11 +8,10 @@ gather     a range of `order` over all runs                                    a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import ClassCounts, ExamplesManifest, ExamplesSplit
 from kit19_ray.data import balance, ray_tasks, rendering
-from kit19_ray.data.balance import ClassCounts
 from kit19_ray.data.filters.near_duplicates import RecordFile
 from kit19_ray.data.ray_tasks import MIB
 from kit19_ray.data.record_pool import SPLITS
@@ -20,20 +19,6 @@ from kit19_ray.data.rendering import Rendering, RunCount, RunShare
 from kit19_ray.io import storage
 
 _MEMORY = 320 * MIB
-
-
-class SplitCounts(TypedDict):
-    """A split's entry in the manifest of a task's examples; `parts` is the number of its files.
-
-    `available` examples there would be of any quota, and `withheld` more without `data.free_uses`.
-    """
-
-    records: int
-    examples: int
-    parts: int
-    available: int
-    withheld: int
-    classes: list[ClassCounts]
 
 
 def make(
@@ -64,20 +49,20 @@ def make(
     for (_, (name, *_)), (path, sha256) in zip(gathered, written, strict=True):
         hashes[name][path] = sha256
     for name, how in making.items():
-        made = {"stage": "examples", "task": name, "splits": built[name]}
+        made: ExamplesManifest = {"stage": "examples", "task": name, "splits": built[name]}
         manifest.commit(how.out, made, known=hashes[name], without=["parts/"])
         storage.delete(storage.join(how.out, "parts"))
 
 
 def _plan(
     making: Mapping[str, Rendering], files: Mapping[str, Sequence[RecordFile]], wanted: Mapping[str, Mapping[str, int]]
-) -> tuple[list[tuple[str, RunShare]], dict[str, dict[str, SplitCounts]]]:
+) -> tuple[list[tuple[str, RunShare]], dict[str, dict[str, ExamplesSplit]]]:
     """What each run of records has to give, by task; and the counts that come of it."""
     runs = [file for name in making for file in files[name]]
     items = [(f"{file.task} {file.split}", (file.task, file.split, file.uri)) for file in runs]
     counted = list(zip(runs, ray_tasks.run("count", _count, items, making, _MEMORY), strict=True))
     shares: list[tuple[str, RunShare]] = []
-    built: dict[str, dict[str, SplitCounts]] = {name: {} for name in making}
+    built: dict[str, dict[str, ExamplesSplit]] = {name: {} for name in making}
     for name, how in making.items():
         for split in SPLITS:
             mine = [(file, count) for file, count in counted if (file.task, file.split) == (name, split)]
@@ -89,7 +74,7 @@ def _plan(
 
 def _split(
     how: Rendering, split: str, runs: Sequence[tuple[RecordFile, RunCount]], quota: int
-) -> tuple[list[RunShare], SplitCounts]:
+) -> tuple[list[RunShare], ExamplesSplit]:
     """What each of a split's runs has to give, in its class, and the split's counts."""
     drawn = how.balance if split == "train" else balance.SOURCE
     labels = drawn.classes or ("",)

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from kit19_ray.artifacts.stage_manifests import PoolCounts
 from kit19_ray.config.schema import Config
 from kit19_ray.data import ray_tasks, record_pool, sampling
 from kit19_ray.data.checks import Checker
@@ -22,14 +23,14 @@ from kit19_ray.data.inputs import Inputs
 from kit19_ray.data.progress import StreamProgress
 from kit19_ray.data.ray_tasks import MIB
 from kit19_ray.data.record_pool import Bucket, Drawn, Pool
-from kit19_ray.data.sampling import Run
+from kit19_ray.data.sampling import RankRange
 from kit19_ray.io import storage
 
 if TYPE_CHECKING:
     from kit19_ray.data.read_sources import Reading, Receipt
 
 _BUCKET = 64 << 20  # bytes of a task's files to a bucket
-_ALL = Run(0, 2**64 - 1, record_pool.RUN)
+_ALL = RankRange(0, 2**64 - 1, record_pool.RUN)
 
 
 def make(
@@ -54,7 +55,7 @@ def make(
     done = []
     for name, pool in pools.items():
         dropped = receipts[name].dropped + sum((b.dropped for b in buckets[name]), Counter[str]())
-        counts = {
+        counts: PoolCounts = {
             "raw": receipts[name].rows,
             "records": receipts[name].records,
             "unique": sum(b.unique.total() for b in buckets[name]),
@@ -129,7 +130,7 @@ def _draw(pools: Mapping[str, Pool], buckets: Mapping[str, list[Bucket]]) -> lis
     ranged = ray_tasks.run("ranks", _ranges, [(f"{n} {s} {c}", (n, (s, c))) for n, (s, c) in many], pools, 512 * MIB)
     runs = {(n, drawn): [replace(_ALL, take=min(_ALL.take, pools[n].wanted[drawn[0]]))] for n, drawn in kept}
     runs |= dict(zip(many, ranged, strict=True))
-    items: list[tuple[str, tuple[str, Drawn, int, Run]]] = []
+    items: list[tuple[str, tuple[str, Drawn, int, RankRange]]] = []
     numbers: Counter[tuple[str, str]] = Counter()  # runs of a split so far, over its classes
     for (name, drawn), every in runs.items():
         for run in every:
@@ -143,13 +144,13 @@ def _copies(pools: Mapping[str, Pool], item: tuple[str, int]) -> Bucket:
     return record_pool.copies(pools[item[0]], item[1])
 
 
-def _ranges(pools: Mapping[str, Pool], item: tuple[str, Drawn]) -> list[Run]:
+def _ranges(pools: Mapping[str, Pool], item: tuple[str, Drawn]) -> list[RankRange]:
     return record_pool.ranges(pools[item[0]], item[1])
 
 
-def _sample(pools: Mapping[str, Pool], item: tuple[str, Drawn, int, Run]) -> RecordFile:
+def _sample(pools: Mapping[str, Pool], item: tuple[str, Drawn, int, RankRange]) -> RecordFile:
     return record_pool.sample(pools[item[0]], *item[1:])
 
 
-def _finish(pools: Mapping[str, Pool], item: tuple[str, dict[str, Any], Sequence[RecordFile]]) -> None:
+def _finish(pools: Mapping[str, Pool], item: tuple[str, PoolCounts, Sequence[RecordFile]]) -> None:
     record_pool.finish(pools[item[0]], *item[1:])

@@ -5,21 +5,21 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts.stage_manifests import TokenizerInfo, TokensManifest
 from kit19_ray.data import export, ray_tasks, rendering, tokenize
 from kit19_ray.data import tokenizer as tokenizers
 from kit19_ray.data.export import MixtureEntry
 from kit19_ray.data.ray_tasks import MIB
 from kit19_ray.data.tokenize import Tokenizing
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import chat_template, load_prompt
+from kit19_ray.lm.prompts import CHAT, chat_template, load_prompt
 
 
 def make_tokenizer(
     entries: Sequence[MixtureEntry], named: str | None, prompt: str, vocab_size: int, seq_len: int, out: str
-) -> dict[str, Any]:
+) -> TokenizerInfo:
     """Writes a tokenizer's files below `out`/tokenizer; its ids and size.
 
     Args:
@@ -27,8 +27,9 @@ def make_tokenizer(
         named: a published one.
     """
     making = (named, prompt, vocab_size, seq_len, out)
+    info: TokenizerInfo
     (info,) = ray_tasks.run("tokenizer", _make_tokenizer, [("of the build", making)], entries, 1024 * MIB)
-    return dict(info)
+    return info
 
 
 def make(prefixes: Mapping[str, str], examples: Mapping[str, str], how: Tokenizing) -> None:
@@ -47,11 +48,11 @@ def make(prefixes: Mapping[str, str], examples: Mapping[str, str], how: Tokenizi
     for (_, name, path, _), sha256 in zip(parts, hashes, strict=True):
         known[name][path] = sha256
     for name, prefix in prefixes.items():
-        made = {"stage": "tokens", "examples": examples[name].rpartition("/")[2]}
+        made: TokensManifest = {"stage": "tokens", "examples": examples[name].rpartition("/")[2]}
         manifest.commit(prefix, made, known=known[name])
 
 
-def _make_tokenizer(entries: Sequence[MixtureEntry], item: tuple[str | None, str, int, int, str]) -> dict[str, int]:
+def _make_tokenizer(entries: Sequence[MixtureEntry], item: tuple[str | None, str, int, int, str]) -> TokenizerInfo:
     named, prompt, vocab_size, seq_len, out = item
     if named:
         loaded = tokenizers.published(named)
@@ -59,8 +60,10 @@ def _make_tokenizer(entries: Sequence[MixtureEntry], item: tuple[str | None, str
         loaded = tokenizers.train_bpe(export.texts(entries, prompt), vocab_size, seq_len)
     load_prompt(prompt, loaded)  # a chat template that cannot be learned from is said here, not row by row
     loaded.chat_template = chat_template(prompt) or loaded.chat_template
+    if prompt != CHAT:  # a chat template spells its own beginning out
+        tokenizers.without_additions(loaded)
     with tempfile.TemporaryDirectory() as folder:
         tokenizers.save(loaded, Path(folder))
         storage.upload_dir(Path(folder), storage.join(out, "tokenizer"))
     pad = loaded.pad_token_id if loaded.pad_token_id is not None else loaded.eos_token_id
-    return {"eos_token_id": loaded.eos_token_id, "pad_token_id": pad, "vocab_size": len(loaded)}
+    return {"eos_token_id": loaded.eos_token_id, "pad_token_id": pad, "vocab_size": tokenizers.vocabulary(loaded)}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+
+from kit19_ray.utils.json_types import Json
 
 SECRET = re.compile(r"(SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|PRIVATE|ACCESS_KEY|API_KEY)", re.IGNORECASE)
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-OPEN: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
+OPEN: Json = {"x-kubernetes-preserve-unknown-fields": True}
 
 
 class Object(BaseModel):
@@ -30,7 +32,7 @@ class Embedded(BaseModel):
         frozen=True, extra="allow", use_attribute_docstrings=True, json_schema_extra=OPEN, alias_generator=to_camel
     )
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Json:
         """The object as it was given."""
         return self.model_dump(by_alias=True, exclude_unset=True)
 

@@ -6,11 +6,9 @@ keys that the schema does not know.
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel
 
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 _KEPT = (
     "type", "enum", "pattern", "format", "minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum",
@@ -54,7 +52,12 @@ def _convert(node: Json, defs: Json, required: bool) -> Json:
         out["additionalProperties"] = _convert(node["additionalProperties"], defs, required)
     elif node.get("type") == "object":
         out["x-kubernetes-preserve-unknown-fields"] = True
-    if "items" in node:
+    if node.get("or_one"):
+        # One item, or a list of them: no structural schema can say it, so that whoever reads it checks it.
+        for key in ("type", "minItems"):
+            out.pop(key, None)
+        out["x-kubernetes-preserve-unknown-fields"] = True
+    elif "items" in node:
         out["items"] = _convert(node["items"], defs, required)
     return _with_default(out)
 

@@ -7,7 +7,8 @@ namespace. `EDIT_RULES` and `VIEW_RULES` are for people.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from kit19_ray.utils.json_types import Json
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Rule:
     verbs: tuple[str, ...]
     reason: str
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Json:
         """As Kubernetes has it."""
         return {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
 
@@ -55,7 +56,20 @@ RULES = (
         ("secrets",),
         ("get",),
         "read storage.credentialsSecret: progress and scores are read with the run's own credentials, and a missing "
-        "Secret is told before a cluster is asked for; no list and no watch",
+        "Secret is told before a cluster is asked for; no list and no watch. `rbac.secretNames` of the chart narrows "
+        "it to names: what cannot be read is then taken to be there",
+    ),
+    Rule(
+        "",
+        ("secrets",),
+        ("create",),
+        "the Secret with a server's API keys, made once and never changed; Kubernetes cannot narrow `create` by name",
+    ),
+    Rule(
+        "coordination.k8s.io",
+        ("leases",),
+        ("get", "create", "update"),
+        "hold the namespace, so that a second release that watches it leaves its KitRuns alone",
     ),
     Rule("", ("events",), ("create", "patch"), "an Event for each transition"),
 )
@@ -81,6 +95,6 @@ LEASE_RULES = (
 )
 
 
-def manifests(rules: tuple[Rule, ...]) -> list[dict[str, Any]]:
+def manifests(rules: tuple[Rule, ...]) -> list[Json]:
     """`rules` of a Role or ClusterRole."""
     return [rule.manifest() for rule in rules]

@@ -13,144 +13,16 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from kit19_ray.config import loading
 from kit19_ray.config.schema import Config
-from kit19_ray.errors import OperateError, UserError
+from kit19_ray.errors import OperateError, UserError, quote
 from kit19_ray.io import storage
-from kit19_ray.operate.api.kubernetes_types import Embedded, EnvVar, Name, Named, Object, Quantity, VolumeMount
+from kit19_ray.operate.api.kubernetes_types import Name, Object
+from kit19_ray.operate.api.pods import Images, StagePods, Stages
+from kit19_ray.operate.api.serving import NetworkPolicy, Serve
 
 STAGES: tuple[Stage, ...] = ("data", "train", "evaluate")
 RAY_VERSION = "2.60.0"  # of the images built from docker/
 
 Stage = Literal["data", "train", "evaluate"]
-
-
-class Images(Object):
-    """Container images with kit19-ray and everything it needs inside."""
-
-    train: str = Field(min_length=1)
-    """Image of every stage that has none of its own."""
-    data: str | None = Field(None, min_length=1)
-    """Image of the data stage, which needs no GPU. None means `train`."""
-    evaluate: str | None = Field(None, min_length=1)
-    """Image of the evaluate stage. None means `train`."""
-    serve: str | None = Field(None, min_length=1)
-    """Image of the server. None means `train`."""
-    head: str | None = Field(None, min_length=1)
-    """Image of heads that have workers beside them, where only the driver runs. None means the stage's."""
-    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    """When nodes pull the images."""
-    pull_secrets: list[Name] = []
-    """Secrets for a registry that asks who pulls."""
-
-
-class Resources(Object):
-    """What one container asks for; requests equal limits, so that no node is oversold."""
-
-    cpu: Quantity = "2"
-    """CPUs, such as 4 or 500m."""
-    memory: Quantity = "8Gi"
-    """Bytes, such as 16Gi."""
-
-
-class PodTemplate(Object):
-    """What a pod has other than the defaults: a strategic merge patch, as kubectl's.
-
-    A null takes a default away, lists with names merge by name, and a container called `ray` is Ray's own.
-    """
-
-    metadata: Embedded | None = None
-    """Labels and annotations."""
-    spec: Embedded | None = None
-    """A PodSpec: runtimeClassName, topologySpreadConstraints, initContainers, sidecars, schedulerName, ..."""
-
-
-class Scratch(Object):
-    """Disk of each pod, as volume sources: emptyDir with a sizeLimit, ephemeral with a claim, hostPath of an NVMe."""
-
-    cache: Embedded | None = None
-    """Of /cache: models, data, Hugging Face's cache. None means an emptyDir without a limit."""
-    tmp: Embedded | None = None
-    """Of /tmp: Ray's spilled objects, checkpoints on their way. None means the container's own disk."""
-
-
-class Head(Resources):
-    """The head where there are workers beside it: only the driver runs there."""
-
-    cpu: Quantity = "2"
-    """CPUs, such as 4 or 500m."""
-    memory: Quantity = "8Gi"
-    """Bytes, such as 16Gi."""
-    node_selector: dict[str, str] | None = None
-    """Labels its node must have. None means the workers' where those have no GPUs, and none where they have: a GPU
-    node is not for a head."""
-    tolerations: list[Embedded] | None = None
-    """Taints it puts up with. None means as for `nodeSelector`."""
-    affinity: Embedded | None = None
-    """Its affinity. None means as for `nodeSelector`."""
-    pod_template: PodTemplate | None = None
-    """What the head's pod has other than the defaults."""
-
-
-class StagePods(Object):
-    """The Ray cluster one stage runs on. It lives as long as the stage."""
-
-    workers: int | None = Field(None, ge=0, le=1000)
-    """Worker pods. 0: the head does the work, in one pod with a worker's resources. None: as many as the config's
-    section has workers, `gpus` of them in a pod; 0 when that section has one and the stage has no GPU."""
-    min_workers: int | None = Field(None, ge=0, le=1000)
-    """With fewer than there are `workers`: KubeRay's autoscaler adds and removes worker pods between the two. None
-    keeps all of them."""
-    gpus: int = Field(0, ge=0, le=16)
-    """GPUs of each worker pod."""
-    gpu_resource: str = Field("nvidia.com/gpu", min_length=1)
-    """The device plugin's name of a GPU."""
-    cpu: Quantity = "2"
-    """CPUs of each worker pod."""
-    memory: Quantity = "8Gi"
-    """Memory of each worker pod."""
-    resources: dict[str, Quantity] = {}
-    """Further resources of each worker pod: vpc.amazonaws.com/efa, rdma/ib, hugepages-2Mi, ephemeral-storage, ..."""
-    head: Head = Head()
-    """The head, when there are workers beside it."""
-    node_selector: dict[str, str] = {}
-    """Labels a worker's node must have."""
-    tolerations: list[Embedded] = []
-    """Taints the workers put up with."""
-    affinity: Embedded | None = None
-    """Affinity of the workers."""
-    runtime_class: Name | None = None
-    """RuntimeClass of the workers; k3s, RKE2 and Talos show GPUs to `nvidia` only."""
-    scratch: Scratch = Scratch()
-    """Disk at /cache and /tmp."""
-    volumes: list[Named] = []
-    """Volumes, mounted by `volumeMounts`."""
-    volume_mounts: list[VolumeMount] = []
-    """Where the volumes go."""
-    env: list[EnvVar] = []
-    """Variables. A secret one has `valueFrom`, never `value`."""
-    env_from: list[Embedded] = []
-    """Secrets and ConfigMaps whose keys become variables."""
-    service_account: Name | None = None
-    """ServiceAccount of the pods, for workload identity. None means `storage.serviceAccount`, or the namespace's
-    default."""
-    labels: dict[str, str] = {}
-    """Labels of the pods."""
-    annotations: dict[str, str] = {}
-    """Annotations of the pods."""
-    pod_template: PodTemplate | None = None
-    """What the workers' pods have other than the defaults, or the head's where it does the work alone."""
-
-
-class Stages(Object):
-    """Pods by stage."""
-
-    data: StagePods = StagePods()
-    """Builds examples, tokens and packed shards."""
-    train: StagePods = StagePods()
-    """Fine-tunes."""
-    evaluate: StagePods = StagePods()
-    """Scores."""
-    serve: StagePods = StagePods()
-    """Answers; one worker pod holds `gpus` or `cpu` worth of replicas."""
 
 
 class Storage(Object):
@@ -212,85 +84,6 @@ class Deadlines(Object):
     """From the RayService's creation or change until it answers."""
 
 
-class Autoscaling(Object):
-    """Ray Serve's autoscaling of replicas, and KubeRay's of the worker pods that hold them (not with `queue.kueue`,
-    which admits a cluster of one size)."""
-
-    min_replicas: int = Field(1, ge=0)
-    """Fewest replicas; 0 lets the model go when nobody asks."""
-    max_replicas: int = Field(2, ge=1)
-    """Most replicas."""
-    target_ongoing_requests: float = Field(8, gt=0)
-    """Requests each replica should be working on."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Autoscaling:
-        if self.min_replicas > self.max_replicas:
-            raise ValueError(f"minReplicas={self.min_replicas} is more than maxReplicas={self.max_replicas}")
-        return self
-
-
-class Ingress(Object):
-    """A way in from outside the cluster."""
-
-    host: str = Field(min_length=1)
-    """Host name."""
-    path: str = Field("/", pattern="^/")
-    """Path prefix."""
-    class_name: str | None = Field(None, min_length=1)
-    """IngressClass. None means the cluster's default."""
-    tls_secret: Name | None = None
-    """Secret with the certificate."""
-    annotations: dict[str, str] = {}
-    """Annotations, which are the ingress controller's business."""
-
-
-class Serve(Object):
-    """Whether and how the model is served; `config.serve` has what the server itself needs, replicas included."""
-
-    enabled: bool = True
-    """Serve when the gate is passed. False ends in Succeeded."""
-    autoscaling: Autoscaling | None = None
-    """None keeps `config.serve.replicas` copies."""
-    new_model: Literal["NewCluster", "InPlace"] = "NewCluster"
-    """How a new model takes the place of the one that serves. NewCluster: on a second Ray cluster, while the old one
-    serves until the new one answers; needs room for both. InPlace: on the same cluster, as Ray Serve does it with
-    `config.serve.max_surge_percent`."""
-    upgrade_strategy: Embedded | None = None
-    """KubeRay's upgradeStrategy of the RayService, such as {type: NewClusterWithIncrementalUpgrade, ...}. None means
-    KubeRay's own, NewCluster."""
-    gcs_fault_tolerance: Embedded | None = None
-    """KubeRay's gcsFaultToleranceOptions: with a Redis the replicas serve on while a lost head comes back. None: a lost
-    head is a new cluster."""
-    ingress: Ingress | None = None
-    """None: reachable inside the cluster only."""
-
-
-class NetworkPolicy(Object):
-    """Who may reach the pods. Those of one run reach one another on every port."""
-
-    enabled: bool = True
-    """Make it. It needs a network plugin that enforces policies."""
-    dashboard_from: list[Embedded] = [
-        Embedded.model_validate(
-            {
-                "namespaceSelector": {},
-                "podSelector": {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}},
-            }
-        )
-    ]
-    """NetworkPolicy peers that may reach the dashboard, port 8265, and a server's port. KubeRay's operator must, to
-    send jobs and to see whether the server is well; the default is its pods."""
-    serve_from: list[Embedded] | None = None
-    """Peers that may reach the model. None means this namespace's pods, and with an Ingress every namespace's, because
-    its controller is in one of them."""
-    metrics_from: list[Embedded] = []
-    """Peers that may scrape Ray's metrics, port 8080."""
-    egress: list[Embedded] | None = None
-    """Egress rules beside DNS, the run's own pods, the nodes' identity services (169.254.170.23, 169.254.169.254) and,
-    for an autoscaler, the API server. None leaves egress open: object store and hub."""
-
-
 class KitRunSpec(Object):
     """One run: data, train, evaluate, the gate (`config.evaluate.gate`), serve."""
 
@@ -308,7 +101,7 @@ class KitRunSpec(Object):
     """What is tried again, and how often."""
     deadlines: Deadlines = Deadlines()
     """When a stage is stuck."""
-    skip: list[Stage] = []
+    skip: list[Stage] = Field([], max_length=3)
     """Stages not to run, where the config names what they would have made: `train.data`, `evaluate.model`,
     `serve.model`."""
     ttl_seconds_after_finished: int | None = Field(None, ge=0)
@@ -334,7 +127,9 @@ class KitRunSpec(Object):
         if not config.root:
             raise ValueError("root is not set: file:///... on a shared volume, or s3://bucket/prefix")
         if "://" not in config.root:
-            raise ValueError(f"root={config.root!r} must be a file:/// or s3:// URI: a pod has no working directory")
+            raise ValueError(
+                f"root={quote(config.root)} must be a file:/// or s3:// URI: a pod has no working directory"
+            )
         try:
             root = storage.normalise(config.root)
         except UserError as error:
@@ -358,6 +153,13 @@ class KitRunSpec(Object):
                 "queue.scheduler=scheduler-plugins: KubeRay refuses every RayJob under it (it gangs RayClusters only); "
                 "take queue.kueue, volcano, yunikorn or kai-scheduler"
             )
+        if self.serve.keys_secret and not self.mounts_keys:
+            wrong.append(
+                "serve.keysSecret: config.serve.auth=none, or an api_keys_file of one's own, and a Secret of keys "
+                "exclude each other"
+            )
+        if self.network_policy.egress_open and self.network_policy.egress:
+            wrong.append("networkPolicy: egressOpen=true and a list of egress rules exclude each other")
         wrong += self._unmade()
         held_out = set(self.config.data.tasks) if self.config.data.tasks is not None else None
         for rule in self.config.evaluate.gate:
@@ -365,7 +167,9 @@ class KitRunSpec(Object):
             if not scored and (
                 not self.config.evaluate.held_out or (held_out is not None and rule.task not in held_out)
             ):
-                wrong.append(f"config.evaluate.gate: {rule.task!r} is not scored; scored: {', '.join(self._scored())}")
+                wrong.append(
+                    f"config.evaluate.gate: {quote(rule.task)} is not scored; scored: {', '.join(self._scored())}"
+                )
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
@@ -385,6 +189,11 @@ class KitRunSpec(Object):
             for (stage, needed), key in zip(needs, keys)
             if needed and stage in self.skip
         ]
+
+    @property
+    def mounts_keys(self) -> bool:
+        """Whether the server's API keys are mounted from a Secret; else everybody may ask, or the config has a file."""
+        return self.config.serve.auth != "none" and self.config.serve.api_keys_file is None
 
     def _scored(self) -> list[str]:
         own = (self.config.data.tasks or ["every task"]) if self.config.evaluate.held_out else []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+from kit19_ray.utils.json_types import Json
 
 Phase = Literal[
     "Pending",
@@ -33,7 +35,7 @@ class Part(BaseModel):
         extra="ignore", use_attribute_docstrings=True, alias_generator=to_camel, populate_by_name=True
     )
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> Json:
         """JSON-ready, unset values left out."""
         return self.model_dump(by_alias=True, exclude_none=True, mode="json")
 
@@ -62,6 +64,8 @@ class StageStatus(Part):
     """Where it is."""
     hash: str | None = None
     """Of everything its output depends on. Another hash runs the stage again."""
+    inputs: str | None = None
+    """This operator's hash, where the stage was begun by a version that hashed otherwise."""
     child: str | None = None
     """Name of its RayJob or RayService."""
     attempt: int = 0
@@ -98,6 +102,10 @@ class StageStatus(Part):
     """Seconds left at this pace."""
     tokens_per_second: float | None = None
     """Over all workers, padding included."""
+    checkpoint_step: int | None = None
+    """Optimizer steps that the newest whole checkpoint holds."""
+    checkpoint_failing_seconds: float | None = None
+    """Since how long the store has not taken a checkpoint; 0 while it does."""
     loss: float | None = None
     """Mean over the labels since the line before."""
     validation_loss: float | None = None
@@ -134,6 +142,8 @@ class Status(Part):
     """Mean of the gate's scores, or of every task's acc; such as 0.613."""
     endpoint: str | None = None
     """URL inside the cluster where the model answers."""
+    keys_secret: str | None = None
+    """Secret with the endpoint's API keys."""
     message: str | None = None
     """What is being waited for, or what went wrong."""
     warning: str | None = None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from kit19_ray.operate.api.spec import KitRunSpec
 from kit19_ray.operate.api.status import Status
 from kit19_ray.operate.controller.observation import Child, Observed, instant
 from kit19_ray.operate.manifests.naming import RunRef
+from kit19_ray.utils.json_types import Json
 
 WATCH_SECONDS = 10.0
 """Between two looks at a running stage's metrics, and at what is being waited for without a watch."""
@@ -19,7 +19,15 @@ WATCH_SECONDS = 10.0
 class Apply:
     """Server-side apply of an object."""
 
-    manifest: dict[str, Any]
+    manifest: Json
+    stage: str
+
+
+@dataclass(frozen=True)
+class MakeKeys:
+    """Creation of a Secret of API keys, unless one of its name is there; what is in it is made up then."""
+
+    manifest: Json
     stage: str
 
 
@@ -29,6 +37,7 @@ class Delete:
 
     kind: str
     name: str
+    stage: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -36,11 +45,11 @@ class DeleteRun:
     """Deletion of the KitRun itself, its time being over."""
 
 
-Action = Apply | Delete | DeleteRun
+Action = Apply | MakeKeys | Delete | DeleteRun
 
 
 @dataclass
-class Work:
+class Planning:
     """One call of `plan`."""
 
     run: RunRef
@@ -61,7 +70,7 @@ class Work:
     def delete(self, child: Child) -> None:
         if child.deleting:
             return
-        self.actions.append(Delete(child.kind, child.name))
+        self.actions.append(Delete(child.kind, child.name, child.stage))
 
     def since(self, text: str) -> float:
         return (self.now - instant(text)).total_seconds()

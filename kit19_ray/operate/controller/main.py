@@ -17,8 +17,9 @@ import kubernetes
 from aiohttp import web
 
 from kit19_ray.errors import OperateError
-from kit19_ray.operate.api import crd
+from kit19_ray.operate.api import crd, support
 from kit19_ray.operate.controller import handlers, leader_election, metrics
+from kit19_ray.operate.controller.claims import Claims
 from kit19_ray.operate.controller.leader_election import Lease
 from kit19_ray.operate.controller.metrics import Metrics
 from kit19_ray.operate.controller.reconciler import Reconciler
@@ -65,13 +66,17 @@ def run(
         cluster = Cluster.connect()
     except kubernetes.config.ConfigException as error:
         raise OperateError(f"no cluster: {error}", hint="run it in a pod, or set KUBECONFIG") from None
-    lease = Lease(cluster, lease_namespace or own_namespace(), identity or socket.gethostname(), lease_name)
-    asyncio.run(_main(cluster, lease, [] if everywhere else list(namespaces), everywhere, metrics_port, health_port))
+    home = lease_namespace or own_namespace()
+    lease = Lease(cluster, home, identity or socket.gethostname(), lease_name)
+    claims = Claims(cluster, f"{home}/{lease_name}")
+    watched = [] if everywhere else list(namespaces)
+    asyncio.run(_main(cluster, lease, claims, watched, everywhere, metrics_port, health_port))
 
 
 async def _main(
     cluster: Cluster,
     lease: Lease,
+    claims: Claims,
     namespaces: list[str],
     everywhere: bool,
     metrics_port: int | None,
@@ -111,9 +116,10 @@ async def _main(
         counted.leader.set(1)
         working.set()
         registry = kopf.OperatorRegistry()
-        triggers = handlers.register(registry, Reconciler(cluster, counted, handlers.tell))
+        triggers = handlers.register(registry, Reconciler(cluster, counted, handlers.tell, claims))
         keeping = asyncio.create_task(lease.keep())
         keeping.add_done_callback(lambda _: stop.set())
+        claiming = asyncio.create_task(claims.keep())
         try:
             await kopf.operator(
                 registry=registry,
@@ -128,6 +134,7 @@ async def _main(
             await triggers.close()
             lost = keeping.done()
             keeping.cancel()
+            claiming.cancel()
         if lost:
             raise OperateError("the lease is lost: another operator works, or the API server was away too long")
         with suppress(ApiError):
@@ -149,7 +156,7 @@ def _check_kinds(cluster: Cluster) -> None:
     """
     for group, version, hint in (
         (crd.GROUP, crd.VERSION, "install k8s/crd.yaml, or the kit19-operator chart"),
-        ("ray.io", "v1", "install KubeRay's operator, 1.6 or newer"),
+        ("ray.io", "v1", f"install KubeRay's operator, {support.KUBERAY} or newer"),
     ):
         if not cluster.serves(group, version):
             raise OperateError(f"the API server does not know {group}/{version}", hint=hint)

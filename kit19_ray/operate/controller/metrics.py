@@ -17,6 +17,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.leader = Gauge("kit19_operator_leader", "1 while this operator works.", registry=self.registry)
         self.standby = Gauge("kit19_operator_standby", "1 while another holds the lease.", registry=self.registry)
+        self.contested = Gauge(
+            "kit19_operator_contested",
+            "1 where another release works in a namespace that this one watches too.",
+            ["namespace"],
+            registry=self.registry,
+        )
         self.reconciles = Counter(
             "kit19_operator_reconciles", "Looks at a KitRun by how they ended.", ["result"], registry=self.registry
         )
@@ -49,6 +55,15 @@ class Metrics:
             "kit19_run_storage_readable", "1 when the root can be read.", _RUN, registry=self.registry
         )
         self._speed = Gauge("kit19_run_tokens_per_second", "Of training.", _RUN, registry=self.registry)
+        self._checkpoint = Gauge(
+            "kit19_run_checkpoint_step", "Optimizer steps in the newest whole checkpoint.", _RUN, registry=self.registry
+        )
+        self._failing = Gauge(
+            "kit19_run_checkpoint_failing_seconds",
+            "Since how long the store has taken no checkpoint.",
+            _RUN,
+            registry=self.registry,
+        )
         self._loss = Gauge("kit19_run_loss", "Newest training loss.", _RUN, registry=self.registry)
         self._score = Gauge("kit19_run_score", "Of scores.json.", [*_RUN, "task", "metric"], registry=self.registry)
 
@@ -68,6 +83,8 @@ class Metrics:
         train = status.stages.train
         if status.stage == "train" and train.step is not None:
             self._step.labels(namespace, name).set(train.step)
+            self._checkpoint.labels(namespace, name).set(train.checkpoint_step or 0)
+            self._failing.labels(namespace, name).set(train.checkpoint_failing_seconds or 0)
         if train.tokens_per_second is not None:
             self._speed.labels(namespace, name).set(train.tokens_per_second)
         if train.loss is not None:
@@ -79,7 +96,7 @@ class Metrics:
     def forget(self, namespace: str, name: str) -> None:
         """Takes the gauges of a run away."""
         gauges = (self._phase, self._progress, self._step, self._queued, self._rejected, self._storage)
-        for gauge in (*gauges, self._speed, self._loss, self._score):
+        for gauge in (*gauges, self._checkpoint, self._failing, self._speed, self._loss, self._score):
             gauge.remove_by_labels({"namespace": namespace, "name": name})
 
     def text(self) -> bytes:

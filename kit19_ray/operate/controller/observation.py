@@ -75,6 +75,8 @@ class Observed:
     """Why the root cannot be read; "" when it can, None before anybody tried."""
     warning: str | None = None
     """What of the KitRun is not followed."""
+    keys_gone: bool = False
+    """The Secret of API keys that was made for the server is not there any more."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from kit19_ray.artifacts import gate
 from kit19_ray.operate.api.spec import STAGES, KitRunSpec
 from kit19_ray.operate.api.status import FINISHED, Phase, StageStatus, Status
 from kit19_ray.operate.controller import plan_job, plan_network, plan_service
-from kit19_ray.operate.controller.actions import WATCH_SECONDS, Action, DeleteRun, Work
+from kit19_ray.operate.controller.actions import WATCH_SECONDS, Action, DeleteRun, Planning
 from kit19_ray.operate.controller.conditions import summarize
+from kit19_ray.operate.controller.identity import identify, remember
 from kit19_ray.operate.controller.observation import Observed, stamp
 from kit19_ray.operate.manifests.naming import RunRef
 
@@ -43,7 +44,8 @@ class Plan:
 
 def plan(run: RunRef, generation: int, spec: KitRunSpec, status: Status, observed: Observed, now: datetime) -> Plan:
     """The next step of a run. Neither argument is changed."""
-    work = Work(run, spec, status.model_copy(deep=True), observed, now, generation != status.observed_generation)
+    run = identify(run, spec, status, generation)
+    work = Planning(run, spec, status.model_copy(deep=True), observed, now, generation != status.observed_generation)
     new = work.status
     new.observed_generation = generation
     new.stage, new.message, new.warning = None, None, observed.warning
@@ -54,6 +56,9 @@ def plan(run: RunRef, generation: int, spec: KitRunSpec, status: Status, observe
     else:
         new.phase = _forward(work)
         plan_network.protect(work)
+    for said in observed.rejected.values():  # whatever the API server does not take, or does not let go
+        if said not in (new.message or ""):
+            new.message = f"{new.message}; {said}" if new.message else said
     if new.phase in FINISHED:
         new.finished_at = new.finished_at or stamp(now)
         service = work.one("RayService")
@@ -62,6 +67,7 @@ def plan(run: RunRef, generation: int, spec: KitRunSpec, status: Status, observe
             work.actions.append(DeleteRun())
     else:
         new.finished_at = None
+    remember(new, spec)
     summarize(new, status, spec, now, observed.unreadable)
     return Plan(work.actions, new, min(work.waits, default=None))
 
@@ -75,7 +81,7 @@ def invalid(generation: int, status: Status, message: str, now: datetime) -> Pla
     return Plan([], new, None)
 
 
-def _suspend(work: Work) -> Phase:
+def _suspend(work: Planning) -> Phase:
     for stage in STAGES:
         known: StageStatus = getattr(work.status.stages, stage)
         if known.state == "Succeeded":
@@ -88,7 +94,7 @@ def _suspend(work: Work) -> Phase:
     return "Suspended"
 
 
-def _forward(work: Work) -> Phase:
+def _forward(work: Planning) -> Phase:
     """Goes on with the first stage that is not done; the phase says which, or how it all ended."""
     for stage in STAGES:
         known: StageStatus = getattr(work.status.stages, stage)
@@ -111,7 +117,7 @@ def _forward(work: Work) -> Phase:
     return _gate(work)
 
 
-def _gate(work: Work) -> Phase:
+def _gate(work: Planning) -> Phase:
     """All stages are done: serve, or say why not."""
     status, spec = work.status, work.spec
     rules = spec.config.evaluate.gate

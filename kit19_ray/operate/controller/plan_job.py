@@ -7,15 +7,15 @@ from datetime import timedelta
 
 from kit19_ray.operate.api.spec import Stage
 from kit19_ray.operate.api.status import StageStatus
-from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, Work
+from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, Planning
 from kit19_ray.operate.controller.observation import Child, StageReport, Verdict, judge, stamp
 from kit19_ray.operate.manifests import children, naming
 from kit19_ray.operate.manifests.naming import BUILD_ANNOTATION
 
 
-def refresh(work: Work, stage: Stage) -> None:
+def refresh(work: Planning, stage: Stage) -> None:
     """Forgets what was known at another hash, takes up what an earlier operator left, forgives after an edit."""
-    wanted = naming.stage_hash(work.spec, stage)
+    wanted = naming.stage_id(work.run, work.spec, stage)
     known: StageStatus = getattr(work.status.stages, stage)
     if known.hash != wanted:
         known = StageStatus(hash=wanted)
@@ -33,7 +33,7 @@ def refresh(work: Work, stage: Stage) -> None:
             work.delete(child)
 
 
-def advance(work: Work, stage: Stage, known: StageStatus) -> None:
+def advance(work: Planning, stage: Stage, known: StageStatus) -> None:
     """One step of a stage that is not done."""
     if known.state == "Failed":
         return
@@ -65,14 +65,14 @@ def advance(work: Work, stage: Stage, known: StageStatus) -> None:
         known.progress = 1.0
 
 
-def _advance_again(work: Work, stage: Stage, child: Child) -> None:
+def _advance_again(work: Planning, stage: Stage, child: Child) -> None:
     known: StageStatus = getattr(work.status.stages, stage)
     known.child = naming.job_name(work.run, work.spec, stage, known.attempt)
     known.reason, known.message = "Changed", f"waiting for {child.name} to go"
     work.delete(child)
 
 
-def _step(work: Work, known: StageStatus, child: Child, verdict: Verdict) -> None:
+def _step(work: Planning, known: StageStatus, child: Child, verdict: Verdict) -> None:
     """Where the child is, and since when. A job that its queue takes back has run for a while, and will again."""
     if known.running_at and verdict.step in ("Queued", "Starting"):
         known.ran_seconds = (known.ran_seconds or 0) + work.since(known.running_at)
@@ -86,7 +86,7 @@ def _step(work: Work, known: StageStatus, child: Child, verdict: Verdict) -> Non
     known.reason, known.message = verdict.reason or None, verdict.message or None
 
 
-def _in_time(work: Work, stage: Stage, known: StageStatus, verdict: Verdict) -> Verdict:
+def _in_time(work: Planning, stage: Stage, known: StageStatus, verdict: Verdict) -> Verdict:
     """The verdict, or a failure when the stage is stuck."""
     deadlines = work.spec.deadlines
     if verdict.step == "Starting" and known.started_at and work.deadline_passed(known.started_at, deadlines.start):
@@ -109,7 +109,7 @@ def _in_time(work: Work, stage: Stage, known: StageStatus, verdict: Verdict) -> 
     return verdict
 
 
-def _failed(work: Work, known: StageStatus, child: Child, verdict: Verdict) -> None:
+def _failed(work: Planning, known: StageStatus, child: Child, verdict: Verdict) -> None:
     retries = work.spec.retries
     known.reason, known.message = verdict.reason, verdict.message
     if _excused(known, verdict):
@@ -144,7 +144,7 @@ def _excused(known: StageStatus, verdict: Verdict) -> bool:
     return verdict.reason in _NOT_THE_JOBS_OWN and (known.step or 0) > (known.excused_at_step or 0)
 
 
-def _create(work: Work, stage: Stage, known: StageStatus, left: Sequence[str]) -> None:
+def _create(work: Planning, stage: Stage, known: StageStatus, left: Sequence[str]) -> None:
     """Creates the stage's RayJob, unless something is in the way: another one, the backoff, what is missing."""
     if known.retry_at and not work.deadline_passed(known.retry_at, 0):
         known.state = "BackingOff"
@@ -159,7 +159,8 @@ def _create(work: Work, stage: Stage, known: StageStatus, left: Sequence[str]) -
     if missing or left or rejected:
         known.state = "Waiting"
         known.reason = "Missing" if missing else "Replacing" if left else "Rejected"
-        known.message = missing or (f"waiting for {', '.join(left)} to go" if left else rejected)
+        going = f"waiting for {', '.join(left)} to go" + (f"; {rejected}" if rejected else "")
+        known.message = missing or (going if left else rejected)
         known.waiting_since = known.waiting_since or known.started_at or stamp(work.now)
         work.waits.append(WATCH_SECONDS)
         if work.deadline_passed(known.waiting_since, work.spec.deadlines.start):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from kit19_ray.operate.controller.actions import Apply, Work
+from kit19_ray.operate.controller.actions import Apply, Planning
 from kit19_ray.operate.manifests import children
 from kit19_ray.operate.manifests.naming import BUILD_ANNOTATION
 
 
-def protect(work: Work) -> None:
+def protect(work: Planning) -> None:
     """Applies the policy, before everything else that is planned, where there are or will be pods and it is missing or
     another one; takes it away where none is asked for.
 

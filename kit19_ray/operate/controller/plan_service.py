@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kit19_ray.operate.api.status import Phase, StageStatus
-from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, Work
+from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, MakeKeys, Planning
 from kit19_ray.operate.controller.observation import Child, stamp
-from kit19_ray.operate.manifests import children
+from kit19_ray.operate.manifests import children, serving_keys
 from kit19_ray.operate.manifests.naming import BUILD_ANNOTATION
+from kit19_ray.utils.json_types import Json
 
 
-def serve(work: Work) -> Phase:
+def serve(work: Planning) -> Phase:
     status, spec, known = work.status, work.spec, work.status.stages.serve
     status.stage = "serve"
     if "serve" in work.observed.refused:
@@ -25,6 +24,7 @@ def serve(work: Work) -> Phase:
     if entry is None and (old := work.one("Ingress")):
         work.delete(old)
     rejected = work.observed.rejected.get("serve")
+    status.keys_secret, keys = serving_keys.name(work.run, spec), serving_keys.secret(work.run, spec)
     if service is None or service.deleting or (service.build, service.hash) != (build, known.hash):
         missing = _not_servable(work, service)
         known.state = "Waiting" if missing or rejected else "Starting"
@@ -35,6 +35,7 @@ def serve(work: Work) -> Phase:
         if waits:
             work.waits.append(WATCH_SECONDS)
         if not missing:
+            work.actions += [MakeKeys(keys, "serve")] if keys else []
             work.actions.append(Apply(wanted, "serve"))
     elif service.ready:
         known.state, known.reason, known.message = "Running", "Ready", None
@@ -43,6 +44,8 @@ def serve(work: Work) -> Phase:
         if known.state == "Running" or known.started_at is None:
             known.started_at = stamp(work.now)
         known.state, known.reason, known.message = "Starting", "NotReady", service.message or "the server is starting"
+    if keys and work.observed.keys_gone and not any(isinstance(action, MakeKeys) for action in work.actions):
+        work.actions.append(MakeKeys(keys, "serve"))
     status.message = known.message
     if entry is not None and not _is_there(work.one("Ingress"), entry):
         work.actions.append(Apply(entry, "serve"))
@@ -65,7 +68,7 @@ def serve(work: Work) -> Phase:
     return "Failed"
 
 
-def _not_servable(work: Work, service: Child | None) -> str | None:
+def _not_servable(work: Planning, service: Child | None) -> str | None:
     """What the server has to wait for, or None."""
     if service is not None and service.deleting:
         return f"waiting for {service.name} to go"
@@ -76,17 +79,17 @@ def _not_servable(work: Work, service: Child | None) -> str | None:
     return work.observed.missing.get("serve")
 
 
-def _is_there(found: Child | None, wanted: dict[str, Any]) -> bool:
+def _is_there(found: Child | None, wanted: Json) -> bool:
     return found is not None and found.build == wanted["metadata"]["annotations"][BUILD_ANNOTATION]
 
 
-def serves_this(work: Work) -> bool:
+def serves_this(work: Planning) -> bool:
     """Whether the server has the model of this very evaluation, not one that passed the gate before it."""
     service = work.one("RayService")
     return service is not None and service.hash == work.status.stages.evaluate.hash
 
 
-def stop(work: Work, only_this: bool = False) -> None:
+def stop(work: Planning, only_this: bool = False) -> None:
     """Takes the server away; with `only_this` only when it serves the model that was just judged."""
     if only_this and work.one("RayService") and not serves_this(work):
         return
@@ -94,4 +97,4 @@ def stop(work: Work, only_this: bool = False) -> None:
         if child := work.one(kind):
             work.delete(child)
     work.status.stages.serve = StageStatus()
-    work.status.endpoint = None
+    work.status.endpoint = work.status.keys_secret = None

@@ -8,58 +8,43 @@ from; when somebody else was faster, all of it is done again.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from kit19_ray.errors import OperateError
-from kit19_ray.io import s3
-from kit19_ray.operate.api.spec import STAGES, KitRunSpec, Stage, parse
-from kit19_ray.operate.api.status import StageStatus, Status
-from kit19_ray.operate.controller import observation, stage_output
-from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, Delete
+from kit19_ray.operate.api import support
+from kit19_ray.operate.api.spec import STAGES, KitRunSpec, parse
+from kit19_ray.operate.api.status import Status
+from kit19_ray.operate.controller import observation
+from kit19_ray.operate.controller.actions import WATCH_SECONDS, Apply, Delete, MakeKeys
+from kit19_ray.operate.controller.claims import RENEW_SECONDS, Claims
 from kit19_ray.operate.controller.conditions import Notice, notices
+from kit19_ray.operate.controller.identity import identify
+from kit19_ray.operate.controller.memory import FRESH_SECONDS, RunMemory
 from kit19_ray.operate.controller.metrics import Metrics
-from kit19_ray.operate.controller.observation import Child, Observed, StageReport
+from kit19_ray.operate.controller.observation import Observed
 from kit19_ray.operate.controller.plan import Plan, invalid, plan
+from kit19_ray.operate.controller.stage_reports import StageReports
+from kit19_ray.operate.controller.threads import Threads
 from kit19_ray.operate.kube_client import OBSERVED, ApiError, Cluster
-from kit19_ray.operate.manifests import naming
+from kit19_ray.operate.manifests import serving_keys
 from kit19_ray.operate.manifests.naming import RunRef
+from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _CONFLICTS = 20
-_FRESH_SECONDS = 300.0
 _WRONG = (400, 422)  # the object is wrong; every other refusal may pass
-_THREADS = 8
 
-Tell = Callable[[dict[str, Any], Notice], None]
+Tell = Callable[[Json, Notice], None]
 FINALIZER = "kit19.dev/operator"
 """Of earlier versions; taken away wherever it is met, for owner references do its work and outlive no operator."""
-
-
-@dataclass
-class _Memory:
-    """What is remembered of a run between looks; all of it may be lost."""
-
-    reports: dict[Stage, StageReport] = field(default_factory=dict)
-    read_at: dict[Stage, float] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    rejected: dict[str, str] = field(default_factory=dict)
-    unreadable: str | None = None
-    generation: int = 0
-    children: dict[tuple[str, str], Child] = field(default_factory=dict)
-    news: set[tuple[str, str]] = field(default_factory=set)  # children heard of since the last list was asked for
-    listed_at: float = -_FRESH_SECONDS
 
 
 class Reconciler:
@@ -67,12 +52,14 @@ class Reconciler:
 
     Args:
         tell: posts an Event about a KitRun.
+        claims: which namespaces are another release's; None takes all as this one's.
     """
 
-    def __init__(self, cluster: Cluster, metrics: Metrics, tell: Tell) -> None:
-        self._cluster, self._metrics, self._tell = cluster, metrics, tell
-        self._memory: dict[str, _Memory] = {}
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="cluster")
+    def __init__(self, cluster: Cluster, metrics: Metrics, tell: Tell, claims: Claims | None = None) -> None:
+        self._cluster, self._metrics, self._tell, self._claims = cluster, metrics, tell, claims
+        self._memory: dict[str, RunMemory] = {}
+        self._threads = Threads()
+        self._stages = StageReports(cluster, metrics, self._threads)
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         """One reconciliation; returns in how many seconds the next is due at the latest, None when only events matter.
@@ -92,7 +79,7 @@ class Reconciler:
 
     def on_child_event(self, uid: str, item: Mapping[str, Any], gone: bool) -> bool:
         """Takes in an event of a child of the KitRun with this uid; False when nothing in it matters."""
-        memory = self._memory.setdefault(uid, _Memory())
+        memory = self._memory.setdefault(uid, RunMemory())
         known, key = memory.children, (item["kind"], item["metadata"]["name"])
         memory.news.add(key)
         if gone:
@@ -109,11 +96,13 @@ class Reconciler:
         self._metrics.forget(namespace, name)
 
     async def _reconcile(self, namespace: str, name: str) -> float | None:
-        body = await self._call(self._cluster.run, namespace, name)
+        body = await self._threads.call(self._cluster.run, namespace, name)
+        if body is not None and await self._is_anothers(body):
+            return RENEW_SECONDS
         if body is not None and FINALIZER in body["metadata"].get("finalizers", []):
             others = [one for one in body["metadata"]["finalizers"] if one != FINALIZER]
-            await self._call(self._cluster.release, namespace, name, others)
-            body = await self._call(self._cluster.run, namespace, name)
+            await self._threads.call(self._cluster.release, namespace, name, others)
+            body = await self._threads.call(self._cluster.run, namespace, name)
         for _ in range(_CONFLICTS):
             if body is None or "deletionTimestamp" in body["metadata"]:
                 return None
@@ -125,7 +114,19 @@ class Reconciler:
                 return await self._apply_actions(body, made)
         raise ApiError(409, f"{namespace}/{name}: its status changed {_CONFLICTS} times while it was being planned")
 
-    async def _plan(self, body: dict[str, Any], before: Status) -> Plan:
+    async def _is_anothers(self, body: Json) -> bool:
+        """Whether another release carries out the KitRuns of this namespace; the KitRun gets an Event that says so."""
+        metadata = body["metadata"]
+        other = await self._claims.other(metadata["namespace"]) if self._claims else None
+        self._metrics.contested.labels(metadata["namespace"]).set(int(other is not None))
+        memory = self._memory.setdefault(metadata["uid"], RunMemory())
+        if other is not None and memory.other != other:
+            said = f"another release of the operator, {other}, works in this namespace too, and carries this KitRun out"
+            self._tell(body, Notice("Warning", "TwoOperators", said))
+        memory.other = other
+        return other is not None
+
+    async def _plan(self, body: Json, before: Status) -> Plan:
         metadata = body["metadata"]
         run = RunRef(metadata["name"], metadata["namespace"], metadata["uid"])
         now = datetime.now(UTC)
@@ -133,24 +134,26 @@ class Reconciler:
             spec, warning = read_spec(body)
         except OperateError as error:
             return invalid(metadata["generation"], before, str(error), now)
-        memory = self._memory.setdefault(metadata["uid"], _Memory())
+        run = identify(run, spec, before, metadata["generation"])
+        memory = self._memory.setdefault(metadata["uid"], RunMemory())
         if memory.generation != metadata["generation"]:
             memory.refused, memory.rejected, memory.reports, memory.read_at = {}, {}, {}, {}
-            memory.unreadable = await self._unreadable(run, spec)
+            memory.unreadable = await self._stages.unreadable(run, spec)
             memory.generation = metadata["generation"]
-        fresh = time.monotonic() - memory.listed_at >= _FRESH_SECONDS
+        fresh = time.monotonic() - memory.listed_at >= FRESH_SECONDS
         while True:
             if fresh:
                 memory.news.clear()
-                found = [observation.child(item) for item in await self._call(self._cluster.children, run)]
+                found = [observation.child(item) for item in await self._threads.call(self._cluster.children, run)]
                 listed = {(child.kind, child.name): child for child in found}
                 # News that came while the list was on its way is newer than the list.
                 told = {key: memory.children[key] for key in memory.news if key in memory.children}
                 memory.children = {k: v for k, v in listed.items() if k not in memory.news} | told
                 memory.listed_at = time.monotonic()
+                memory.keys_gone = await self._stages.keys_are_gone(run, spec, found)
             children = tuple(memory.children.values())
-            reports = await self._reports(run, spec, before, children, memory)
-            missing = await self._missing(spec, run, before, children)
+            reports = await self._stages.of_stages(run, spec, before, children, memory)
+            missing = await self._stages.missing_secrets(spec, run, before, children)
             for report in reports.values():
                 memory.unreadable = (report.error or "") if report.unreadable else ""
             observed = Observed(
@@ -161,71 +164,14 @@ class Reconciler:
                 dict(memory.rejected),
                 unreadable=memory.unreadable,
                 warning=warning,
+                keys_gone=memory.keys_gone,
             )
             made = plan(run, metadata["generation"], spec, before, observed, now)
             if fresh or not _waits(made):
                 return made
             fresh = True
 
-    async def _unreadable(self, run: RunRef, spec: KitRunSpec) -> str | None:
-        """Whether the root can be read, asked before anything depends on it: why not, "" when it can, None for a
-        missing Secret, which is told elsewhere.
-        """
-        secret = await self._secret(run.namespace, spec.storage.credentials_secret)
-        if secret is None:
-            return None
-        report = await self._call(_read, stage_output.variables(spec, secret), run, spec, "data")
-        return (report.error or "") if report.unreadable else ""
-
-    async def _reports(
-        self, run: RunRef, spec: KitRunSpec, status: Status, children: tuple[Child, ...], memory: _Memory
-    ) -> dict[str, StageReport]:
-        """What the storage says of the stages of which something is not known yet."""
-        wanted = [stage for stage in STAGES if stage not in spec.skip and _unknown(stage, status, children)]
-        now = time.monotonic()
-        due = [
-            stage
-            for stage in wanted
-            if now - memory.read_at.get(stage, -WATCH_SECONDS) >= WATCH_SECONDS or _just_ended(stage, status, children)
-        ]
-        if due:
-            secret = await self._secret(run.namespace, spec.storage.credentials_secret)
-            variables = stage_output.variables(spec, secret)
-            for stage in due:
-                report = await self._call(_read, variables, run, spec, stage)
-                memory.reports[stage], memory.read_at[stage] = report, now
-                if report.unreadable:
-                    self._metrics.storage_errors.inc()
-                    log.warning("%s/%s: %s", run.namespace, run.name, report.error)
-        return {stage: memory.reports[stage] for stage in wanted if stage in memory.reports}
-
-    async def _missing(
-        self, spec: KitRunSpec, run: RunRef, status: Status, children: tuple[Child, ...]
-    ) -> dict[str, str]:
-        """By stage that is about to start, the Secrets its pods name and that are not there."""
-        stage = next((s for s in STAGES if s not in spec.skip and not _done(s, spec, status)), "serve")
-        if spec.suspend or any(child.stage == stage for child in children):
-            return {}
-        absent = [name for name in _secrets(spec, stage) if await self._secret(run.namespace, name) is None]
-        if not absent:
-            return {}
-        names = ", ".join(absent)
-        return {stage: f"Secret {names} is not in namespace {run.namespace}: create it, or mend the name in the spec"}
-
-    async def _secret(self, namespace: str, name: str | None) -> dict[str, str] | None:
-        """A Secret's values; empty where the operator may not read it, None where there is none."""
-        if name is None:
-            return {}
-        try:
-            return await self._call(self._cluster.secret, namespace, name)
-        except ApiError as error:
-            if error.status == 403:
-                return {}
-            raise
-
-    async def _write(
-        self, body: dict[str, Any] | None, before: Status, after: Status
-    ) -> tuple[bool, dict[str, Any] | None]:
+    async def _write(self, body: Json | None, before: Status, after: Status) -> tuple[bool, Json | None]:
         """Writes the status where it changed. Returns False with the KitRun as it is now when that is another one than
         was planned for; a change of its labels or annotations alone is none.
         """
@@ -236,35 +182,45 @@ class Reconciler:
                 return True, body
             place = metadata["namespace"], metadata["name"]
             try:
-                await self._call(self._cluster.write_status, *place, metadata["resourceVersion"], after.dump())
+                await self._threads.call(self._cluster.write_status, *place, metadata["resourceVersion"], after.dump())
             except ApiError as error:
                 if error.status not in (404, 409):
                     raise
                 self._metrics.reconciles.labels("conflict").inc()
-                body = await self._call(self._cluster.run, *place)
+                body = await self._threads.call(self._cluster.run, *place)
                 continue
             self._metrics.show(*place, after)
             return True, body
         return False, body
 
-    def _announce(self, body: dict[str, Any], before: Status, after: Status) -> None:
+    def _announce(self, body: Json, before: Status, after: Status) -> None:
         if before.phase != after.phase:
             self._metrics.transitions.labels(after.phase).inc()
             log.info("%s/%s: %s", body["metadata"]["namespace"], body["metadata"]["name"], after.phase)
         for notice in notices(before, after):
             self._tell(body, notice)
 
-    async def _apply_actions(self, body: dict[str, Any], made: Plan) -> float | None:
+    async def _apply_actions(self, body: Json, made: Plan) -> float | None:
         metadata, again = body["metadata"], False
-        memory = self._memory[metadata["uid"]] if made.actions else _Memory()
+        memory = self._memory[metadata["uid"]] if made.actions else RunMemory()
         for action in made.actions:
             if isinstance(action, Delete):
-                await self._call(self._cluster.delete, action.kind, metadata["namespace"], action.name)
+                try:
+                    await self._threads.call(self._cluster.delete, action.kind, metadata["namespace"], action.name)
+                except ApiError as error:
+                    if error.status in (0, 401):
+                        raise
+                    said = f"the API server does not let the {action.kind} {action.name} go: {error.message}"
+                    log.warning("%s/%s: %s", metadata["namespace"], metadata["name"], said)
+                    known = memory.rejected.get(action.stage) == said
+                    memory.rejected[action.stage] = said
+                    return WATCH_SECONDS if known else 0.0
+                memory.rejected.pop(action.stage, None)
                 if child := memory.children.get((action.kind, action.name)):
                     memory.children[action.kind, action.name] = replace(child, deleting=True)
-            elif isinstance(action, Apply):
+            elif isinstance(action, Apply | MakeKeys):
                 try:
-                    again = await self._apply(metadata["uid"], action) or again
+                    again = await self._make(metadata["uid"], action) or again
                 except ApiError as error:
                     if error.status in (0, 401):
                         raise
@@ -279,34 +235,33 @@ class Reconciler:
                     memory.rejected[stage] = said
                     return WATCH_SECONDS if known else 0.0
             else:
-                await self._call(self._cluster.delete_run, metadata["namespace"], metadata["name"])
+                await self._threads.call(self._cluster.delete_run, metadata["namespace"], metadata["name"])
         for action in made.actions:
-            if isinstance(action, Apply):
+            if isinstance(action, Apply | MakeKeys):
                 memory.rejected.pop(action.stage, None)  # everything of that stage was taken
         return 0.0 if again else made.requeue_after
 
-    async def _apply(self, uid: str, action: Apply) -> bool:
-        """Applies an object; returns whether the KitRun is to be looked at again at once.
+    async def _make(self, uid: str, action: Apply | MakeKeys) -> bool:
+        """Applies or creates an object; returns whether the KitRun is to be looked at again at once.
 
         Raises:
             ApiError: the API server refuses it, or one of that name is another owner's.
         """
         memory = self._memory[uid]
+        if isinstance(action, MakeKeys):
+            await self._threads.call(self._cluster.create_once, serving_keys.with_a_key(action.manifest))
+            memory.keys_gone = False
+            return False
         key = (action.manifest["kind"], action.manifest["metadata"]["name"])
         before = memory.children.get(key)
-        if before is None and (reason := await self._call(self._cluster.stranger, action.manifest)):
+        if before is None and (reason := await self._threads.call(self._cluster.stranger, action.manifest)):
             raise ApiError(409, reason)
-        applied = await self._call(self._cluster.apply, action.manifest)
+        applied = await self._threads.call(self._cluster.apply, action.manifest)
         if memory.children.get(key) is not before:
             return True  # an event came meanwhile, and is newer than the answer
         self.on_child_event(uid, applied, gone=False)
         # One that was there before may be all it shall be: no event of it will come.
         return before is not None
-
-    async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """A blocking call in a thread."""
-        context = copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(function, *arguments))
 
 
 def read_spec(body: Mapping[str, Any]) -> tuple[KitRunSpec, str | None]:
@@ -335,7 +290,7 @@ def _refusal(kind: str, error: ApiError) -> str:
     if field is None:
         return f"the API server refuses the {kind}: {error.message}"
     owner = "KubeRay" if kind.startswith("Ray") else "Kubernetes"
-    hint = " (auth: token needs KubeRay 1.5.1)" if "authOptions" in field else ""
+    hint = f" (auth: token needs KubeRay {support.KUBERAY_TOKEN})" if "authOptions" in field else ""
     return f"the {kind} kind of this cluster has no field {field}: its {owner} is too old; upgrade it{hint}"
 
 
@@ -350,37 +305,3 @@ def _same(planned: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     keys = ("uid", "generation", "deletionTimestamp")
     same = all(planned["metadata"].get(key) == now["metadata"].get(key) for key in keys)
     return same and planned.get("status") == now.get("status")
-
-
-def _read(variables: Mapping[str, str], run: RunRef, spec: KitRunSpec, stage: Stage) -> StageReport:
-    with s3.using(variables, attempts=2):  # the next round asks again
-        return stage_output.read(run, spec, stage)
-
-
-def _done(stage: Stage, spec: KitRunSpec, status: Status) -> bool:
-    known: StageStatus = getattr(status.stages, stage)
-    return known.state == "Succeeded" and known.hash == naming.stage_hash(spec, stage)
-
-
-def _unknown(stage: Stage, status: Status, children: tuple[Child, ...]) -> bool:
-    """Whether the storage may know more of a stage than the status does."""
-    known: StageStatus = getattr(status.stages, stage)
-    if known.state == "Succeeded":
-        return known.uri is None or (stage == "evaluate" and not status.scores)
-    return (stage == "train" and known.state == "Running") or _just_ended(stage, status, children)
-
-
-def _just_ended(stage: Stage, status: Status, children: tuple[Child, ...]) -> bool:
-    known: StageStatus = getattr(status.stages, stage)
-    ended = any(child.stage == stage and child.job_status == "SUCCEEDED" for child in children)
-    return ended and known.state != "Succeeded"
-
-
-def _secrets(spec: KitRunSpec, stage: str) -> list[str]:
-    """Names of the Secrets a stage's pods cannot start without."""
-    pods = spec.pods(stage)
-    found = [spec.storage.credentials_secret, *spec.images.pull_secrets]
-    references = [(variable.manifest().get("valueFrom") or {}).get("secretKeyRef") for variable in pods.env]
-    references += [source.manifest().get("secretRef") for source in pods.env_from]
-    found += [one.get("name") for one in references if one and not one.get("optional")]
-    return sorted({name for name in found if name})

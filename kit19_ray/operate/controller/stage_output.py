@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from kit19_ray.artifacts import gate, metrics_log, output_pointer, scores
+from kit19_ray.artifacts import gate, metrics_log, output_pointer, score_files
 from kit19_ray.errors import UserError
 from kit19_ray.operate.api.spec import KitRunSpec, Stage
 from kit19_ray.operate.controller.observation import StageReport
@@ -13,7 +13,10 @@ from kit19_ray.operate.manifests import naming
 from kit19_ray.operate.manifests.naming import RunRef
 
 # metrics.jsonl's names and the status' own
-_METRICS = ("progress", "step", "steps", "eta_seconds", "tokens_per_second", "loss", "validation_loss")
+_METRICS = (
+    "progress", "step", "steps", "eta_seconds", "tokens_per_second", "loss", "validation_loss", "checkpoint_step",
+    "checkpoint_failing_seconds",
+)  # fmt: skip
 
 
 def variables(spec: KitRunSpec, secret: Mapping[str, str] | None) -> dict[str, str]:
@@ -37,7 +40,7 @@ def read(run: RunRef, spec: KitRunSpec, stage: Stage) -> StageReport:
         if stage == "train":
             return StageReport(uri, _metrics(uri))
         if stage == "evaluate" and finished:
-            return StageReport(uri, scores=gate.table(scores.read(uri)))
+            return StageReport(uri, scores=gate.table(score_files.read(uri)))
     except UserError as error:
         return StageReport(error=str(error).replace("\n", "; "), unreadable=True)
     except (ValueError, KeyError, AttributeError) as error:
@@ -48,4 +51,4 @@ def read(run: RunRef, spec: KitRunSpec, stage: Stage) -> StageReport:
 def _metrics(uri: str) -> dict[str, float]:
     """The newest figures of a run's metrics; empty before the first."""
     newest = metrics_log.newest(uri)
-    return {name: newest[name] for name in _METRICS if isinstance(newest.get(name), (int, float))}
+    return {name: value for name, value in newest.items() if name in _METRICS and isinstance(value, (int, float))}

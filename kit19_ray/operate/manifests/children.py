@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import yaml
 
 from kit19_ray.artifacts import manifest, output_pointer
 from kit19_ray.config.schema import Config
-from kit19_ray.operate.api.spec import STAGES, KitRunSpec, Stage
+from kit19_ray.operate.api.spec import KitRunSpec, Stage
 from kit19_ray.operate.api.status import Status
-from kit19_ray.operate.manifests import naming, ray_cluster
+from kit19_ray.operate.manifests import naming, ray_cluster, serving_keys
+from kit19_ray.operate.manifests import network_policy as network_policies
 from kit19_ray.operate.manifests.naming import ATTEMPT_ANNOTATION, BUILD_ANNOTATION, HASH_ANNOTATION, RunRef
-
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 RAY_API = "ray.io/v1"
 APPLICATION, IMPORT_PATH = "kit19", "kit19_ray.serve.deployment:build"
 MODEL_ANNOTATION = "kit19.dev/model"
-# EKS Pod Identity's agent, and the instance's own metadata: role credentials come from there, by plain HTTP.
-IDENTITY_SERVICES: list[Json] = [
-    {"ipBlock": {"cidr": f"{address}/32"}} for address in ("169.254.170.23", "169.254.169.254")
-]
 
 
 def stage_config(spec: KitRunSpec, stage: str, uris: Mapping[str, str]) -> Config:
@@ -32,16 +27,18 @@ def stage_config(spec: KitRunSpec, stage: str, uris: Mapping[str, str]) -> Confi
         uris: output URI by finished stage; a stage works its own out where one is missing.
     """
     config = spec.config
-    updates: dict[str, Any] = {}
+    updates: Json = {}
     if stage != "data" and not config.train.data and "data" in uris:
         updates["train"] = config.train.model_copy(update={"data": uris["data"]})
     if stage == "evaluate" and not config.evaluate.model and "train" in uris:
         updates["evaluate"] = config.evaluate.model_copy(update={"model": uris["train"]})
     if stage == "serve":
         # Never what the cluster has at this moment: the application is built before the GPU nodes have joined.
-        section: dict[str, Any] = {"host": "0.0.0.0", "use_gpu": spec.pods("serve").gpus > 0}
+        section: Json = {"host": "0.0.0.0", "use_gpu": spec.pods("serve").gpus > 0}
         if not config.serve.model and "train" in uris:
             section["model"] = uris["train"]
+        if spec.mounts_keys:
+            section |= {"auth": "keys", "api_keys_file": serving_keys.PATH}
         updates["serve"] = config.serve.model_copy(update=section)
     return config.model_copy(update=updates)
 
@@ -76,7 +73,7 @@ def ray_job(run: RunRef, spec: KitRunSpec, stage: Stage, attempt: int, uris: Map
         output_pointer.VARIABLE: naming.pointer_uri(run, spec, stage),
         "KIT19_DRIVER_LOG_URI": naming.log_uri(run, spec, stage, attempt),
     }
-    annotations = {HASH_ANNOTATION: naming.stage_hash(spec, stage), ATTEMPT_ANNOTATION: str(attempt)}
+    annotations = {HASH_ANNOTATION: naming.stage_id(run, spec, stage), ATTEMPT_ANNOTATION: str(attempt)}
     labels = naming.labels(run, stage) | queue_labels(run, spec, name)
 
     def cluster(config: str) -> Json:
@@ -123,7 +120,7 @@ def ray_service(run: RunRef, spec: KitRunSpec, uris: Mapping[str, str]) -> Json:
     if spec.serve.upgrade_strategy:
         body["upgradeStrategy"] = spec.serve.upgrade_strategy.manifest()
     # The evaluation whose scores let this model through the gate.
-    annotations = {HASH_ANNOTATION: naming.stage_hash(spec, "evaluate")}
+    annotations = {HASH_ANNOTATION: naming.stage_id(run, spec, "evaluate")}
     labels = naming.labels(run, "serve") | queue_labels(run, spec, name)
     return _built(_object(run, RAY_API, "RayService", name, labels, annotations, body))
 
@@ -155,37 +152,9 @@ def ingress(run: RunRef, spec: KitRunSpec) -> Json | None:
 
 def network_policy(run: RunRef, spec: KitRunSpec) -> Json | None:
     """Who may reach the pods of a run, and where they may go; None when none is asked for."""
-    asked = spec.network_policy
-    if not asked.enabled:
+    body = network_policies.rules(run, spec)
+    if body is None:
         return None
-    own = {"podSelector": {"matchLabels": {naming.RUN_LABEL: run.label}}}
-    serve_from = asked.serve_from
-    everyone: Json = {"namespaceSelector": {}} if spec.serve.ingress else {"podSelector": {}}
-    may_serve = [everyone] if serve_from is None else [peer.manifest() for peer in serve_from]
-    dashboard = [peer.manifest() for peer in asked.dashboard_from]
-    ways = [
-        (dashboard, 8265),
-        ([*may_serve, *dashboard] if spec.serve.enabled else [], spec.config.serve.port),
-        ([peer.manifest() for peer in asked.metrics_from], 8080),
-    ]
-    body: Json = {
-        "podSelector": own["podSelector"],
-        "policyTypes": ["Ingress"],
-        "ingress": [
-            {"from": [own]},
-            *({"from": peers, "ports": [{"port": port, "protocol": "TCP"}]} for peers, port in ways if peers),
-        ],
-    }
-    if asked.egress is not None:
-        elastic = any(spec.min_workers(stage) < spec.workers(stage) for stage in (*STAGES, "serve"))
-        body["policyTypes"] = ["Ingress", "Egress"]
-        body["egress"] = [
-            {"to": [own]},
-            {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
-            {"to": IDENTITY_SERVICES, "ports": [{"port": 80, "protocol": "TCP"}]},
-            *([{"ports": [{"port": port, "protocol": "TCP"} for port in (443, 6443)]}] if elastic else []),
-            *(rule.manifest() for rule in asked.egress),
-        ]
     name = naming.policy_name(run)
     return _built(_object(run, "networking.k8s.io/v1", "NetworkPolicy", name, naming.labels(run, "network"), {}, body))
 
@@ -193,7 +162,7 @@ def network_policy(run: RunRef, spec: KitRunSpec) -> Json | None:
 def _object(
     run: RunRef, api: str, kind: str, name: str, labels: Mapping[str, str], annotations: Mapping[str, str], spec: Json
 ) -> Json:
-    metadata: Json = {"name": name, "namespace": run.namespace, "labels": dict(labels)} | _owner(run)
+    metadata: Json = {"name": name, "namespace": run.namespace, "labels": dict(labels)} | naming.owner(run)
     return {
         "apiVersion": api,
         "kind": kind,
@@ -208,20 +177,6 @@ def _built(made: Json, identity: Json | None = None) -> Json:
     build = manifest.digest(made["spec"] if identity is None else identity)[:12]
     annotations = metadata.get("annotations", {}) | {BUILD_ANNOTATION: build}
     return made | {"metadata": metadata | {"annotations": annotations}}
-
-
-def _owner(run: RunRef) -> Json:
-    if run.uid is None:
-        return {}
-    reference = {
-        "apiVersion": "kit19.dev/v1alpha1",
-        "kind": "KitRun",
-        "name": run.name,
-        "uid": run.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-    return {"ownerReferences": [reference]}
 
 
 def queue_labels(run: RunRef, spec: KitRunSpec, name: str) -> dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.io import storage
 from kit19_ray.operate.api.spec import KitRunSpec, Stage
+from kit19_ray.utils.json_types import Json
 
 RUN_LABEL, STAGE_LABEL, JOB_LABEL = "kit19.dev/run", "kit19.dev/stage", "kit19.dev/job"
 HASH_ANNOTATION, ATTEMPT_ANNOTATION, BUILD_ANNOTATION = "kit19.dev/hash", "kit19.dev/attempt", "kit19.dev/build"
@@ -22,11 +24,13 @@ class RunRef:
 
     Attributes:
         uid: of the KitRun, for owner references; None makes children without an owner.
+        hashes: by stage, where another one than `stage_hash` is kept: that of a stage begun by another version.
     """
 
     name: str
     namespace: str
     uid: str | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def label(self) -> str:
@@ -53,7 +57,7 @@ def stage_hash(spec: KitRunSpec, stage: Stage) -> str:
     Fields that change only how fast or where a stage runs do not count, so that to change them runs nothing again.
     """
     config = spec.config
-    parts: dict[str, Any] = {"root": config.root, "seed": config.seed, "data": _data(spec)}
+    parts: Json = {"root": config.root, "seed": config.seed, "data": _data(spec)}
     if stage in ("train", "evaluate"):
         parts["train"] = config.train.identity()
     if stage == "evaluate":
@@ -61,7 +65,12 @@ def stage_hash(spec: KitRunSpec, stage: Stage) -> str:
     return _short(parts)
 
 
-def _data(spec: KitRunSpec) -> dict[str, Any]:
+def stage_id(run: RunRef, spec: KitRunSpec, stage: Stage) -> str:
+    """The hash a stage of a run goes by: `stage_hash`, or that of the version that began it."""
+    return run.hashes.get(stage) or stage_hash(spec, stage)
+
+
+def _data(spec: KitRunSpec) -> Json:
     data = spec.config.data
     # Where the sources are stands for what is in them: the operator does not read them.
     return data.identity() | {"sources": data.sources, "tasks_dir": data.tasks_dir, "named": spec.config.train.data}
@@ -69,7 +78,7 @@ def _data(spec: KitRunSpec) -> dict[str, Any]:
 
 def job_name(run: RunRef, spec: KitRunSpec, stage: Stage, attempt: int) -> str:
     """Name of the RayJob: one for each attempt at each hash."""
-    return child(run, stage, _short([run.namespace, run.name, stage_hash(spec, stage), attempt]))
+    return child(run, stage, _short([run.namespace, run.name, stage_id(run, spec, stage), attempt]))
 
 
 def service_name(run: RunRef) -> str:
@@ -82,6 +91,11 @@ def policy_name(run: RunRef) -> str:
     return child(run, "network", _short([run.namespace, run.name]))
 
 
+def keys_name(run: RunRef) -> str:
+    """Name of the Secret with the server's API keys, where the spec names none."""
+    return child(run, "keys", _short([run.namespace, run.name]))
+
+
 def log_uri(run: RunRef, spec: KitRunSpec, stage: Stage, attempt: int) -> str:
     """Where the driver of a stage leaves its log: it outlives the pods."""
     return pointer_uri(run, spec, stage).removesuffix(".json") + f"-{attempt}.log"
@@ -89,7 +103,8 @@ def log_uri(run: RunRef, spec: KitRunSpec, stage: Stage, attempt: int) -> str:
 
 def pointer_uri(run: RunRef, spec: KitRunSpec, stage: Stage) -> str:
     """Where a stage leaves the URI of its output for the operator (`kit19_ray.artifacts.output_pointer`)."""
-    return storage.join(spec.config.root, "kitruns", run.namespace, run.name, f"{stage}-{stage_hash(spec, stage)}.json")
+    name = f"{stage}-{stage_id(run, spec, stage)}.json"
+    return storage.join(spec.config.root, "kitruns", run.namespace, run.name, name)
 
 
 def labels(run: RunRef, stage: str) -> dict[str, str]:
@@ -105,3 +120,18 @@ def pod_labels(run: RunRef, stage: str) -> dict[str, str]:
         RUN_LABEL: run.label,
         STAGE_LABEL: stage,
     }
+
+
+def owner(run: RunRef) -> Json:
+    """Of a child's metadata: it goes with its KitRun."""
+    if run.uid is None:
+        return {}
+    reference = {
+        "apiVersion": "kit19.dev/v1alpha1",
+        "kind": "KitRun",
+        "name": run.name,
+        "uid": run.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    return {"ownerReferences": [reference]}

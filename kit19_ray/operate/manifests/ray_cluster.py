@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from kit19_ray.operate.api.spec import Head, KitRunSpec, PodTemplate, StagePods
-from kit19_ray.operate.manifests import naming
+from kit19_ray.operate.api.pods import Head, PodTemplate, StagePods
+from kit19_ray.operate.api.spec import KitRunSpec
+from kit19_ray.operate.manifests import naming, serving_keys
 from kit19_ray.operate.manifests.naming import RunRef
 from kit19_ray.operate.manifests.strategic_merge import merge
-
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 CONFIG_FOLDER, CONFIG_FILE = "/etc/kit19", "config.yaml"
 CONFIG_ANNOTATION = "kit19.dev/config"
@@ -198,6 +196,10 @@ def _template(
         {"name": "cache", **(pods.scratch.cache.manifest() if pods.scratch.cache else {"emptyDir": {}})},
         *(volume.manifest() for volume in pods.volumes),
     ]
+    keys = serving_keys.name(run, spec) if stage == "serve" else None
+    if keys:
+        volumes.append(serving_keys.volume(keys))
+        container["volumeMounts"].append(serving_keys.mount())
     if pods.scratch.tmp:
         volumes.append({"name": "tmp", **pods.scratch.tmp.manifest()})
         container["volumeMounts"].append({"name": "tmp", "mountPath": "/tmp"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Json = dict[str, Any]
+from kit19_ray.utils.json_types import Json
 
 # patchMergeKey of k8s.io/api/core/v1 (PodSpec, Container)
 MERGE_KEYS = {

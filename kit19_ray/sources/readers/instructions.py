@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kit19_ray.errors import SourceError, nearest
+from kit19_ray.errors import SourceError, nearest, quote
 from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
 from kit19_ray.sources.readers.lines import physical_lines
 from kit19_ray.sources.readers.text import has_surrogate, normalise
@@ -102,14 +102,14 @@ def _check_columns(options: InstructionOptions, row: Mapping[str, Any], path: st
     for name in (*options.columns, *fields):
         if name not in fields:
             raise SourceError(
-                f"columns: {name[:80]!r} is no field of format {options.format}{nearest(name, fields)}; "
+                f"columns: {quote(name)} is no field of format {options.format}{nearest(name, fields)}; "
                 f"it has {', '.join(fields)}"
             )
         if _column(options, name, row) is None and (name not in _OPTIONAL or name in options.columns):
             wanted = [options.columns[name]] if name in options.columns else list(fields[name])
             has = ", ".join(repr(key)[:80] for key in list(row)[:20])
             raise SourceError(
-                f"{path}: no column {' or '.join(repr(w)[:80] for w in wanted)} for {name!r} of format "
+                f"{path}: no column {' or '.join(repr(w)[:80] for w in wanted)} for {quote(name)} of format "
                 f"{options.format}{nearest(wanted[0], row)}; it has {has}",
                 hint=f"name it: columns: {{{name}: ...}}",
             )
@@ -172,18 +172,28 @@ def turns(value: Any) -> list[dict[str, str]] | None:
 Row = tuple[int, "Mapping[str, Any] | str", str]
 
 
-def _jsonl(file: LocatedFile, stream: BinaryIO) -> Iterator[Row]:
+def _texts(stream: BinaryIO) -> Iterator[tuple[int, str, str]]:
+    """Each line's number, what it is rejected for ("" for nothing) and its text."""
     for line, data in enumerate(physical_lines(stream), 1):
         if data is None:
             yield line, "line_too_long", ""
             continue
         try:
-            text = data.decode()
-            row = json.loads(text)
+            yield line, "", data.decode()
         except UnicodeDecodeError:
             yield line, "invalid_utf8", data.decode("utf-8", "replace")
+
+
+def _jsonl(file: LocatedFile, stream: BinaryIO) -> Iterator[Row]:
+    for line, reason, text in _texts(stream):
+        if reason:
+            yield line, reason, text
+            continue
+        try:
+            row = json.loads(text)
         except (ValueError, RecursionError):
-            yield line, "invalid_json" if data.strip() else "empty_line", text
+            # Of ASCII's blanks alone: a line of ideographic spaces is what somebody wrote, and no JSON.
+            yield line, "invalid_json" if text.strip(" \t\n\r\x0b\f") else "empty_line", text
         else:
             yield line, row if isinstance(row, dict) else "not_an_object", text
 
@@ -237,16 +247,8 @@ def _parquet(file: LocatedFile, stream: BinaryIO) -> Iterator[Row]:
 
 
 def _lines(file: LocatedFile, stream: BinaryIO) -> Iterator[Row]:
-    for line, data in enumerate(physical_lines(stream), 1):
-        if data is None:
-            yield line, "line_too_long", ""
-            continue
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            yield line, "invalid_utf8", data.decode("utf-8", "replace")
-            continue
-        yield line, {"text": text} if text.strip() else "empty_line", text
+    for line, reason, text in _texts(stream):
+        yield line, reason or ({"text": text} if text.strip() else "empty_line"), text
 
 
 class _Raw(io.RawIOBase):

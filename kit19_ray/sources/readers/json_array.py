@@ -120,4 +120,6 @@ def read_squad(
                     else:
                         yield Raw(number, {name: normalise(text) for name, text in texts.items()})
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise SourceError(f"{file.path}: question {number + 1} does not nest as SQuAD 1.1 does: {error!r}") from None
+        raise SourceError(
+            f"{file.path}: question {number + 1} does not nest as SQuAD 1.1 does: {quote(error)}"
+        ) from None

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from kit19_ray.errors import SourceError
+from kit19_ray.errors import SourceError, quote
 from kit19_ray.sources.readers.base import Raw, Reject
 from kit19_ray.sources.readers.byte_stream import likely_encoding
-
-_SHOWN = 120  # characters of the row that is shown
 
 
 def some_usable(rows: Iterator[Raw | Reject], name: str, whole: Callable[[], bool]) -> Iterator[Raw | Reject]:
@@ -36,20 +34,31 @@ def some_usable(rows: Iterator[Raw | Reject], name: str, whole: Callable[[], boo
         return
     if not reasons:
         raise SourceError(f"{name}: it has no row", hint="the file is empty, or holds its header alone")
-    (reason, number), *_ = reasons.most_common(1)
-    total = sum(reasons.values())
-    row = first[reason]
-    raise SourceError(
-        f"{name}: not one of its {total:,} rows is usable: {number:,} of them {reason}, such as line {row.line}: "
-        f"{row.row[:_SHOWN]!r}",
-        hint=_hint(row),
+    row = first[commonest(reasons)]
+    known = likely_encoding(row.data) if row.data else None
+    raise unusable(name, reasons, row.line, row.row, known)
+
+
+def commonest(reasons: Counter[str]) -> str:
+    """The reason that most rows have."""
+    return reasons.most_common(1)[0][0]
+
+
+def unusable(name: str, reasons: Counter[str], line: int, row: str, encoding: str | None = None) -> SourceError:
+    """The error of a file without one usable row.
+
+    Args:
+        line, row: of one whose reason is the commonest.
+        encoding: what its bytes are text in, where that is known.
+    """
+    reason = commonest(reasons)
+    hint = "`kit19 tasks show <task>` has the format that is expected"
+    if reason == "invalid_utf8":
+        hint = "the file is in another encoding than UTF-8: name it in data.encoding"
+        if encoding:
+            hint = f"its bytes are text in {encoding}: set data.encoding={{<source>: {encoding}}}"
+    return SourceError(
+        f"{name}: not one of its {sum(reasons.values()):,} rows is usable: {reasons[reason]:,} of them {reason}, such "
+        f"as line {line}: {quote(row)}",
+        hint=hint,
     )
-
-
-def _hint(row: Reject) -> str:
-    if row.reason == "invalid_utf8":
-        known = likely_encoding(row.data) if row.data else None
-        if known:
-            return f"its bytes are text in {known}: set data.encoding={{<source>: {known}}}"
-        return "the file is in another encoding than UTF-8: name it in data.encoding"
-    return "`kit19 tasks show <task>` has the format that is expected"

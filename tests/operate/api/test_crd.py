@@ -14,6 +14,7 @@ from kit19_ray.operate.api import crd
 from kit19_ray.operate.api.openapi import structural
 from kit19_ray.operate.api.spec import parse
 from tests.operate.control_plane import ControlPlane, wait_for_crds
+from tests.operate.harness import admin, install_crd
 
 FILE = Path(__file__).parents[3] / "k8s" / "crd.yaml"
 
@@ -30,7 +31,7 @@ def kitrun(name: str, **spec: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def installed(control_plane: ControlPlane) -> ControlPlane:
-    control_plane.kubectl("apply", "-f", str(FILE))
+    install_crd(control_plane)
     wait_for_crds(control_plane, ["kitruns.kit19.dev"])
     return control_plane
 
@@ -97,6 +98,31 @@ def test_null_is_the_same_as_leaving_a_key_out(installed: ControlPlane) -> None:
     spec = {"queue": {"scheduler": None}, "config": {"root": "s3://bucket/r", "train": {"use_gpu": None}}}
     text = yaml.safe_dump(kitrun("nulls", **spec))
     installed.kubectl("create", "--dry-run=server", "-f", "-", stdin=text)
+
+
+@pytest.mark.kube
+@pytest.mark.parametrize(("given", "meant"), [(5, [5]), ([0, 5], [0, 5])])
+def test_one_number_of_solved_examples_is_as_good_as_a_list(installed: ControlPlane, given: Any, meant: Any) -> None:
+    text = yaml.safe_dump(kitrun("shots", config={"root": "s3://b/r", "evaluate": {"num_fewshot": given}}))
+    done = installed.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=text).stdout
+    kept = json.loads(done)["spec"]
+    assert kept["config"]["evaluate"]["num_fewshot"] == given
+    assert parse(kept, "shots").config.evaluate.num_fewshot == meant
+
+
+@pytest.mark.kube
+def test_a_status_as_kuberay_writes_it_is_taken(installed: ControlPlane) -> None:
+    """KubeRay leaves out what is empty, and its own schema fills that in; the test server's schema cannot."""
+    meta = {"name": "status", "namespace": "default"}
+    job = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": meta, "spec": {"entrypoint": "true"}}
+    installed.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(job))
+    condition = {"type": "HeadPodReady", "status": "False", "reason": "x", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    status = {"jobDeploymentStatus": "Running", "rayClusterStatus": {"conditions": [condition]}}
+    path = "/apis/ray.io/v1/namespaces/default/rayjobs/status/status"
+    try:
+        admin(installed).request("PATCH", path, {"status": status}, "application/merge-patch+json")
+    finally:
+        installed.kubectl("delete", "rayjob", "status", "-n", "default", "--wait=false")
 
 
 @pytest.mark.kube

@@ -33,6 +33,7 @@ class Server:
         self.applied: list[str] = []
         self.others: dict[str, Json] = {}
         self.present: dict[str, Json] = {}
+        self.secrets: dict[str, dict[str, str]] = {}
 
     def run(self, namespace: str, name: str) -> Json:
         return copy.deepcopy(self.body)
@@ -54,14 +55,35 @@ class Server:
         self.present[manifest["metadata"]["name"]] = made
         return made
 
+    def secret(self, namespace: str, name: str) -> dict[str, str] | None:
+        return self.secrets.get(name)
+
+    def create_once(self, manifest: Json) -> None:
+        if error := self.refusal(manifest):
+            raise error
+        self.applied.append(manifest["kind"])
+        self.secrets.setdefault(manifest["metadata"]["name"], dict(manifest["stringData"]))
+
+    def delete(self, kind: str, namespace: str, name: str) -> None:
+        if error := self.refusal({"kind": f"delete {kind}"}):
+            raise error
+        self.present.pop(name, None)
+
     def release(self, namespace: str, name: str, finalizers: list[str]) -> None:
         self.body["metadata"]["finalizers"] = finalizers
 
 
-def looks(server: Server, number: int = 3) -> tuple[Json, list[float | None], list[Notice]]:
+class Everywhere:
+    """Another release that claims every namespace."""
+
+    async def other(self, namespace: str) -> str | None:
+        return "ops/kit19"
+
+
+def looks(server: Server, number: int = 3, claims: Any = None) -> tuple[Json, list[float | None], list[Notice]]:
     """The status after some reconciliations, what each asked for, and the Events."""
     told: list[Notice] = []
-    reconciler = Reconciler(server, Metrics(), lambda _, notice: told.append(notice))  # type: ignore[arg-type]
+    reconciler = Reconciler(server, Metrics(), lambda _, notice: told.append(notice), claims)  # type: ignore[arg-type]
 
     async def story() -> list[float | None]:
         return [await reconciler.reconcile("default", "demo") for _ in range(number)]
@@ -176,3 +198,78 @@ def test_what_kubectl_was_given_is_told_and_does_not_rule() -> None:
     _, _, told = looks(server, 1)
     assert "epohcs" in server.body["status"]["warning"] and server.body["status"]["phase"] == "Data"
     assert "NotFollowed" in {notice.reason for notice in told}
+
+
+SERVE = {"config": {"root": "file:///nowhere", "serve": {"model": "m"}}, "skip": ["data", "train", "evaluate"]}
+
+
+def test_keys_are_made_before_the_server_once_and_never_again() -> None:
+    server = Server(**SERVE)
+    looks(server, 1)
+    assert server.applied == ["NetworkPolicy", "Secret", "RayService"]
+    (name,) = server.secrets
+    made = dict(server.secrets[name])
+    assert server.body["status"]["keysSecret"] == name and made["key"] not in str(server.body)
+    server.body["spec"]["images"] = {"train": "kit19:2"}
+    server.body["metadata"]["generation"] = 2
+    looks(server)
+    assert server.applied.count("RayService") == 2 and server.secrets == {name: made}
+
+
+def test_keys_that_somebody_deleted_are_made_anew() -> None:
+    server = Server(**SERVE)
+    looks(server, 1)
+    (name,) = server.secrets
+    first = server.secrets.pop(name)
+    looks(server, 1)
+    assert server.secrets[name] != first and server.applied[-1] == "Secret"
+
+
+def test_without_its_keys_no_server_is_made_and_the_status_says_why() -> None:
+    server = Server(**SERVE)
+    server.refusal = lambda m: ApiError(403, "secrets is forbidden") if m["kind"] == "Secret" else None
+    looks(server)
+    assert "RayService" not in server.applied
+    assert "the API server does not take the Secret: secrets is forbidden" in server.body["status"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("held", "said"), [(None, "Secret mine is not in namespace"), ({"x": "y"}, "has no key api-keys")]
+)
+def test_a_named_secret_that_is_not_there_or_holds_no_keys_is_waited_for(held: Any, said: str) -> None:
+    server = Server(**SERVE, serve={"keysSecret": "mine"})
+    if held:
+        server.secrets["mine"] = held
+    looks(server)
+    assert said in server.body["status"]["message"] and "RayService" not in server.applied
+    server.secrets["mine"] = {"api-keys": "kit19 sha256:0"}
+    looks(server)
+    assert server.applied == ["NetworkPolicy", "RayService"]
+
+
+@pytest.mark.parametrize("kind", ["RayService", "NetworkPolicy", "Ingress", "Secret"])
+@pytest.mark.parametrize("status", [403, 404, 409, 413, 429, 500, 503])
+def test_whatever_kind_is_refused_in_whatever_way_is_in_a_condition(kind: str, status: int) -> None:
+    server = Server(**SERVE, serve={"ingress": {"host": "a.example"}})
+    server.refusal = lambda m: ApiError(status, "no, for a reason") if m["kind"] == kind else None
+    looks(server)
+    conditions = {one["type"]: one for one in server.body["status"]["conditions"]}
+    assert conditions["Ready"]["status"] == "False" and "no, for a reason" in conditions["Ready"]["message"]
+
+
+def test_a_child_that_is_not_let_go_is_said() -> None:
+    """An admission policy may refuse a deletion: the run waits, and not in silence."""
+    server = Server()
+    looks(server, 1)
+    server.body["spec"]["suspend"], server.body["metadata"]["generation"] = True, 2
+    server.refusal = lambda m: ApiError(403, "denied by policy") if m["kind"].startswith("delete") else None
+    _, asked, _ = looks(server)
+    assert "does not let the RayJob" in server.body["status"]["message"]
+    assert "denied by policy" in server.body["status"]["message"] and asked[-1] == 10.0
+
+
+def test_a_run_of_another_release_is_left_alone_and_an_event_says_so() -> None:
+    server = Server()
+    _, asked, told = looks(server, 2, Everywhere())
+    assert server.applied == [] and "status" not in server.body and asked == [20.0, 20.0]
+    assert [notice.reason for notice in told] == ["TwoOperators"] and "ops/kit19" in told[0].message

@@ -163,7 +163,8 @@ def test_queue_labels_are_those_kuberay_and_kueue_read() -> None:
 def test_the_service_gets_the_model_of_the_train_stage() -> None:
     known = yaml.safe_load(children.ray_service(RUN, spec(), {"train": "s3://bucket/train-1"})["spec"]["serveConfigV2"])
     arguments = known["applications"][0]["args"]
-    assert arguments == {"serve": {"host": "0.0.0.0", "model": "s3://bucket/train-1", "use_gpu": False}}
+    keys = {"auth": "keys", "api_keys_file": "/etc/kit19-keys/api-keys"}
+    assert arguments == {"serve": {"host": "0.0.0.0", "model": "s3://bucket/train-1", "use_gpu": False} | keys}
     assert known["applications"][0]["import_path"] == "kit19_ray.serve.deployment:build"
 
 

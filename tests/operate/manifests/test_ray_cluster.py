@@ -128,7 +128,7 @@ def test_a_run_is_closed_before_anybody_says_so() -> None:
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
     assert policy["metadata"]["ownerReferences"][0]["uid"] == RUN.uid
     ports = [rule.get("ports", [{}])[0].get("port") for rule in policy["spec"]["ingress"]]
-    assert ports == [None, 8265, 8000] and policy["spec"]["policyTypes"] == ["Ingress"]
+    assert ports == [None, 8265, 8000] and policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
     kuberay = policy["spec"]["ingress"][1]["from"][0]["podSelector"]["matchLabels"]
     assert kuberay == {"app.kubernetes.io/component": "kuberay-operator"}
     assert policy["spec"]["ingress"][2]["from"][0] == {"podSelector": {}}
@@ -143,7 +143,7 @@ def test_an_ingress_controller_is_let_in_and_closed_egress_keeps_role_credential
     assert policy is not None
     assert policy["spec"]["ingress"][2]["from"][0] == {"namespaceSelector": {}}
     cidrs = [peer["ipBlock"]["cidr"] for peer in policy["spec"]["egress"][2]["to"]]
-    assert cidrs == ["169.254.170.23/32", "169.254.169.254/32"] and policy["spec"]["egress"][3:] == egress
+    assert cidrs == ["169.254.170.23/32", "169.254.169.254/32"] and policy["spec"]["egress"][-1:] == egress
 
 
 def test_jobs_are_sent_by_http_and_there_is_no_submitter_to_schedule() -> None:

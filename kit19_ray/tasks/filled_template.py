@@ -19,7 +19,7 @@ from kit19_ray.utils.hashing import hash64
 
 
 @dataclass(frozen=True)
-class Rendered:
+class FilledTemplate:
     """What a template makes of a record.
 
     Attributes:
@@ -48,7 +48,7 @@ def shown_order(task: Task, template: Template, record_id: str, seed: int) -> li
     return order
 
 
-def render(task: Task, template: Template, fields: Mapping[str, str], record_id: str, seed: int) -> Rendered:
+def fill(task: Task, template: Template, fields: Mapping[str, str], record_id: str, seed: int) -> FilledTemplate:
     """Fills in a template; its phrasing and the order of its options follow from the hash of seed and record."""
     spec = task.spec
     cut = {
@@ -79,7 +79,7 @@ def render(task: Task, template: Template, fields: Mapping[str, str], record_id:
     else:
         answer = templates.render(template.answer, gold) if template.answer is not None else None
         answer_type = template.answer_type if template.answer is not None else None
-    return Rendered(
+    return FilledTemplate(
         instruction=templates.render(template.instruction, asked),
         input=templates.render(template.input, asked),
         output=candidates[label] if candidates else templates.render(phrasing, gold),

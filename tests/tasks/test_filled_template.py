@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kit19_ray.tasks.render import render, shown_order
+from kit19_ray.tasks.filled_template import fill, shown_order
 from kit19_ray.tasks.task import DEFINITIONS, Task, load_task, load_tasks
 
 TASKS = load_tasks()
@@ -36,7 +36,7 @@ def test_the_number_said_is_the_number_shown(tmp_path: Path, label: str) -> None
     template = task.spec.templates[0]
     numbers: Counter[str] = Counter()
     for i in range(200):
-        made = render(task, template, COPA | {"label": label}, str(i), 19)
+        made = fill(task, template, COPA | {"label": label}, str(i), 19)
         number = made.output.removesuffix("번이다.")
         assert f"{number}. {COPA[f'alternative_{label}']}" in made.instruction
         assert made.answer == COPA[f"alternative_{label}"]
@@ -63,14 +63,14 @@ def test_a_scale_stands_forward_or_backward_or_as_it_is(tmp_path: Path) -> None:
 def test_a_free_answer_stands_alone_beside_its_phrasing(tmp_path: Path) -> None:
     said = {"outputs": ["이 문제의 답은 {{ answer }}입니다."], "answer": "{{ answer }}", "answer_type": "number"}
     task = changed(tmp_path, "math_korean", **said)
-    made = render(task, task.spec.templates[0], {"problem": "3+4?", "code": "print(7)", "answer": "7"}, "a", 19)
+    made = fill(task, task.spec.templates[0], {"problem": "3+4?", "code": "print(7)", "answer": "7"}, "a", 19)
     assert (made.output, made.answer, made.answer_type) == ("이 문제의 답은 7입니다.", "7", "number")
     assert (made.label, made.candidates) == (-1, [])
 
 
 def test_a_task_that_does_not_say_its_answer_has_none(tmp_path: Path) -> None:
     task = changed(tmp_path, "math_korean", answer=None)
-    made = render(task, task.spec.templates[0], {"problem": "3+4?", "code": "print(7)", "answer": "7"}, "a", 19)
+    made = fill(task, task.spec.templates[0], {"problem": "3+4?", "code": "print(7)", "answer": "7"}, "a", 19)
     assert (made.answer, made.answer_type) == (None, None)
 
 
