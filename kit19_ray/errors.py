@@ -82,6 +82,7 @@ class OperateError(UserError):
 
 
 _QUOTED = 200  # characters of a value in a message
+_URL_WORD = re.compile(r"[^\s'\"]+")
 _LONG_LINE = 1000  # characters: a list of names may be as long
 _LONG_WORD = re.compile(r"\S{301,}")
 
@@ -98,9 +99,35 @@ def quote(value: object, plain: bool = False) -> str:
     return shown if len(shown) <= _QUOTED + 2 else f"{shown[:_QUOTED]}..."
 
 
+def redacted(text: str) -> str:
+    """A text without what its URLs may hold of secrets: userinfo of any, and queries and fragments of web addresses."""
+    return _URL_WORD.sub(lambda word: _redacted(word[0]), text) if "://" in text else text
+
+
+def _redacted(word: str) -> str:
+    first, *rest = word.split("://")
+    out = [first]
+    for piece in rest:
+        host, slash, path = piece.partition("/")
+        if "@" in host:
+            piece = host.rpartition("@")[2] + slash + path
+        elif "@" in path and ":" in host and not host.rpartition(":")[2].isdigit():
+            piece = path.rpartition("@")[2]  # a secret with a slash in it
+        if not out[-1].lower().endswith(("http", "https")):
+            out.append(piece)
+            continue
+        out.append(re.split("[?#]", piece, maxsplit=1)[0])
+        if out[-1] != piece:
+            break  # what follows belongs to the query
+    return "://".join(out)
+
+
 def clipped(message: str) -> str:
-    """A message that shows some 200 characters of a long word, such as a URI, and the ends of a long line."""
-    words = _LONG_WORD.sub(lambda word: f"{word[0][:_QUOTED]}...", message)
+    """A message that shows some 200 characters of a long word, such as a URI, and the ends of a long line.
+
+    It is `redacted` too.
+    """
+    words = _LONG_WORD.sub(lambda word: f"{word[0][:_QUOTED]}...", redacted(message))
     if len(words) <= _LONG_LINE:
         return words
     lines = words.split("\n")

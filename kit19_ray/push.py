@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.errors import StorageError, TrainError, UserError
+from kit19_ray.errors import StorageError, TrainError, UserError, quote
 from kit19_ray.io import node_cache, storage
 from kit19_ray.utils.console import say
 from kit19_ray.utils.hashing import sha256_stream
@@ -41,7 +41,9 @@ def push(run: str, destination: str, adapter: bool = False, public: bool = False
     if "://" in destination or destination.startswith(("/", "./", "../", "~")):
         return _copy(source, hashes, storage.normalise(destination))
     if not _HUB_ID.fullmatch(destination):
-        raise UserError(f"{destination!r} is neither a folder (./x), an s3:// prefix nor a hub id (organisation/name)")
+        raise UserError(
+            f"{quote(destination)} is neither a folder (./x), an s3:// prefix nor a hub id (organisation/name)"
+        )
     return _to_hub(source, hashes, destination, public, token_file)
 
 

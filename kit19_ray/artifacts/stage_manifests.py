@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict, TypeGuard, final
 
-Identity = dict[str, Any]
+from kit19_ray.utils.json_types import Json
+
+Identity = Json
 """What an output depends on: config sections and hashes, of which only the hash of all is ever read again."""
-Settings = dict[str, Any]
+Settings = Json
 """A config section without its runtime fields, as `Section.identity` gives it; `config.schema` says its keys."""
 
 

@@ -70,7 +70,7 @@ def _explain(error: Exception) -> NoReturn:
     import traceback
 
     try:
-        traceback.print_exception(error)
+        console.say("".join(traceback.format_exception(error)))
     finally:
         _end("this is a fault of kit19-ray, not of yours; please report it with the lines above", EXIT_OURS)
 

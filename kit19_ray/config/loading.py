@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kit19_ray.config import strict_yaml
+from kit19_ray.config.endpoint_url import SECRET
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import ConfigError, UserError, nearest, quote
 from kit19_ray.io import storage
@@ -124,7 +125,7 @@ def _line(model: type[BaseModel], problem: Any) -> str:
         allowed = _siblings(model, problem["loc"])
         return f"{path}: unknown key{nearest(str(problem['loc'][-1]), allowed)}; known: {', '.join(allowed)}"
     value = problem.get("input")
-    shown = "" if isinstance(value, dict) or problem["type"] == "missing" else f", got {quote(value)}"
+    shown = "" if isinstance(value, dict) or problem["type"] in ("missing", SECRET) else f", got {quote(value)}"
     message = problem["msg"].removeprefix("Value error, ")[:_MESSAGE]
     return f"{path}: {message}{shown}" if path else message
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from kit19_ray.config.endpoint_url import without_credentials
 from kit19_ray.config.section import RUNTIME, Section
 from kit19_ray.config.serve import AdapterConfig, ServeConfig
 from kit19_ray.config.train import LoraConfig, ModelConfig, TrainConfig
@@ -224,6 +225,11 @@ class JudgeConfig(Section):
     concurrency: int = Field(8, ge=1, le=256, json_schema_extra=RUNTIME)
     """Requests to the judge at once."""
 
+    @field_validator("endpoint")
+    @classmethod
+    def _holds_no_secret(cls, endpoint: str | None) -> str | None:
+        return without_credentials(endpoint)
+
     @model_validator(mode="after")
     def _somebody_judges(self) -> JudgeConfig:
         if self.questions and not self.endpoint:
@@ -293,6 +299,11 @@ class EvaluateConfig(Section):
     @classmethod
     def _one_count_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _holds_no_secret(cls, endpoint: str | None) -> str | None:
+        return without_credentials(endpoint)
 
     @model_validator(mode="after")
     def _chat_template(self) -> EvaluateConfig:

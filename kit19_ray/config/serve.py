@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from kit19_ray.config.section import Section
-from kit19_ray.errors import nearest
+from kit19_ray.errors import nearest, quote
 
 
 class AdapterConfig(Section):
@@ -105,5 +105,5 @@ class ServeConfig(Section):
                 raise ValueError(f"adapters.{name} has the name of a model")
             if base != self.served_name and base not in self.models:
                 near = nearest(base, [self.served_name, *self.models])
-                raise ValueError(f"adapters.{name}.base={base!r} is no model that is served{near}")
+                raise ValueError(f"adapters.{name}.base={quote(base)} is no model that is served{near}")
         return self

@@ -17,7 +17,7 @@ PHRASING = 60
 """Letters that may stand around an answer; the longest phrasing of our templates has about 40."""
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?")
 _OTHERWISE = {"기타 혐오": ("기타 집단", "그 밖의 집단", "다른 집단")}
-_PLACE = re.compile(r"\W*(\d+)\W*(?:번|번째)?\W*")
+_PLACE = re.compile(r"\W*(\d{1,9})\W*(?:번째?\W*)?")
 
 
 def letters(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 
-from kit19_ray.errors import StorageError, nearest, quote
+from kit19_ray.errors import StorageError, nearest, quote, redacted
 
 SCHEMES = ("file", "s3")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
@@ -22,10 +22,7 @@ _QUOTED = 200  # characters of a URI that a message repeats
 
 def shown(uri: str) -> str:
     """`uri` for a message: without userinfo, on one line, not too long."""
-    scheme, separator, rest = uri.partition("://")
-    if separator:
-        host, slash, path = rest.partition("/")
-        uri = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    uri = redacted(uri)
     uri = _LINE_BREAK.sub("\N{REPLACEMENT CHARACTER}", uri).encode("utf-8", "replace").decode()
     return uri if len(uri) <= _QUOTED else uri[:_QUOTED] + "..."
 
@@ -57,7 +54,7 @@ def normalise(uri: str | os.PathLike[str]) -> str:
         raise StorageError(f"{shown(text)}: an S3 URI is s3://bucket/prefix")
     if "@" in bucket or ":" in bucket:
         raise StorageError(
-            f"s3://{bucket.rpartition('@')[2].rpartition(':')[2]}: an S3 URI holds no key, secret or host",
+            "s3://...: an S3 URI holds no key, secret or host: what stands between s3:// and the first / is a bucket",
             hint="put credentials into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile; the host into "
             "AWS_ENDPOINT_URL",
         )

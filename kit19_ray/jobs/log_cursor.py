@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _URI = re.compile(r"(?:file:///|s3://)[^\n]+")  # a root may hold spaces
-_TRAINS = re.compile(r"-> ((?:file:///|s3://)[^\n]+/train-[0-9a-f]+)$", re.MULTILINE)
+_TRAINS = re.compile(r"(?:file:///|s3://)[^\n]+/train-[0-9a-f]+")
 
 
 class LogCursor:
@@ -47,7 +47,7 @@ class Lines:
         for line in lines:
             if _URI.fullmatch(line.strip()):
                 self.uri = line.strip()
-            elif found := _TRAINS.search(line):
-                self.trains = found[1]
+            elif found := _TRAINS.fullmatch(line.partition("-> ")[2].rstrip()):
+                self.trains = found[0]
             elif "No module named kit19_ray" in line:
                 self.no_package = True

@@ -76,6 +76,13 @@ class Dashboard:
                 hint=f"add --address http://host:8265, set {ADDRESS_VARIABLES[0]}, or use --rayjob or --kitrun",
             )
         shown = address or next(os.environ[name] for name in ADDRESS_VARIABLES if os.environ.get(name))
+        if "@" in shown or "?" in shown:
+            raise OperateError(
+                "--address: a dashboard's address holds no user, password or query"
+                if address
+                else "the dashboard's address in the environment holds a user, a password or a query",
+                hint="put a token into RAY_AUTH_TOKEN, headers into RAY_JOB_HEADERS",
+            )
         headers = _headers()
         ray_session.environment()
         if any(os.environ.get(name) for name in TOKEN_VARIABLES):

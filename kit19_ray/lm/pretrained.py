@@ -61,20 +61,22 @@ def find_adapter(name: str) -> tuple[str, dict[str, str]]:
     """
     if "://" not in name and not Path(name).expanduser().exists():
         raise UserError(
-            f"adapter {name!r}: there is no such folder", hint="give an existing folder, or a file:// or s3:// prefix"
+            f"adapter {quote(name)}: there is no such folder",
+            hint="give an existing folder, or a file:// or s3:// prefix",
         )
     uri = storage.normalise(name)
     made = manifest.read(uri)
     sha256: dict[str, str] = {}
     if is_train(made):
         if "adapter" not in made:
-            raise UserError(f"adapter {name!r}: this run trained the whole model", hint="serve it by serve.models")
+            raise UserError(f"adapter {quote(name)}: this run trained the whole model", hint="serve it by serve.models")
         sha256 = manifest.hashes(made, made["adapter"])
         uri = storage.join(uri, made["adapter"])
     for marker in ("adapter_config.json", "adapter_model.safetensors"):
         if not storage.exists(storage.join(uri, marker)):
             raise UserError(
-                f"adapter {name!r}: {uri} has no {marker}", hint="it is to be an adapter as peft writes it, safetensors"
+                f"adapter {quote(name)}: {uri} has no {marker}",
+                hint="it is to be an adapter as peft writes it, safetensors",
             )
     model_files.check(uri)
     return uri, sha256

@@ -29,7 +29,7 @@ OBSERVED = ("RayJob", "RayService", "Ingress", "NetworkPolicy")
 
 
 # Server-side apply says the first (with status 500), strict field validation the second.
-_UNKNOWN_FIELD = re.compile(r"(\.spec[\w.\[\]/=\"-]*): field not declared in schema|unknown field \"([^\"]+)\"")
+_UNKNOWN_FIELD = re.compile(r"(\.spec[\w.\[\]/=\"-]{0,300}): field not declared in schema|unknown field \"([^\"]+)\"")
 
 
 class ApiError(Exception):

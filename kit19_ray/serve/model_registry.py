@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from kit19_ray.config.serve import ServeConfig
+from kit19_ray.errors import quote
 from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.protocol import check_model
 from kit19_ray.utils.json_types import Json
@@ -194,7 +195,7 @@ class ModelRegistry:
             ApiError: the name is taken, there is no such base, or it could not be loaded.
         """
         if name in self._served or name in self._changes:
-            raise ApiError(409, f"there is a model {name!r} already; PUT /admin/models/{name} swaps it", "name")
+            raise ApiError(409, f"there is a model {quote(name)} already; PUT /admin/models/{name} swaps it", "name")
         return await self._change(ModelSpec(name, uri, base))
 
     async def swap(self, name: str, uri: str) -> Json:
@@ -205,7 +206,7 @@ class ModelRegistry:
         """
         check_model(name, self.names)
         if name in self._changes:
-            raise ApiError(409, f"{name!r} is being changed already; try again later", "name", retry_after=5)
+            raise ApiError(409, f"{quote(name)} is being changed already; try again later", "name", retry_after=5)
         spec = self._served[name].spec
         return await self._change(replace(spec, uri=uri, generation=spec.generation + 1))
 
@@ -220,9 +221,9 @@ class ModelRegistry:
             check_model(name, self.names)
             dependent = [one for one, served in self._served.items() if served.spec.base == name]
             if dependent:
-                raise ApiError(409, f"{name!r} is the base of {', '.join(dependent)}; unload those first", "name")
+                raise ApiError(409, f"{quote(name)} is the base of {', '.join(dependent)}; unload those first", "name")
             if len(self._served) == 1:
-                raise ApiError(409, f"{name!r} is the only model; swap it, or stop the server", "name")
+                raise ApiError(409, f"{quote(name)} is the only model; swap it, or stop the server", "name")
             served = self._served.pop(name)
             self._keep()
             self._spawn(self._let_go(served))
@@ -261,7 +262,9 @@ class ModelRegistry:
 
     async def _changed_adapter(self, spec: ModelSpec) -> None:
         if spec.base not in self._served or self._served[spec.base].spec.base is not None:
-            raise ApiError(404, f"there is no model {spec.base!r} to adapt; see /v1/models", "base", "model_not_found")
+            raise ApiError(
+                404, f"there is no model {quote(spec.base)} to adapt; see /v1/models", "base", "model_not_found"
+            )
         base, old = self._served[spec.base], self._served.get(spec.name)
         await self.apps.adapt(base.handle, spec)
         self._served[spec.name] = Served(spec, base.handle, base.application)

@@ -57,7 +57,7 @@ _ALWAYS_UNITS = frozenset({"kg", "km", "cm", "mm", "mg", "ml"})
 _UNIT = re.compile(r"(?:(?P<digit>[0-9]) ?|(?<![A-Za-z]))(?P<unit>[A-Za-z]{1,4})(?P<power>[23]?)$")
 # Letters by name: 엘, 엠, 엔 and 알 end in a consonant, 에이, 비, 씨 and the rest do not.
 _LETTERS = {"l": "엘", "m": "엠", "n": "엔", "r": "알"}
-_LATIN = re.compile(r"[A-Za-z]+$")
+_LATIN = re.compile(r"(?<![A-Za-z])[A-Za-z]+$")
 # Words whose spelling misleads the rules below: 뉴욕, 갓, 빅, 백, but 비트, 세트, 허브.
 _WORDS = {
     "york": "욕", "god": "갓", "big": "빅", "bag": "백", "bit": "트", "set": "트", "hub": "브",

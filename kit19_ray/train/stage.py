@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from kit19_ray.artifacts import checkpoint, manifest
+from kit19_ray.artifacts import checkpoint, manifest, run_start
+from kit19_ray.artifacts.run_start import RunStart
 from kit19_ray.artifacts.stage_manifests import DataManifest, TrainManifest
 from kit19_ray.config.schema import Config, TrainConfig
 from kit19_ray.errors import TrainError, UserError, quote
@@ -88,6 +89,7 @@ def run(config: Config, data_uri: str) -> str:
             say(
                 f"train: the model's {known:,} entries grow to {spec.vocab_size:,}, each new one the mean of the others"
             )
+        run_start.write(out, _start(config, data_uri, built, plan.steps))
         begun = time.monotonic()
         with stopping_in_good_order(out):
             made = fit(spec)
@@ -96,14 +98,8 @@ def run(config: Config, data_uri: str) -> str:
             raise KeyboardInterrupt
         held.require()
     finished: TrainManifest = {
-        "stage": "train",
-        "version": VERSION,
+        **_start(config, data_uri, built, plan.steps),
         "export": EXPORT_FOLDER,
-        "data": data_uri,
-        "prompt": built["prompt"],
-        "seed": config.seed,
-        "config": config.train.identity(),
-        "steps": plan.steps,
         **made,
         "adapter": ADAPTER_FOLDER,
     }
@@ -116,6 +112,18 @@ def run(config: Config, data_uri: str) -> str:
         f"{made['parameters'] / 1e6:.1f} M parameters"
     )
     return out
+
+
+def _start(config: Config, data_uri: str, built: DataManifest, steps: int) -> RunStart:
+    return {
+        "stage": "train",
+        "version": VERSION,
+        "data": data_uri,
+        "prompt": built["prompt"],
+        "seed": config.seed,
+        "config": config.train.identity(),
+        "steps": steps,
+    }
 
 
 def _rows(built: DataManifest, split: str) -> int:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from kit19_ray.errors import redacted
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -66,8 +68,8 @@ def write(text: str, end: str = "\n") -> None:
 
 
 def say(text: str) -> None:
-    """One message on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """One message on stderr, without the secrets of its URLs."""
+    print(redacted(text), file=sys.stderr, flush=True)
 
 
 def stdout() -> Console:

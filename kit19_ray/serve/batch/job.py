@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kit19_ray.config.schema import ServeConfig
-from kit19_ray.errors import UserError
+from kit19_ray.errors import UserError, quote
 from kit19_ray.serve import chat, protocol
 from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.batch.rows import NOT_JSON, Part, Row
@@ -49,10 +49,10 @@ class Job:
         if NOT_JSON in row:
             return "the line is not a JSON object"
         if row.get(self.column) is None:
-            return f"the row has no {self.column!r}"
+            return f"the row has no {quote(self.column)}"
         body = {"model": MODEL, **self.options, "messages" if self.is_chat else "prompt": row[self.column]}
         if not self.is_chat and not isinstance(row[self.column], str):
-            return f"{self.column!r} is not a text"
+            return f"{quote(self.column)} is not a text"
         if self.options.get("temperature", 1):
             body["seed"] = (self.seed + number) % 2**63
         try:

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kit19_ray.errors import UserError, nearest
+from kit19_ray.errors import UserError, nearest, quote
 from kit19_ray.io import storage
 from kit19_ray.io.uris import shown
 
@@ -163,7 +163,7 @@ def check_column(row: Row, option: str, name: str) -> None:
     """
     if row and NOT_JSON not in row and name not in row:
         have = ", ".join(map(repr, list(row)[:10]))
-        raise UserError(f"{option}: the first row has no column {name!r}{nearest(name, row)}; it has {have}")
+        raise UserError(f"{option}: the first row has no column {quote(name)}{nearest(name, row)}; it has {have}")
 
 
 def written(uri: str, column: str) -> list[Any]:

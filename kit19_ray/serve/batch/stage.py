@@ -13,7 +13,7 @@ from typing import Any
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.stage_manifests import GenerateManifest
 from kit19_ray.config.schema import ServeConfig
-from kit19_ray.errors import UserError
+from kit19_ray.errors import UserError, quote
 from kit19_ray.io import storage
 from kit19_ray.io.uris import shown
 from kit19_ray.lm import pretrained
@@ -46,7 +46,7 @@ def check(section: ServeConfig, model: str, source: str, out: str, job: Job) -> 
     rows.check_column(sample, "--messages-column" if job.is_chat else "--prompt-column", job.column)
     taken = [name for name in job.answer("") if name in sample]
     if taken:
-        raise UserError(f"--answer-column: the rows have a column {taken[0]!r} already; name another one")
+        raise UserError(f"--answer-column: the rows have a column {quote(taken[0])} already; name another one")
     job.check(limits_of(section, int(job.options["max_tokens"])))
     if section.prompt is not None:
         prompt_format(section.prompt, "serve.prompt")
