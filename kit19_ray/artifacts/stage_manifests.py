@@ -94,7 +94,8 @@ class TaskEntry(TaskCounts):
     """Says which classes are short of their even share."""
     source_classes: dict[str, int]
     """Rows by label, without copies and what the gates dropped."""
-    baseline: NotRequired[Guesses]
+    baseline: Guesses | None
+    """None where no held-out row has a label to choose."""
 
 
 class Decontamination(TypedDict):

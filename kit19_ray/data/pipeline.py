@@ -261,6 +261,7 @@ class Build:
             "classes": classes,
             "unbalanced": balance.short(balanced, classes),
             "source_classes": made["classes"],
+            "baseline": None,
             "raw": made["raw"],
             "records": made["records"],
             "unique": made["unique"] - len(entry.removed.table),

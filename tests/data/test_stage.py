@@ -90,7 +90,7 @@ def test_classes_are_balanced_as_the_config_says_and_guesses_are_kept(built: str
         labels = Counter(pq.read_table(file, columns=["label"])["label"].to_pylist())
     assert labels == {n: c["examples"] for n, c in enumerate(capped["classes"].values())}
     answers = lexical.read(built)
-    assert set(answers) == {name for name, task in tasks.items() if "baseline" in task}
+    assert set(answers) == {name for name, task in tasks.items() if task["baseline"]}
     for name, found in answers.items():
         with storage.open_input(storage.join(built, f"examples/validation-{name}.parquet")) as file:
             rows = [row for row in pq.read_table(file, columns=["id", "label"]).to_pylist() if row["label"] >= 0]
