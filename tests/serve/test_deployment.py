@@ -19,7 +19,10 @@ from kit19_ray.serve.model_registry import wanted
             {"serve": {"adapters": {"a": {"path": "p", "base": "kit"}}}},
             "is no model that is served (did you mean",
         ),
-        ({"serve": {"model": "x/y", "adapters": {"a": {"path": "/no/such"}}}}, "adapter '/no/such': there is no such"),
+        (
+            {"serve": {"model": "x/y", "auth": "none", "adapters": {"a": {"path": "/no/such"}}}},
+            "adapter '/no/such': there is no such",
+        ),
         ({"serve": {"modl": "x"}}, "serve.modl: unknown key (did you mean 'model'?)"),
         ({"serve": {"model": "/no/such/model", "auth": "none"}}, "/no/such/model"),
         ({"serve": {"model": "x/y", "auth": "keys"}}, "serve.auth: keys, but there is no API key"),
