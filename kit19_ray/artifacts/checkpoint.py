@@ -22,6 +22,7 @@ from typing import Any, TypedDict
 from kit19_ray.artifacts.manifest import canonical
 from kit19_ray.errors import StorageError
 from kit19_ray.io import storage
+from kit19_ray.utils.json_types import Json
 
 FOLDER, INDEX = "checkpoints", "index.json"
 FORMAT = 1
@@ -185,7 +186,7 @@ class Entry:
 def to_header(pieces: Iterable[tuple[str, str, int, int]]) -> bytes:
     """The header of a safetensors file of float32 tensors (parameter, kind, start, elements), in that order."""
     # safetensors' own layout, so that any reader of that format can open a shard.
-    table: dict[str, Any] = {}
+    table: Json = {}
     at = 0
     for name, kind, start, numel in pieces:
         table[f"{name}|{kind}|{start}"] = {"dtype": "F32", "shape": [numel], "data_offsets": [at, at + 4 * numel]}

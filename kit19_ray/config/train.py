@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from kit19_ray.config.section import RUNTIME, Section
 from kit19_ray.errors import nearest
+from kit19_ray.utils.json_types import Json
 
 # Keys of a DeepSpeed config that follow from ours: the batch, the optimizer and the precision.
 OWNED_DEEPSPEED_KEYS = (
@@ -131,7 +132,7 @@ class TrainConfig(Section):
     """Compile each layer with torch.compile; not with ZeRO-3, whose hooks break the graphs."""
     deterministic: bool = Field(False, json_schema_extra=RUNTIME)
     """On GPUs, only kernels that give the same bits on every run, or an error. On CPUs a run always repeats."""
-    deepspeed: dict[str, Any] = Field(default_factory=dict)
+    deepspeed: Json = Field(default_factory=dict)
     """Further keys of DeepSpeed's config, such as `zero_optimization: {zero_hpz_partition_size: 8}`; those that follow
     from other keys here are refused."""
     eval_every: int | None = Field(None, ge=1, json_schema_extra=RUNTIME)
@@ -203,7 +204,7 @@ class TrainConfig(Section):
         return self.min_workers is not None and self.min_workers < self.workers
 
 
-def _check_deepspeed(given: dict[str, Any]) -> None:
+def _check_deepspeed(given: Json) -> None:
     flat = set(given)
     if isinstance(given.get("zero_optimization"), dict):
         flat |= {f"zero_optimization.{key}" for key in given["zero_optimization"]}

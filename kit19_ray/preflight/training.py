@@ -20,6 +20,7 @@ from kit19_ray.preflight import memory
 from kit19_ray.preflight.findings import Findings, State
 from kit19_ray.preflight.model_sizes import Sizes
 from kit19_ray.train import spec, stage
+from kit19_ray.utils import machine
 from kit19_ray.utils.json_types import Json
 
 _TOKENS_PER_EXAMPLE = 80  # mean of the sample build with its tokenizer; a data prefix that is finished says its own
@@ -213,14 +214,14 @@ def _machine(train: TrainConfig, found: Findings) -> None:
     """What this machine alone could not hold; a cluster may."""
     if os.environ.get("RAY_ADDRESS") or found.state == "finished":
         return
-    wanted, have = train.workers * train.cpus_per_worker, os.cpu_count() or 1
+    wanted, have = train.workers * train.cpus_per_worker, machine.cpus()
     if wanted > have:
         found.notes.append(
             f"train.workers={train.workers} x train.cpus_per_worker={train.cpus_per_worker:g} need {wanted:g} CPUs, "
             f"this machine has {have}: it takes a cluster (RAY_ADDRESS)"
         )
     need = max((d["bytes"]["total"] for d in found.facts.get("devices", []) if d["device"] == "CPU"), default=0)
-    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    ram = machine.memory()
     if train.use_gpu is False and train.workers * need > ram:
         found.notes.append(
             f"train.workers={train.workers} need about {train.workers * need / 1e9:.0f} GB, this machine has "

@@ -10,6 +10,7 @@ from kit19_ray.config.schema import LoraConfig
 from kit19_ray.errors import TrainError, nearest, quote
 from kit19_ray.lm import pretrained
 from kit19_ray.train.spec import TrainSpec
+from kit19_ray.utils.json_types import Json
 
 ADAPTER = "default"  # peft's name of an adapter nobody named
 
@@ -22,7 +23,7 @@ def precision(spec: TrainSpec) -> torch.dtype:
     return torch.bfloat16 if wanted == "bf16" else torch.float32
 
 
-def build(spec: TrainSpec, config: dict[str, Any], dtype: torch.dtype) -> Any:
+def build(spec: TrainSpec, config: Json, dtype: torch.dtype) -> Any:
     """The model to train, on the CPU, or sharded under ZeRO-3.
 
     Args:
@@ -84,7 +85,7 @@ def grow_vocabulary(model: Any, size: int) -> None:
                     tensor[known:] = tensor[:known].float().mean(dim=0).to(tensor.dtype)
 
 
-def _sharded(spec: TrainSpec, name: str, dtype: torch.dtype, config: dict[str, Any]) -> Any:
+def _sharded(spec: TrainSpec, name: str, dtype: torch.dtype, config: Json) -> Any:
     """The model sharded over the ranks. Rank 0 alone reads the weights; the others need its config and the network."""
     import torch.distributed as dist
     from transformers import AutoModelForCausalLM

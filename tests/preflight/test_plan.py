@@ -255,3 +255,17 @@ def test_text_and_json_say_the_same(make_config: Any, tmp_path: Path) -> None:
 )
 def test_sizes_read_well(number: float, text: str) -> None:
     assert render.size(number) == text
+
+
+def test_a_base_model_that_reads_less_than_the_rows(make_config: Any, finished_data: Any, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    model = tmp_path / "model"
+    model.mkdir()
+    known = {"model_type": "gpt_neox", "vocab_size": 300, "max_position_embeddings": 32, **sizes}
+    (model / "config.json").write_text(json.dumps(known))
+    config = make_config(f"file://{tmp_path}/runs", train={"model": {"name": str(model)}, "batch_size": 8, "workers": 2,
+                         "micro_batch_size": 2, "epochs": 1, "use_gpu": False})  # fmt: skip
+    wanted = "reads at most 32 tokens, the data's rows have 64"
+    assert wanted in said(config)
+    finished_data(config)
+    assert wanted in said(config)
