@@ -58,6 +58,22 @@ class TaskCounts(TypedDict):
     dropped: dict[str, int]
 
 
+class ClassShare(TypedDict):
+    """What a class gives to a quota: `wanted` is its even share, or the most that a cap lets it give."""
+
+    records: int
+    examples: int
+    wanted: int
+
+
+class Guesses(TypedDict):
+    """Shares of held-out `rows` that answers get right which understand nothing."""
+
+    rows: int
+    majority: float
+    lexical: float
+
+
 class TaskEntry(TaskCounts):
     """A task of a build, from its source rows (`raw`) to its examples; `sha256` is by file of its source."""
 
@@ -71,6 +87,15 @@ class TaskEntry(TaskCounts):
     licence: str
     splits: list[str]
     sha256: dict[str, str]
+    balance: str
+    """`data.balance` of this task; `classes` has what each class gives where it is not `source`."""
+    classes: dict[str, ClassShare]
+    unbalanced: str
+    """Says which classes are short of their even share."""
+    source_classes: dict[str, int]
+    """Rows by label, without copies and what the gates dropped."""
+    baseline: Guesses | None
+    """None where no held-out row has a label to choose."""
 
 
 class Decontamination(TypedDict):
@@ -105,28 +130,44 @@ class DataManifest(BuildOutput):
 
 
 class PoolCounts(TypedDict):
-    """What became of a task's source rows."""
+    """What became of a task's source rows; `classes` has the unique ones by label."""
 
     raw: int
     records: int
     unique: int
+    classes: dict[str, int]
     dropped: dict[str, int]
 
 
 class RecordsManifest(PoolCounts):
-    """manifest.json of a task's records; `runs` has the rows of each file, by split."""
+    """manifest.json of a task's records; `runs` has the rows of each file and the place of its class, by split."""
 
     stage: Literal["records"]
     task: str
-    runs: dict[str, list[int]]
+    runs: dict[str, list[tuple[int, int]]]
+
+
+class ClassCounts(TypedDict):
+    """What a class has: its label, its records, its examples under every template, and its weight."""
+
+    label: str
+    records: int
+    examples: int
+    weight: int
 
 
 class ExamplesSplit(TypedDict):
-    """A split of a task's examples; `parts` is the number of its files."""
+    """A split of a task's examples; `parts` is the number of its files.
+
+    `available` examples there would be of any quota, and `withheld` more without `data.free_uses`.
+    """
 
     records: int
     examples: int
     parts: int
+    available: int
+    withheld: int
+    classes: list[ClassCounts]
 
 
 class ExamplesManifest(TypedDict):
