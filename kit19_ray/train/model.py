@@ -153,7 +153,7 @@ def shell(spec: TrainSpec) -> Any:
         text = config.get_text_config()
         if wanted.grow_vocabulary:
             text.vocab_size = max(text.vocab_size, spec.vocab_size)
-        return AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
 
 
 def add_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:
