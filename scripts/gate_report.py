@@ -2,6 +2,7 @@
 
     python scripts/gate_report.py --sources FOLDER > docs/reference/gates.md   the page: counts, and verdicts by hand
     python scripts/gate_report.py --sources FOLDER --show kmhas --rows 50      the rows themselves beside their items
+                                  --tasks '[nsmc, unsmile]'                    of these tasks alone
 
 Verdicts stand in gate_verdicts.yaml, task -> set -> [rows read, rows that hold the item]: numbers only, since most
 sources may not be passed on. The rows to read are the first by hash, so everyone reads the same ones.
@@ -97,19 +98,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sources", required=True, help="folder with the original files")
     parser.add_argument("--splits", default="{nsmc: [test], kornli: [validation], pawsx: [validation]}")
-    parser.add_argument("--show", help="print the rows that one set made leave")
+    parser.add_argument("--show", nargs="+", metavar="SET", help="print the rows that these sets made leave")
+    parser.add_argument("--tasks", help="look at these tasks alone, as data.tasks has them; with --show")
     parser.add_argument("--rows", type=int, default=READ, help="rows of a task to print")
     options = parser.parse_args()
     words = [f"data.sources={options.sources}", f"data.splits={options.splits}", "data.on_missing=skip", "root=unused"]
+    words += [f"data.tasks={options.tasks}"] if options.tasks and options.show else []
     rows = list(removed(loading.load(None, words)))
     if not options.show:
         sys.stdout.writelines(page(rows))
         return
-    shown: dict[str, int] = {}
+    shown: dict[tuple[str, str], int] = {}
     for row in sorted(rows, key=lambda r: hash64(r.record.id)):
-        if row.set == options.show and shown.setdefault(row.task, 0) < options.rows:
-            shown[row.task] += 1
-            print(row.task, row.record.place, *row.record.fields.values(), sep=" | ")
+        if row.set in options.show and shown.setdefault((row.task, row.set), 0) < options.rows:
+            shown[row.task, row.set] += 1
+            print(row.task, row.set, row.record.place, *row.record.fields.values(), sep=" | ")
             print("   =", " + ".join(row.item))
 
 

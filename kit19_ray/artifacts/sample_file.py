@@ -53,7 +53,7 @@ class Sample(TypedDict, total=False):
     filter: str
     """The harness's filter that made `answer` of `said`."""
     metrics: dict[str, Any]
-    """This question's own figures."""
+    """This question's own figures by metric; what the harness keeps for an F1 is no number."""
 
 
 def line(sample: Sample) -> str:

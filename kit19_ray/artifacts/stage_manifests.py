@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict, TypeGuard, final
 
-Identity = dict[str, Any]
+from kit19_ray.utils.json_types import Json
+
+Identity = Json
 """What an output depends on: config sections and hashes, of which only the hash of all is ever read again."""
-Settings = dict[str, Any]
+Settings = Json
 """A config section without its runtime fields, as `Section.identity` gives it; `config.schema` says its keys."""
 
 
@@ -56,6 +58,22 @@ class TaskCounts(TypedDict):
     dropped: dict[str, int]
 
 
+class ClassShare(TypedDict):
+    """What a class gives to a quota: `wanted` is its even share, or the most that a cap lets it give."""
+
+    records: int
+    examples: int
+    wanted: int
+
+
+class Guesses(TypedDict):
+    """Shares of held-out `rows` that answers get right which understand nothing."""
+
+    rows: int
+    majority: float
+    lexical: float
+
+
 class TaskEntry(TaskCounts):
     """A task of a build, from its source rows (`raw`) to its examples; `sha256` is by file of its source."""
 
@@ -69,6 +87,15 @@ class TaskEntry(TaskCounts):
     licence: str
     splits: list[str]
     sha256: dict[str, str]
+    balance: str
+    """`data.balance` of this task; `classes` has what each class gives where it is not `source`."""
+    classes: dict[str, ClassShare]
+    unbalanced: str
+    """Says which classes are short of their even share."""
+    source_classes: dict[str, int]
+    """Rows by label, without copies and what the gates dropped."""
+    baseline: Guesses | None
+    """None where no held-out row has a label to choose."""
 
 
 class Decontamination(TypedDict):
@@ -103,28 +130,44 @@ class DataManifest(BuildOutput):
 
 
 class PoolCounts(TypedDict):
-    """What became of a task's source rows."""
+    """What became of a task's source rows; `classes` has the unique ones by label."""
 
     raw: int
     records: int
     unique: int
+    classes: dict[str, int]
     dropped: dict[str, int]
 
 
 class RecordsManifest(PoolCounts):
-    """manifest.json of a task's records; `runs` has the rows of each file, by split."""
+    """manifest.json of a task's records; `runs` has the rows of each file and the place of its class, by split."""
 
     stage: Literal["records"]
     task: str
-    runs: dict[str, list[int]]
+    runs: dict[str, list[tuple[int, int]]]
+
+
+class ClassCounts(TypedDict):
+    """What a class has: its label, its records, its examples under every template, and its weight."""
+
+    label: str
+    records: int
+    examples: int
+    weight: int
 
 
 class ExamplesSplit(TypedDict):
-    """A split of a task's examples; `parts` is the number of its files."""
+    """A split of a task's examples; `parts` is the number of its files.
+
+    `available` examples there would be of any quota, and `withheld` more without `data.free_uses`.
+    """
 
     records: int
     examples: int
     parts: int
+    available: int
+    withheld: int
+    classes: list[ClassCounts]
 
 
 class ExamplesManifest(TypedDict):
@@ -149,6 +192,19 @@ class IndexManifest(TypedDict):
     items: int
 
 
+class BestEntry(TypedDict):
+    """The choice of the exported checkpoint: `score` by `name`, `scores` of all by step, `last` the last step taken.
+
+    A score is None where there is none: scoring failed.
+    """
+
+    name: str
+    step: int
+    last: int
+    score: float | None
+    scores: dict[str, float | None]
+
+
 class TrainFigures(TypedDict):
     """What a run found out about itself; `seconds` are those of its steps."""
 
@@ -163,6 +219,7 @@ class TrainFigures(TypedDict):
     train_loss: NotRequired[float]
     validation_loss: float
     validation_loss_first: float
+    best: NotRequired[BestEntry]
 
 
 @final

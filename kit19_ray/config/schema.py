@@ -58,6 +58,9 @@ class GatesConfig(Section):
     near_duplicates: float = Field(0.8, gt=0, le=1)
     """Estimated Jaccard similarity of 5-letter shingles from which two texts with the same answer count as one, within
     a task and across sources. 0.8 is NeMo Curator's and Lee et al.'s (arXiv 2107.06499); 1 turns it off."""
+    identical_pairs: bool = True
+    """Drop rows whose two sentences are one but for case and spaces, of tasks that compare two: they teach nothing, and
+    a label that calls them different is wrong."""
     decontaminate: bool = True
     """Drop rows that hold an evaluation item, whole or nearly so; `kit19_ray/sources/evaluation_sets.yaml` has the
     sets."""
@@ -126,6 +129,18 @@ class DataConfig(Section):
     with 0 is left out."""
     total: int | None = Field(None, ge=1)
     """Training examples of all tasks together, shared out by `weights`. None with weights means `quota` per task."""
+    balance: Literal["source", "even", "cap"] = "source"
+    """How a task's classes share its training examples. source: as the source has them, the paper's way as far as is
+    known. even: equally; a class that is short of records has them used again under other templates, and when it has
+    no more the others fill the quota. cap: as the source has them, but none above `cap`. Validation rows stay as the
+    source has them, so scores compare."""
+    balances: dict[str, Literal["source", "even", "cap"]] = Field(default_factory=dict)
+    """`balance` of single tasks, by task, pattern or category, e.g. `{hate_speech: even}`."""
+    cap: float = Field(0.5, gt=0, le=1)
+    """The most of a task's quota that one class may give under `cap`. A task is short when the others have no more."""
+    caps: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Per task and class, `cap` of that class alone, e.g. `hatescore: {clean: 0.4}`; such a task is balanced by cap,
+    and its classes that are not named may give all of it."""
     licence_policy: Literal["all", "no-derivatives-excluded", "commercial"] = "all"
     """Which sources may be used: all; those that allow derivatives; those that allow derivatives and commercial use."""
     ablation: Literal["none", "with-test"] = "none"
@@ -140,6 +155,9 @@ class DataConfig(Section):
     take words that it was not taught? Held-out scores are then given for both kinds."""
     repeat: bool = True
     """Use a record again under another template when a task has fewer records than its quota."""
+    free_uses: int = Field(3, ge=1)
+    """Most examples that one record gives under templates that ask for a text of its own, such as a definition or a
+    summary: the same long answer ten times is learned by heart. Such a task may stay short of its quota."""
     prompt: str = "kullm"
     """What stands around instruction and input: a wrapper (kullm, koalpaca, plain), or chat, the chat template of the
     tokenizer that `tokenizer.name` names. The export's tokenizer gets the template of whichever it is."""
@@ -168,6 +186,10 @@ class DataConfig(Section):
         for name, weight in self.weights.items():
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"weights.{name}={weight:g} must be 0 or more")
+        for name, caps in self.caps.items():
+            for label, share in caps.items():
+                if not 0 < share <= 1:
+                    raise ValueError(f"caps.{name}.{label}={share:g} must be above 0 and at most 1")
         for name, quota in self.quotas.items():
             if quota < 1:
                 raise ValueError(f"quotas.{name}={quota} must be 1 or more")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict
 
-RUNTIME: dict[str, Any] = {"identity": False}
+from kit19_ray.utils.json_types import Json
+
+RUNTIME: Json = {"identity": False}
 """Marks a field that changes how fast or where a stage runs, never what it writes."""
 
 
@@ -15,9 +15,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """The values the stage's output depends on, JSON-ready."""
-        out: dict[str, Any] = {}
+        out: Json = {}
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
             if isinstance(extra, dict) and extra.get("identity") is False:

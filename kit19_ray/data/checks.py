@@ -1,4 +1,5 @@
-"""What a record is held against by itself: the evaluation items; and the hashes that send it where its likes are.
+"""What a record is held against by itself: the evaluation items, and the other half of its pair; and the hashes that
+send it where its likes are.
 
 The answer to "is it a copy" needs company: `filters.exact_duplicates` gives it, bucket by bucket of `key`.
 """
@@ -12,12 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kit19_ray.config.schema import GatesConfig
+from kit19_ray.data import sampling
 from kit19_ray.data.filters.decontamination import Index
-from kit19_ray.data.filters.exact_duplicates import content_key
+from kit19_ray.data.filters.exact_duplicates import content_key, plain
 from kit19_ray.data.filters.ngrams import letters
 from kit19_ray.tasks.task import Task
-from kit19_ray.utils.hashing import fraction, hash64
+from kit19_ray.utils.hashing import fraction
 
+IDENTICAL = "identical_pair"
 CHECKED = pa.schema(
     [
         ("part", pa.int32()),
@@ -55,6 +58,10 @@ class Checker:
         fields = [json.loads(text) for text in kept["fields"]]
         for i, leak in zip(going, self._leaks(fields, index), strict=True):
             dropped[i] = f"contaminated_{leak}" if leak else None
+        if self.gates.identical_pairs and (pair := self.task.spec.pair):
+            for i, row in zip(going, fields, strict=True):
+                if dropped[i] is None and plain(row[pair[0]]) == plain(row[pair[1]]):
+                    dropped[i] = IDENTICAL
         answer, name = self.task.spec.answer, self.task.name
         # With the gate off, only equal records (equal ids) are one.
         keys = [
@@ -67,7 +74,9 @@ class Checker:
             "validation": [
                 fraction(self.seed, "split", name, group) < self.validation_fraction for group in kept["group"]
             ],
-            "priority": [hash64(self.seed, "sample", id_) for id_ in kept["id"]],
+            "priority": [
+                sampling.priority(self.task, self.seed, id_, row) for id_, row in zip(kept["id"], fields, strict=True)
+            ],
         }
         columns = {name: table[name] for name in ("part", "nth", "place", "id", "fields")}
         columns["dropped"] = pa.array(dropped, pa.string())

@@ -17,6 +17,8 @@ from kit19_ray.tasks import filled_template
 from kit19_ray.tasks.task import Task, Template
 from kit19_ray.utils.hashing import hash64
 
+UNLIMITED = 1 << 30  # uses of a record
+
 
 class OwnTexts(TypedDict, total=False):
     """Columns of a row of a user's own data that no template fills."""
@@ -38,7 +40,13 @@ class Planned:
 
 
 def plan(
-    task: Task, records: Sequence[Record], quota: int, seed: int, repeat: bool, split: str = "train"
+    task: Task,
+    records: Sequence[Record],
+    quota: int,
+    seed: int,
+    repeat: bool,
+    split: str = "train",
+    free_uses: int = UNLIMITED,
 ) -> list[Planned]:
     """Chooses templates for records until the quota is reached or every record has met every template.
 
@@ -47,8 +55,9 @@ def plan(
         quota: examples wanted.
         repeat: whether a record may be used again.
         split: train keeps clear of the templates that are held out.
+        free_uses: templates that ask for a text of its own, at most, that a record is used with.
     """
-    orders = [_templates(task, record, seed, split) for record in records]
+    orders = [templates(task, record, seed, split, free_uses) for record in records]
     planned: list[Planned] = []
     for turn in range(max(map(len, orders), default=0) if repeat else 1):
         for record, order in zip(records, orders, strict=True):
@@ -59,27 +68,30 @@ def plan(
     return planned
 
 
-def template(task: Task, record: Record, turn: int, seed: int, split: str) -> Template | None:
-    """The template of a record's use number `turn`, None when it has met all that fit it."""
-    order = _templates(task, record, seed, split)
-    return order[turn] if turn < len(order) else None
+def templates(task: Task, record: Record, seed: int, split: str, free_uses: int = UNLIMITED) -> list[Template]:
+    """The templates that a record is used with, in turn, from one its hash picks: those that fit it.
+
+    Args:
+        free_uses: of those that ask for a text of its own only so many, the first.
+    """
+    fitting = _fitting(task, record, split)
+    first = hash64(seed, "template", record.id) % max(1, len(fitting))
+    order, free = [], 0
+    for template in fitting[first:] + fitting[:first]:
+        free += task.is_free(template)
+        if free <= free_uses or not task.is_free(template):
+            order.append(template)
+    return order
 
 
 def num_fitting(task: Task, record: Record, split: str) -> int:
-    """How many templates fit a record: as often may it be used."""
+    """How many templates fit a record, however often it may be used."""
     return len(_fitting(task, record, split))
 
 
 def _fitting(task: Task, record: Record, split: str) -> list[Template]:
     asked = [t for t in task.spec.templates if not (t.held_out and split == "train")]
     return [t for t in asked if t.applies(record.fields)]
-
-
-def _templates(task: Task, record: Record, seed: int, split: str) -> list[Template]:
-    """The templates that fit the record, opening at one its hash picks."""
-    fitting = _fitting(task, record, split)
-    first = hash64(seed, "template", record.id) % max(1, len(fitting))
-    return fitting[first:] + fitting[:first]
 
 
 def render(task: Task, planned: Planned, split: str, seed: int) -> ExampleRow:

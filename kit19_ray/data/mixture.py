@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from fractions import Fraction
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from kit19_ray.config.schema import DataConfig
 from kit19_ray.errors import DataError, nearest, quote
 
-Value = TypeVar("Value", int, float)
+Value = TypeVar("Value", int, float, Literal["source", "even", "cap"])
 _WILD = frozenset("*?[")
 
 
@@ -49,7 +49,7 @@ def resolve(key: str, values: Mapping[str, Value], categories: Mapping[str, str]
             found[name] = values[name]
         elif patterns:
             if len(set(patterns.values())) > 1:
-                both = " and ".join(f"{k}: {v:g}" for k, v in patterns.items())
+                both = " and ".join(f"{k}: {v if isinstance(v, str) else f'{v:g}'}" for k, v in patterns.items())
                 raise DataError(f"{key}: {both} both fit task {quote(name)}", hint=f"name {name} itself to decide")
             found[name] = next(iter(patterns.values()))
         elif category in values:

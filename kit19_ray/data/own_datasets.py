@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from kit19_ray.config.schema import DatasetConfig
 from kit19_ray.data import hub_datasets
@@ -18,6 +17,7 @@ from kit19_ray.sources.catalog import Licence, Source, SourceFile
 from kit19_ray.sources.readers import instructions
 from kit19_ray.sources.readers.base import LocatedFile
 from kit19_ray.tasks.task import Task, TaskSpec, Template
+from kit19_ray.utils.json_types import Json
 
 _PERMISSIVE = frozenset(
     {"apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc0", "cc-by-4.0", "cc-by-sa-4.0", "odc-by", "own"}
@@ -28,7 +28,7 @@ _FIELDS: dict[str, list[str]] = {
     "messages": ["messages"],
     "text": ["text"],
 }
-_TEMPLATES: dict[str, dict[str, Any]] = {
+_TEMPLATES: dict[str, Json] = {
     "alpaca": {"instruction": "{{ instruction }}", "input": "{{ input }}", "outputs": ["{{ output }}"]},
     "sharegpt": {"instruction": "{{ messages }}", "outputs": ["{{ messages }}"]},
     "messages": {"instruction": "{{ messages }}", "outputs": ["{{ messages }}"]},

@@ -9,6 +9,7 @@ Here stands what each step's output is made of, and so is named by; how it is ma
     render           records under templates, into ranges of `order`                     a Ray task a run of records
     tokenize         the same, as tokens                                                 a Ray task a range
     export           each task's share of the mixture, its rejects                       a Ray task a task
+    lexical          what letters alone tell of the held-out rows                        a Ray task a task
     pack             ranges of `order` over all tasks, packed                            a Ray task a run of shards
 
 Rows meet in three places: copies by their text, examples of a task by `order`, examples of all tasks by `order`. Each
@@ -29,15 +30,15 @@ from collections.abc import Callable, Mapping
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.stage_manifests import BuildOutput, Identity, TaskCounts, TaskEntry, TokenizerInfo
 from kit19_ray.config.schema import Config
-from kit19_ray.data import export, mixture, ray_tasks, record_pool, shards
+from kit19_ray.data import balance, export, mixture, ray_tasks, record_pool, shards
 from kit19_ray.data.export import MixtureEntry
 from kit19_ray.data.filters import near_duplicates
 from kit19_ray.data.filters.near_duplicates import RecordFile, Removed
 from kit19_ray.data.inputs import Inputs
 from kit19_ray.data.ray_tasks import MIB
 from kit19_ray.data.record_pool import SPLITS
-from kit19_ray.data.rendering import Rendering
-from kit19_ray.data.steps import evaluation_index, near
+from kit19_ray.data.rendering import FREE_USES, Rendering
+from kit19_ray.data.steps import evaluation_index, lexical, near
 from kit19_ray.data.steps import examples as example_steps
 from kit19_ray.data.steps import records as record_steps
 from kit19_ray.data.steps import tokens as token_steps
@@ -54,7 +55,11 @@ class Build:
 
     def __init__(self, config: Config, inputs: Inputs, out: str) -> None:
         self._config, self._data, self._inputs, self._out = config, config.data, inputs, out
-        self._sizes = {name: mixture.pool_size(quota) for name, quota in inputs.quotas.items()}
+        self._balances = balance.of_tasks(config.data, inputs.tasks)
+        self._sizes = {  # a cap is a share of the quota itself, so what is prepared for one is not enough for another
+            name: quota if self._balances[name].caps else mixture.pool_size(quota)
+            for name, quota in inputs.quotas.items()
+        }
 
     def run(self) -> BuildOutput:
         """Builds everything but the card and the commit marker; what the manifest says of it."""
@@ -65,6 +70,10 @@ class Build:
         tokens = self.tokens(examples, info, tokenizer)
         entries = self._entries(records, removed, examples, tokens)
         tasks = self._export(entries)
+        for name, figure in lexical.make(self._out, entries, self._inputs.tasks).items():
+            tasks[name]["baseline"] = {
+                "rows": figure.rows, "majority": figure.majority, "lexical": figure.lexical
+            }  # fmt: skip
         packed = self._pack(entries, tasks, info)
         toolkit = export.export_toolkit(self._out, sorted(tasks), sum(t["examples"]["train"] for t in tasks.values()))
         return {**info, "tasks": tasks, "splits": shards.split_totals(packed, self._data.seq_len), "toolkit": toolkit}
@@ -83,6 +92,7 @@ class Build:
                 "task": inputs.tasks[name].model_dump(mode="json"),
                 "files": inputs.hashes(name),
                 "size": self._sizes[name],
+                "classes": list(self._balances[name].classes),
                 "validation": [data.validation, data.validation_fraction],
                 "gates": data.gates.identity(),
                 "evaluation": evaluation,
@@ -92,7 +102,8 @@ class Build:
         if missing:
             say(f"data: reading the sources of {len(missing)} tasks")
             index = evaluation_index.make(self._config.root, VERSION, inputs.evaluation, data.gates.contained)
-            record_steps.make(self._config, inputs, missing, self._sizes, index)
+            classes = {name: found.classes for name, found in self._balances.items()}
+            record_steps.make(self._config, inputs, missing, self._sizes, classes, index)
         return prefixes
 
     def _near(self, records: Mapping[str, str]) -> dict[str, Removed]:
@@ -115,11 +126,22 @@ class Build:
                 "records": _name(records[name]),
                 "removed": removed[name].digest,
                 "repeat": data.repeat,
+                "free_uses": data.free_uses,
+                "balance": self._balances[name].identity(),
             }
 
         prefixes, missing = self._prefixes("examples", identity)
         making = {
-            name: Rendering(self._inputs.tasks[name], prefix, seed, data.repeat, removed[name])
+            name: Rendering(
+                self._inputs.tasks[name],
+                prefix,
+                seed,
+                data.repeat,
+                removed[name],
+                data.free_uses,
+                self._balances[name],
+                manifest.require(records[name], "data", "records")["classes"],
+            )
             for name, prefix in missing.items()
         }
         wanted = {name: {"train": self._sizes[name], "validation": data.validation} for name in missing}
@@ -223,11 +245,23 @@ class Build:
         made = manifest.require(entry.records, "data", "records")
         rendered = manifest.require(entry.examples, "data", "examples")
         dropped = Counter(made["dropped"]) + Counter(counts["dropped"])
-        records, examples = rendered["splits"]["train"]["records"], counts["examples"]["train"]
+        train = rendered["splits"]["train"]
+        records, examples = train["records"], counts["examples"]["train"]
+        # What the quota would have taken without the limit, and does not.
+        withheld = min(quota, train["available"] + train["withheld"]) - min(quota, train["available"])
+        dropped += Counter({FREE_USES: withheld})
         how = f"under {len(task.spec.templates)} templates" if self._data.repeat else "used once each"
+        how += f", at most {self._data.free_uses} with an answer of its own words," if withheld else ""
         short = f"{records:,} training records {how} give {examples:,} of {quota:,} examples"
+        balanced = self._balances[name]
+        classes = balance.given(balanced, train["classes"], quota)
         return {
             **counts,
+            "balance": balanced.mode,
+            "classes": classes,
+            "unbalanced": balance.short(balanced, classes),
+            "source_classes": made["classes"],
+            "baseline": None,
             "raw": made["raw"],
             "records": made["records"],
             "unique": made["unique"] - len(entry.removed.table),

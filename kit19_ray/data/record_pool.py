@@ -35,6 +35,7 @@ from kit19_ray.tasks.task import Task
 from kit19_ray.utils.hashing import hash64
 
 SPLITS = ("train", "validation")
+Drawn = tuple[str, int]  # a sample: the split, and the class where classes are drawn apart
 RUN = 8192  # records of a file
 REJECTS = "rejects.jsonl"
 _ROW_GROUP = 2048  # rows
@@ -60,7 +61,8 @@ class Pool:
         num_buckets: of the checked rows; the dropped ones are one more.
         num_parts: file parts the rows came from.
         out: prefix of the records.
-        wanted: records to keep by split.
+        wanted: records to keep by split; of each class as many, where classes are drawn apart.
+        classes: the labels of which the training records are drawn apart.
     """
 
     task: Task
@@ -71,9 +73,15 @@ class Pool:
     out: str
     wanted: dict[str, int]
     gates: GatesConfig
+    classes: tuple[str, ...] = ()
 
-    def kept(self, split: str, bucket: int) -> str:
-        return storage.join(self.rows, f"kept-{split}-{bucket:05d}.parquet")
+    def kept(self, drawn: Drawn, bucket: int) -> str:
+        split, cls = drawn
+        return storage.join(self.rows, f"kept-{split}-{cls}-{bucket:05d}.parquet")
+
+    def drawn(self) -> list[Drawn]:
+        """What is drawn apart from one another: the splits, and of the training split the classes."""
+        return [*(("train", cls) for cls in range(len(self.classes) or 1)), ("validation", 0)]
 
     def dropped(self, bucket: int) -> str:
         return storage.join(self.rows, f"dropped-{bucket:05d}.parquet")
@@ -84,13 +92,13 @@ class Bucket:
     """What became of a bucket's rows.
 
     Attributes:
-        unique: rows that stay.
-        kept: how many of them are offered to the sample, by split.
+        unique: rows that stay, by answer.
+        kept: how many of them are offered to each sample.
         dropped: rows that left, by reason.
     """
 
-    unique: int
-    kept: dict[str, int]
+    unique: Counter[str]
+    kept: dict[Drawn, int]
     dropped: Counter[str]
 
 
@@ -107,12 +115,15 @@ def copies(pool: Pool, bucket: int) -> Bucket:
     offered = stays if pool.gates.duplicates else _one_per_id(stays)
     tables.write(pool.dropped(bucket), left.select(_LEFT), _ROW_GROUP)
     kept = {}
-    for split in SPLITS:
+    for drawn in pool.drawn():
+        split, cls = drawn
         mine = offered.filter(pc.equal(offered["validation"], split == "validation"))
+        if pool.classes and split == "train":
+            mine = mine.filter(pc.equal(mine["answer"], pool.classes[cls]))
         mine = mine.sort_by([("priority", "ascending"), ("id", "ascending")])
-        kept[split] = len(mine)
-        tables.write(pool.kept(split, bucket), mine.slice(0, pool.wanted[split]).select(_KEPT.names), _ROW_GROUP)
-    return Bucket(len(stays), kept, Counter(left["dropped"].to_pylist()))
+        kept[drawn] = len(mine)
+        tables.write(pool.kept(drawn, bucket), mine.slice(0, pool.wanted[split]).select(_KEPT.names), _ROW_GROUP)
+    return Bucket(Counter(stays["answer"].to_pylist()), kept, Counter(left["dropped"].to_pylist()))
 
 
 def _one_per_id(table: pa.Table) -> pa.Table:
@@ -124,23 +135,27 @@ def _one_per_id(table: pa.Table) -> pa.Table:
     return table.take(pa.array(sorted(row for _, row in first.values()), pa.int64()))
 
 
-def ranges(pool: Pool, split: str) -> list[RankRange]:
-    """The sample of a split over all buckets, in runs of the rank."""
+def ranges(pool: Pool, drawn: Drawn) -> list[RankRange]:
+    """A sample over all buckets, in runs of the rank."""
     found: list[UInt64] = []
     for bucket in range(pool.num_buckets):
-        with storage.open_input(pool.kept(split, bucket)) as file:
+        with storage.open_input(pool.kept(drawn, bucket)) as file:
             found.append(pq.read_table(file, columns=["priority"])["priority"].to_numpy())
-    return sampling.runs(np.concatenate(found), pool.wanted[split], RUN)
+    return sampling.runs(np.concatenate(found), pool.wanted[drawn[0]], RUN)
 
 
-def sample(pool: Pool, split: str, number: int, run: RankRange) -> RecordFile:
-    """Writes one run of a split's sample: the records, by rank, with what near duplicates are found by."""
+def sample(pool: Pool, drawn: Drawn, number: int, run: RankRange) -> RecordFile:
+    """Writes one run of a sample: the records, by rank, with what near duplicates are found by.
+
+    Args:
+        number: of the run among all of its split.
+    """
     found = []
     for bucket in range(pool.num_buckets):
         # As scalars: a Python number is taken for an int64.
         low, high = (pa.scalar(n, pa.uint64()) for n in (run.low, run.high))
         chosen = (pc.field("priority") >= low) & (pc.field("priority") <= high)
-        with storage.open_input(pool.kept(split, bucket)) as file:
+        with storage.open_input(pool.kept(drawn, bucket)) as file:
             found.append(pq.read_table(file, filters=chosen))
     table = pa.concat_tables(found).sort_by([("priority", "ascending"), ("id", "ascending")]).slice(0, run.take)
     task = pool.task
@@ -156,9 +171,10 @@ def sample(pool: Pool, split: str, number: int, run: RankRange) -> RecordFile:
         pa.array([hash64(*map(letters, row)) for row in texts], pa.uint64()),
         *bands,
     ]
+    split, cls = drawn
     uri = storage.join(pool.out, _path(split, number))
     sha256 = tables.write(uri, pa.Table.from_arrays(made, schema=RECORDS), _ROW_GROUP)
-    return RecordFile(uri, task.name, pool.task.source_id, split, len(table), sha256)
+    return RecordFile(uri, task.name, pool.task.source_id, split, len(table), sha256, cls)
 
 
 def finish(pool: Pool, counts: PoolCounts, files: Sequence[RecordFile]) -> None:
@@ -167,7 +183,7 @@ def finish(pool: Pool, counts: PoolCounts, files: Sequence[RecordFile]) -> None:
         for first in range(0, pool.num_parts, _PARTS_AT_ONCE):
             for line in rejects.lines(pool.task.name, [_dropped(pool, first, first + _PARTS_AT_ONCE)]):
                 out.write(line.encode())
-    runs = {split: [file.rows for file in files if file.split == split] for split in SPLITS}
+    runs = {split: [(file.rows, file.cls) for file in files if file.split == split] for split in SPLITS}
     known = {file.uri.rpartition("/")[2]: file.sha256 for file in files}
     made: RecordsManifest = {"stage": "records", "task": pool.task.name, **counts, "runs": runs}
     manifest.commit(pool.out, made, known=known, without=["rows/"])
@@ -185,7 +201,7 @@ def _dropped(pool: Pool, first: int, end: int) -> pa.Table:
 
 
 def files(uri: str, task: Task) -> list[RecordFile]:
-    """The record files of a finished pool, train first, each split by rank."""
+    """The record files of a finished pool, train first, each split by class and rank."""
     built = manifest.require(uri, "data", "records")
     hashes = manifest.hashes(built)
     return [
@@ -196,9 +212,10 @@ def files(uri: str, task: Task) -> list[RecordFile]:
             split,
             rows,
             hashes[_path(split, number)],
+            cls,
         )
         for split in SPLITS
-        for number, rows in enumerate(built["runs"][split])
+        for number, (rows, cls) in enumerate(built["runs"][split])
     ]
 
 

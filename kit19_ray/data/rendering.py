@@ -11,8 +11,8 @@ Examples lie in files by ranges of `order`, which is what shards are ranges of.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +20,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
-from kit19_ray.data import examples, shuffle, tables
+from kit19_ray.data import balance, examples, shuffle, tables
+from kit19_ray.data.balance import Balance, Shares
 from kit19_ray.data.filters.near_duplicates import Removed
 from kit19_ray.data.records import Record
 from kit19_ray.io import storage
 from kit19_ray.tasks.task import Task
 
+FREE_USES = "free_uses"  # the reason of examples, not rows, that `data.free_uses` left out
 PART = 8192  # examples of a file, about
 ROW_GROUP = 512  # rows: a shard reads of each task's file little more than it needs
 RANKED = pa.schema([*EXAMPLE_SCHEMA, ("rank", pa.int32()), ("repeat", pa.int32())])
@@ -40,6 +42,9 @@ class Rendering:
         seed: what templates are chosen by.
         repeat: whether a record of the training split may be used again.
         removed: the records that near duplicates made leave.
+        free_uses: examples of a record with a text of its own for an answer, at most.
+        balance: how the classes of the training split share it.
+        records: the source's records of each class, by label.
     """
 
     task: Task
@@ -47,19 +52,25 @@ class Rendering:
     seed: int
     repeat: bool
     removed: Removed
+    free_uses: int = examples.UNLIMITED
+    balance: Balance = balance.SOURCE
+    records: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class RunShare:
-    """What one run of records makes of a split: `starts[t]` is the rank of its first example in turn t.
+    """What one run of records makes of a split: `starts[t]` is the place of its first example in turn t, in its class.
 
-    `parts` files hold the split's examples; examples of a rank of `quota` or more are not made.
+    `shares` ranks the places of class `cls` among those of the others. `parts` files hold the split's examples;
+    examples of a rank of `quota` or more are not made.
     """
 
     split: str
     run: int
     uri: str
     starts: tuple[int, ...]
+    shares: Shares
+    cls: int
     quota: int
     parts: int
 
@@ -80,15 +91,29 @@ def num_parts(num_examples: int) -> int:
     return max(1, -(-num_examples // PART))
 
 
-def count(rendering: Rendering, split: str, uri: str) -> tuple[int, list[int]]:
-    """Records of a run that stay, and the examples they have in each turn."""
-    fitting = [examples.num_fitting(rendering.task, r, split) for r in _records(rendering, uri)]
-    turns = max(fitting, default=0) if rendering.repeat and split == "train" else 1
-    return len(fitting), [sum(number > turn for number in fitting) for turn in range(turns)]
+@dataclass(frozen=True)
+class RunCount:
+    """Records of a run that stay, the examples they have in each turn, and those that `free_uses` costs them."""
+
+    records: int
+    turns: list[int]
+    withheld: int
+
+
+def count(rendering: Rendering, split: str, uri: str) -> RunCount:
+    """What a run of records can give."""
+    task, repeated = rendering.task, rendering.repeat and split == "train"
+    fitting: list[int] = []
+    withheld = 0
+    for record in _records(rendering, uri):
+        fitting.append(len(examples.templates(task, record, rendering.seed, split, rendering.free_uses)))
+        withheld += examples.num_fitting(task, record, split) - fitting[-1] if repeated else 0
+    turns = max(fitting, default=0) if repeated else 1
+    return RunCount(len(fitting), [sum(number > turn for number in fitting) for turn in range(turns)], withheld)
 
 
 def turns(counts: Sequence[Sequence[int]]) -> tuple[int, list[tuple[int, ...]]]:
-    """All examples of a split, and for each run of records the rank of its first example in each turn.
+    """All examples of a class, and for each run of records the place of its first example in each turn.
 
     Args:
         counts: examples of each run in each turn, the runs by rank.
@@ -138,16 +163,19 @@ def read(uri: str, columns: list[str] | None = None, quota: int | None = None) -
 
 
 def _planned(rendering: Rendering, share: RunShare) -> Iterator[tuple[int, examples.Planned]]:
-    records = list(_records(rendering, share.uri))
-    for turn, start in enumerate(share.starts):
-        rank = start
-        for record in records:
-            if rank >= share.quota:
+    task, seed = rendering.task, rendering.seed
+    records = [
+        (record, examples.templates(task, record, seed, share.split, rendering.free_uses))
+        for record in _records(rendering, share.uri)
+    ]
+    size = share.shares.sizes[share.cls]
+    for turn, place in enumerate(share.starts):
+        for record, templates in records:
+            if place >= size or (rank := share.shares.rank(share.cls, place)) >= share.quota:
                 break
-            template = examples.template(rendering.task, record, turn, rendering.seed, share.split)
-            if template is not None:
-                yield rank, examples.Planned(record, template, turn)
-                rank += 1
+            if turn < len(templates):
+                yield rank, examples.Planned(record, templates[turn], turn)
+                place += 1
 
 
 def _records(rendering: Rendering, uri: str) -> Iterator[Record]:

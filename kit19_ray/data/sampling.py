@@ -7,12 +7,14 @@ them. A sample of any size is cut into runs of the hash, which tasks then take u
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from kit19_ray.data.records import Record
+from kit19_ray.tasks.task import Task
 from kit19_ray.utils.hashing import fraction, hash64
 
 UInt64 = npt.NDArray[np.uint64]
@@ -24,6 +26,14 @@ def wanted(split: str, examples: int) -> int:
     # Near duplicates are found after the draw, so more is drawn than is wanted; a source that loses more than that
     # comes out short, which the manifest says (`shortfall`).
     return 2 * examples + _SPARE[split] if examples else 0
+
+
+def priority(task: Task, seed: int, id_: str, fields: Mapping[str, str]) -> int:
+    """What a record is drawn by, the smaller first: 64 bits of a hash, of which the first says `draw_first`."""
+    drawn = hash64(seed, "sample", id_)
+    if not task.spec.draw_first:
+        return drawn
+    return drawn >> 1 | (0 if task.drawn_first(fields) else 1 << 63)
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ class Sample:
         validation_fraction: share of groups that belongs to validation.
     """
 
-    task: str
+    task: Task
     seed: int
     train: int
     validation: int
@@ -112,9 +122,9 @@ class Sample:
     def add(self, record: Record) -> None:
         """Offers a record to the split its group belongs to."""
         # By the GROUP, so that two questions on one paragraph fall on the same side: the answer to one is in the other.
-        held_out = fraction(self.seed, "split", self.task, record.group) < self.validation_fraction
+        held_out = fraction(self.seed, "split", self.task.name, record.group) < self.validation_fraction
         split = "validation" if held_out else "train"
-        self._splits[split].add(hash64(self.seed, "sample", record.id), record)
+        self._splits[split].add(priority(self.task, self.seed, record.id, record.fields), record)
 
     def records(self, split: str) -> list[Record]:
         """The sample of `split`, smallest priority first."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from kit19_ray.artifacts import manifest, packed_shards
 from kit19_ray.io import storage
 from kit19_ray.utils.hashing import sha256_stream
+from kit19_ray.utils.json_types import Json
 
 SEQ_LEN, VOCAB, EOS = 64, 300, 0
 Int32 = npt.NDArray[np.int32]
@@ -41,7 +42,7 @@ def write(
 
     rng = np.random.default_rng(19)
     uri = storage.join(root, "data-synthetic")
-    splits: dict[str, Any] = {}
+    splits: Json = {}
     for split, rows in (("train", train_rows), ("validation", validation_rows)):
         input_ids, labels, position_ids = (
             np.stack(column)

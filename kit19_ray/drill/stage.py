@@ -24,6 +24,7 @@ from kit19_ray.train.fit import fit, use_gpu
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say
+from kit19_ray.utils.json_types import Json
 
 _DRAIN_SECONDS = 20.0
 _STRUCK_AT = 8  # the step from which something is done from outside
@@ -126,7 +127,7 @@ def _of(base: TrainSpec, name: str, steps: int, **train: Any) -> TrainSpec:
 def _run(drill: Drill, base: TrainSpec, expected: TrainOutput, nodes: LocalNodes | None) -> Outcome:
     from kit19_ray.drill.detector import Detector
 
-    train: dict[str, Any] = {"hang_minutes": 0.5} if drill.name == "hang" else {}
+    train: Json = {"hang_minutes": 0.5} if drill.name == "hang" else {}
     if drill.outside == "growth":
         train["min_workers"] = 1
     spec = _of(base, drill.name, drill.steps, **train)

@@ -8,6 +8,7 @@ from typing import Any
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.score_files import TaskOutcomes
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import answers, harness, metrics
@@ -58,7 +59,7 @@ def evaluate(
         "stderr": {"acc": error, "macro_f1": spread.stderr},
         "interval": {"acc": list(metrics.mean_interval(right)), "macro_f1": list(spread.interval)},
     }  # fmt: skip
-    outcomes = {
+    outcomes: TaskOutcomes = {
         "acc": {sample["doc_id"]: sample["metrics"]["acc"] for sample in samples},
         "macro_f1": {sample["doc_id"]: list(pair) for sample, pair in zip(samples, pairs, strict=True)},
     }

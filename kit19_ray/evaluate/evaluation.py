@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from kit19_ray.artifacts import lexical
 from kit19_ray.artifacts.sample_file import Sample
 from kit19_ray.artifacts.score_files import Outcomes, TaskScores
 from kit19_ray.artifacts.stage_manifests import DataManifest
@@ -101,6 +102,8 @@ class Evaluation:
             room=self._lm.max_length if endpoint else min(self._lm.max_length, built["seq_len"]),
         )
 
+        letters = lexical.read(data_uri)
+
         def scored(task: str) -> tuple[UnitScores, list[Sample]]:
             rows = held_out.read(data_uri, task)
             unseen = held_out.unseen_templates(data_uri, task)
@@ -111,7 +114,7 @@ class Evaluation:
                 say(
                     f"evaluate: {left_out:,} held-out rows of {task} do not fit {reader.room:,} tokens and are left out"
                 )
-            scores, outcomes = held_out_scores.summarize(task, samples) if samples else ({}, {})
+            scores, outcomes = held_out_scores.summarize(task, samples, letters.get(task)) if samples else ({}, {})
             return {"scores": scores, "outcomes": outcomes}, samples
 
         for task in held_out.tasks(data_uri):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kit19_ray.artifacts.sample_file import Sample
 from kit19_ray.artifacts.score_files import TaskOutcomes, TaskScores
@@ -12,18 +12,24 @@ _ORDINAL = ("korsts",)
 """Tasks whose labels are grades: how far off an answer is counts too."""
 
 
-def summarize(task: str, samples: Sequence[Sample]) -> tuple[TaskScores, TaskOutcomes]:
+def summarize(
+    task: str, samples: Sequence[Sample], lexical: Mapping[str, int] | None = None
+) -> tuple[TaskScores, TaskOutcomes]:
     """A task's part of scores.json and of outcomes.json.
 
+    Args:
+        lexical: what the data stage's lexical baseline answers, by row id.
+
     Returns:
-        For choices `accuracy`, `accuracy_norm` (log-likelihood per letter), `macro_f1`, `majority`, `above_majority`,
+        For choices `accuracy`, `accuracy_norm` (log-likelihood per letter), `macro_f1`, `majority`, `lexical` (what the
+        baseline that sees letters alone reaches on these very rows, where the data stage has it), `above_majority`,
         `n`, `labels`, `stderr`, `interval`, `by_kind`, `by_template`, `by_seen`, and of graded labels `pearson` and
         `spearman`; for free answers, under `generation`, `n` and the means of the answers' own figures, the same parts,
         and `by_type`; both where a task has both. And each row's own figures by metric and row id.
     """
     choices = [sample for sample in samples if "choices" in sample]
     free = [sample for sample in samples if "choices" not in sample]
-    scores = _choices(task, choices) if choices else {}
+    scores = _choices(task, choices, lexical or {}) if choices else {}
     outcomes: TaskOutcomes = {}
     for sample in choices:
         for name in ("accuracy", "accuracy_norm"):
@@ -44,7 +50,7 @@ def _pair(sample: Sample) -> tuple[int, int]:
     return int(sample["gold"]), -1 if answer is None else int(answer)  # type: ignore[arg-type]
 
 
-def _choices(task: str, samples: Sequence[Sample]) -> TaskScores:
+def _choices(task: str, samples: Sequence[Sample], lexical: Mapping[str, int]) -> TaskScores:
     """`majority` is what the most frequent label of these very rows would reach, always answered; `above_majority` is
     the distance to it in standard errors, of the accuracy or of the constant answer, whichever is larger."""
     pairs = [_pair(sample) for sample in samples]
@@ -56,6 +62,7 @@ def _choices(task: str, samples: Sequence[Sample]) -> TaskScores:
         "accuracy": share,
         "macro_f1": metrics.macro_f1(pairs),
         "majority": constant,
+        **_lexical(samples, lexical),
         "above_majority": (share - constant) / largest if largest else 0.0,
         "n": len(pairs),
         "labels": len({gold for gold, _ in pairs}),
@@ -64,7 +71,7 @@ def _choices(task: str, samples: Sequence[Sample]) -> TaskScores:
             "accuracy": list(metrics.mean_interval([float(gold == predicted) for gold, predicted in pairs])),
             "macro_f1": list(spread.interval),
         },
-        **_groups(samples, _share),
+        **_groups(samples, lambda found: _share(found) | _lexical(found, lexical)),
     }
     unnamed = sum(predicted < 0 for _, predicted in pairs)
     if all("loglikelihoods" in sample for sample in samples):
@@ -80,6 +87,13 @@ def _choices(task: str, samples: Sequence[Sample]) -> TaskScores:
     else:
         scores["method"], scores["names_no_choice"] = "generation", unnamed
     return scores
+
+
+def _lexical(samples: Sequence[Sample], lexical: Mapping[str, int]) -> TaskScores:
+    """The baseline's share of right answers to these rows; nothing where it has not answered every one."""
+    if not all(sample["doc_id"] in lexical for sample in samples):
+        return {}
+    return {"lexical": sum(lexical[sample["doc_id"]] == sample["gold"] for sample in samples) / len(samples)}
 
 
 def _share(samples: Sequence[Sample]) -> TaskScores:

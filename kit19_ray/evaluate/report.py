@@ -42,9 +42,10 @@ _PAPER = (
     "quota of 5,000 training rows from a source that has 3,029, its 500 test rows included."
 )
 _CHOICES = (
-    "Majority: the most frequent label of these rows, always answered. By letter: the log-likelihood of each choice is "
-    "divided by its length. closed, open: accuracy with templates that list the choices, and with those that do not; "
-    "unseen: with templates that no training row had."
+    "Majority: the most frequent label of these rows, always answered. Lexical: what a linear classifier that sees "
+    "runs of one to three letters, trained on the same training rows, answers to these. By letter: the log-likelihood "
+    "of each choice is divided by its length. closed, open: accuracy with templates that list the choices, and with "
+    "those that do not; unseen: with templates that no training row had."
 )
 _FREE = (
     "Decoded greedily and compared with the bare answer, whatever the phrasing around it. Exact: numbers by the last "
@@ -130,8 +131,8 @@ def _interval(found: TaskScores, metric: str) -> str:
 def held_out_table(scores: Mapping[str, TaskScores]) -> Table:
     """Header and rows: one row a task; the standard errors are the distance from a constant answer in them."""
     header = (
-        "task", "n", "accuracy", "majority", "standard errors above majority", "by letter", "macro F1", "closed",
-        "open", "unseen", "Pearson", "Spearman",
+        "task", "n", "accuracy", "majority", "lexical", "standard errors above majority", "by letter", "macro F1",
+        "closed", "open", "unseen", "Pearson", "Spearman",
     )  # fmt: skip
     rows = []
     for task, found in scores.items():
@@ -144,6 +145,7 @@ def held_out_table(scores: Mapping[str, TaskScores]) -> Table:
                     f"{found['n']:,}",
                     _percent(found["accuracy"], found["stderr"]["accuracy"]),
                     f"{100 * found['majority']:.2f}",
+                    _share(found, "lexical"),
                     f"{found['above_majority']:+.1f}",
                     f"{100 * norm:.2f}" if norm is not None else "",
                     _percent(found["macro_f1"], found["stderr"]["macro_f1"]),
@@ -159,11 +161,15 @@ def template_table(scores: Mapping[str, TaskScores]) -> Table:
     rows: list[tuple[str, ...]] = []
     for task, found in scores.items():
         for name, part in found.get("by_template", {}).items():
-            rows.append((task, name, f"{part['n']:,}", _percent(part["accuracy"], part["stderr"]["accuracy"]), "", ""))
+            guesses = (_share(part, "majority"), _share(part, "lexical"))
+            accuracy = _percent(part["accuracy"], part["stderr"]["accuracy"])
+            rows.append((task, name, f"{part['n']:,}", accuracy, *guesses, "", ""))
         for name, part in found.get("generation", {}).get("by_template", {}).items():
             exact = _percent(part["exact_match"], part["stderr"]["exact_match"]) if "exact_match" in part else ""
-            rows.append((task, name, f"{part['n']:,}", "", exact, f"{part['chrf']:.1f}" if "chrf" in part else ""))
-    return ("task", "template", "n", "accuracy", "exact match", "chrF"), rows
+            rows.append(
+                (task, name, f"{part['n']:,}", "", "", "", exact, f"{part['chrf']:.1f}" if "chrf" in part else "")
+            )
+    return ("task", "template", "n", "accuracy", "majority", "lexical", "exact match", "chrF"), rows
 
 
 def generation_table(scores: Mapping[str, TaskScores]) -> Table:
@@ -183,6 +189,11 @@ def generation_table(scores: Mapping[str, TaskScores]) -> Table:
             exact, sets, rouge = (shown.get(name, "") for name in ("exact_match", "set_f1", "rouge_l"))
             rows.append((task, f"{free['n']:,}", f"{100 * free['cut']:.0f}", exact, sets, chrf, rouge))
     return header, rows
+
+
+def _share(found: TaskScores, name: str) -> str:
+    """A share in percent, empty where there is none."""
+    return f"{100 * found[name]:.2f}" if name in found else ""
 
 
 def _percent(value: float, stderr: float | None) -> str:
@@ -242,8 +253,9 @@ def show(scores: Scores) -> None:
     for title, (header, rows), keep in (
         ("lm-evaluation-harness, percent", harness, [0, 1, 2, 3, 5, *published]),
         ("Groups, percent", group_table(scores["groups"]), [0, 1, 2, 3, 4]),
-        ("Held-out rows, choices, percent", held_out_table(scores["held_out"]), [0, 1, 2, 3, 4, 6]),
+        ("Held-out rows, choices, percent", held_out_table(scores["held_out"]), [0, 1, 2, 3, 4, 5, 7]),
         ("Held-out rows, free answers", generation_table(scores["held_out"]), [0, 1, 3, 4, 5]),
+        ("Open answers, judged by another model", judge_table(scores["judge"]), [0, 1, 2, 3, 4]),
     ):
         if not rows:
             continue

@@ -9,7 +9,7 @@ import torch
 
 from kit19_ray.lm.decoding import DecodingSequence
 from kit19_ray.lm.kv_cache import SlotCache, Step, attention_masks
-from kit19_ray.lm.loaded_model import LoadedModel
+from kit19_ray.lm.loaded_model import LoadedModel, ModelInputs
 
 
 class ForwardPass:
@@ -54,7 +54,7 @@ class ForwardPass:
         ids = torch.zeros((len(rows), length), dtype=torch.long)
         for place, chunk in enumerate(chunks):
             ids[place, : len(chunk)] = torch.tensor(chunk, dtype=torch.long)
-        inputs: dict[str, Any] = {"input_ids": ids.to(loaded.device), "use_cache": True}
+        inputs: ModelInputs = {"input_ids": ids.to(loaded.device), "use_cache": True}
         if "position_ids" in loaded.accepts:
             positions = torch.tensor(starts)[:, None] + torch.arange(length)[None]
             # Padding may stand beyond the last position the model knows; nothing looks at it.

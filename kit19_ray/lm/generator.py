@@ -23,7 +23,7 @@ from kit19_ray.errors import UserError
 from kit19_ray.lm import cuda, prefix_tree, pretrained
 from kit19_ray.lm.continuous_batching import BatchLimits, ContinuousBatch
 from kit19_ray.lm.decoding import Completion, DecodingSequence
-from kit19_ray.lm.loaded_model import LoadedModel, compute_dtype
+from kit19_ray.lm.loaded_model import LoadedModel, ModelInputs, compute_dtype
 from kit19_ray.lm.prefix_tree import Request
 from kit19_ray.lm.sampling import SamplingParams, top
 
@@ -77,8 +77,10 @@ class Generator(LoadedModel):
         model = pretrained.load_causal_lm(name, spread=spread)
         device = torch.device("cuda") if use_gpu else torch.device("cpu")
         dtype = compute_dtype(model.dtype, device)
-        # What is spread over devices is where it belongs.
-        model = model.to(dtype) if spread else model.to(device=device, dtype=dtype)
+        if not spread:
+            model = model.to(device=device, dtype=dtype)
+        elif model.dtype != dtype:  # what is spread over devices is where it belongs
+            model = model.to(dtype)
         return cls(model, tokenizer, batch_tokens)
 
     @torch.inference_mode()
@@ -121,7 +123,7 @@ class Generator(LoadedModel):
 
     def _score_layout(self, layout: prefix_tree.Layout) -> tuple[Any, Any]:
         """float64[asked] log-probabilities and bool[asked] whether the token is the likeliest."""
-        inputs: dict[str, Any] = {"input_ids": torch.from_numpy(layout.input_ids).to(self.device)}
+        inputs: ModelInputs = {"input_ids": torch.from_numpy(layout.input_ids).to(self.device)}
         if layout.mask is not None:
             inputs["position_ids"] = torch.from_numpy(layout.positions).to(self.device)
             inputs["attention_mask"] = self._additive(torch.from_numpy(layout.mask))
@@ -137,7 +139,7 @@ class Generator(LoadedModel):
         best = picked.argmax(-1)[where] == tokens
         return chosen.double().cpu().numpy(), best.cpu().numpy()
 
-    def _logits(self, inputs: dict[str, Any], first: int, length: int) -> tuple[torch.Tensor, int]:
+    def _logits(self, inputs: ModelInputs, first: int, length: int) -> tuple[torch.Tensor, int]:
         """The logits from column `first` on where the model can leave the others out, and the column they begin at."""
         if "use_cache" in self.accepts:
             inputs["use_cache"] = False

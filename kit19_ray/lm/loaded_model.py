@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from kit19_ray.lm.pretrained import positions
 from kit19_ray.lm.text_encoder import TextEncoder
+from kit19_ray.utils import machine
 
 log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 2048  # tokens, for a model that does not say; as lm-evaluation-harness has it
 _PROBE = 24  # tokens that decoding over our cache is tried with
 _UNLIMITED = 10**20  # a tokenizer without a limit says 10**30
+
+
+ModelInputs = dict[str, Any]
+"""Keyword arguments of a model's forward pass: tensors and flags, of which each architecture takes its own."""
 
 
 class LoadedModel:
@@ -52,7 +55,7 @@ class LoadedModel:
         """Bytes that are free where the model is."""
         if self.device.type == "cuda":
             return int(torch.cuda.mem_get_info(self.device)[0])
-        return _free_ram()
+        return machine.free_memory()
 
     @cached_property
     @torch.inference_mode()
@@ -124,17 +127,6 @@ def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
 
 def _cpu_has_bf16() -> bool:
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-
-
-def _free_ram() -> int:
-    """Of the machine, and of this container where it has a limit (cgroup v2)."""
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
-    except OSError:
-        return available
-    return available if limit == "max" else max(0, min(available, int(limit) - int(used)))
 
 
 def context_length(config: Any, tokenizer: Any) -> int:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kit19_ray.errors import UserError, quote
 from kit19_ray.io import storage
+from kit19_ray.utils.json_types import Json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -88,7 +89,7 @@ def _check_weights(path: str, size: int) -> None:
 def _named_end(header: bytes) -> int:
     """The byte after the last tensor, 0 where the header is none."""
     try:
-        tensors: dict[str, Any] = json.loads(header)
+        tensors: Json = json.loads(header)
         return max((int(t["data_offsets"][1]) for name, t in tensors.items() if name != "__metadata__"), default=0)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return 0

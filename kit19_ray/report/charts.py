@@ -6,8 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from kit19_ray.report.record import Cell, Comparison
 from kit19_ray.report.runs import ComparedRun
-from kit19_ray.utils.json_types import Json
 
 _DPI = 120
 _PER_ROW = 0.32  # inches of a score's row
@@ -19,7 +19,7 @@ _LOSSES: tuple[tuple[Literal["loss", "validation_loss"], float, float], ...] = (
 """Figure of a metrics line, width and opacity of its curve."""
 
 
-def draw(runs: Sequence[ComparedRun], found: Json) -> dict[str, bytes]:
+def draw(runs: Sequence[ComparedRun], found: Comparison) -> dict[str, bytes]:
     """File name -> PNG; a chart without anything to show is left out."""
     charts = {"loss.png": _losses(runs), "scores.png": _scores(found)}
     return {name: png for name, png in charts.items() if png is not None}
@@ -44,16 +44,17 @@ def _losses(runs: Sequence[ComparedRun]) -> bytes | None:
     return _png(figure)
 
 
-def _scores(found: Json) -> bytes | None:
+def _scores(found: Comparison) -> bytes | None:
     """Accuracies with one standard error, a row a task; hollow where marked; the paper's 1.3 B model as a cross."""
     rows = [(row, row["task"]) for row in found["scores"] if row["metric"] == "acc"]
     rows += [(row, f"{row['task']} (held out)") for row in found["held_out"] if row["metric"] == "accuracy"]
+    rows += [(row, f"{row['task']} ({row['metric']} by a judge)") for row in found.get("judge", [])]
     if not rows:
         return None
     figure, axes = _figure(8, 1.2 + _PER_ROW * len(rows) * max(1, len(found["runs"]) / 2))
     for number, run in enumerate(found["runs"]):
         shift = (number - (len(found["runs"]) - 1) / 2) * 0.6 / len(found["runs"])
-        cells = [(place + shift, row["cells"][number]) for place, (row, _) in enumerate(rows) if row["cells"][number]]
+        cells = [(place + shift, cell) for place, (row, _) in enumerate(rows) if (cell := row["cells"][number])]
         for marked in (False, True):
             shown = [(place, cell) for place, cell in cells if _marked(cell) == marked]
             if shown:
@@ -69,12 +70,12 @@ def _scores(found: Json) -> bytes | None:
         axes.scatter(*zip(*paper), marker="x", color="black", label="KIT 1.3B (paper)", zorder=3)
     axes.set_yticks(range(len(rows)), [name for _, name in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("accuracy, percent")
+    axes.set_xlabel("accuracy, percent; a judge's grades as percent of the best")
     axes.legend()
     return _png(figure)
 
 
-def _marked(cell: Json) -> bool:
+def _marked(cell: Cell) -> bool:
     """Whether the table says that a score cannot be compared with those beside it."""
     return bool(cell["differs_in"] or cell["unlike_paper"])
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.score_files import TaskScores
+from kit19_ray.artifacts.score_files import Leak, TaskScores
 from kit19_ray.evaluate.metrics import binary_f1, macro_f1, paired_bootstrap
 from kit19_ray.evaluate.report import PAPER, PAPER_MODELS
+from kit19_ray.report.record import Cell, Comparison, Conditions, Difference, RunRow, ScoreRow
 from kit19_ray.report.runs import ComparedRun
 from kit19_ray.utils.json_types import Json
 
@@ -27,24 +29,27 @@ PAPER_DOCUMENTS = {
 _METRICS = ("acc", "acc_norm", "macro_f1", "macro_f1_norm", "f1")
 _FREE = tuple(f"generation.{name}" for name in ("exact_match", "set_f1", "chrf", "rouge_l"))
 _HELD_OUT = ("accuracy", "accuracy_norm", "macro_f1", "pearson", "spearman", *_FREE)
-_PERCENT = ("generation.chrf",)
-"""Metrics that scores.json has from 0 to 100; here all are shares of 1."""
+_JUDGED = ("score", "win")
+_FULL = {"generation.chrf": 100.0, "score": 10.0}
+"""What the best possible value of a metric is where it is not 1 in scores.json; here all are shares of it."""
 
 
-def compare(runs: Sequence[ComparedRun]) -> Json:
+def compare(runs: Sequence[ComparedRun]) -> Comparison:
     """The whole comparison, JSON-ready: `runs`, `config`, `scores`, `held_out` and, of two runs, `differences`."""
     scores = [_row(runs, "tasks", task, metric) for task, metric in _measured(runs, "tasks")]
     scores += [_row(runs, "groups", task, metric) for task, metric in _measured(runs, "groups")]
     held_out = [_row(runs, "held_out", task, metric) for task, metric in _measured(runs, "held_out")]
-    out: Json = {
+    judge = [_row(runs, "judge", task, metric) for task, metric in _measured(runs, "judge")]
+    out: Comparison = {
         "runs": [_run(run) for run in runs],
         "config": config_differences(runs),
         "paper_models": list(PAPER_MODELS),
         "scores": scores,
         "held_out": held_out,
+        "judge": judge,
         "leaks": _leaks(runs),
     }
-    rows = [*scores, *held_out]
+    rows = [*scores, *held_out, *judge]
     if len(runs) == 2 and all(run.scores for run in runs):
         out["differences"] = _differences(runs, (0, 1), rows)
     elif len(runs) > 2:
@@ -67,15 +72,15 @@ def _is_tuned(runs: Sequence[ComparedRun], base: int, tuned: int) -> bool:
     return trained_from is not None and trained_from == scored.get("model")
 
 
-def _leaks(runs: Sequence[ComparedRun]) -> Json:
+def _leaks(runs: Sequence[ComparedRun]) -> dict[str, list[Leak | None]]:
     """Test set -> its status in each run's training data, None where a run did not score it."""
     found = [run.scores.get("leaks", {}) if run.scores else {} for run in runs]
     names = list(dict.fromkeys(name for leaks in found for name in leaks))
     return {name: [leaks.get(name) for leaks in found] for name in names}
 
 
-def _run(run: ComparedRun) -> Json:
-    train: Mapping[str, Any] = run.train or {}
+def _run(run: ComparedRun) -> RunRow:
+    train: Mapping[str, Any] = run.train or {}  # of an earlier version some keys may be absent
     split = run.data.get("splits", {}).get("train") if run.data else None
     return {
         "name": run.name,
@@ -127,8 +132,9 @@ def _measured(runs: Sequence[ComparedRun], section: str) -> list[tuple[str, str]
     found: dict[tuple[str, str], None] = {}
     for run in runs:
         for task, entry in _section(run, section).items():
-            if section == "held_out":
-                found |= dict.fromkeys((task, metric) for metric in _HELD_OUT if _value(entry, metric) is not None)
+            known = {"held_out": _HELD_OUT, "judge": _JUDGED}.get(section)
+            if known is not None:
+                found |= dict.fromkeys((task, metric) for metric in known if _value(entry, metric) is not None)
                 continue
             own = [m for m in _METRICS if m in entry]
             others = [name for name, value in entry.items() if isinstance(value, float)]
@@ -143,7 +149,7 @@ def _section(run: ComparedRun, section: str) -> Mapping[str, TaskScores]:
     return found
 
 
-def _row(runs: Sequence[ComparedRun], section: str, task: str, metric: str) -> Json:
+def _row(runs: Sequence[ComparedRun], section: str, task: str, metric: str) -> ScoreRow:
     cells = [_cell(run, section, task, metric) for run in runs]
     paper = PAPER.get((task, metric)) if section == "tasks" else None
     conditions = [cell["conditions"] for cell in cells if cell]
@@ -166,12 +172,13 @@ def _value(entry: Mapping[str, Any], metric: str, part: str | None = None) -> An
     section, _, name = metric.rpartition(".")
     found = entry.get(section, {}) if section else entry
     value = found.get(part, {}).get(name) if part else found.get(name)
-    if metric in _PERCENT and value is not None:
-        return [bound / 100 for bound in value] if isinstance(value, list) else value / 100
+    full = _FULL.get(metric, 1.0)
+    if full != 1.0 and value is not None:
+        return [bound / full for bound in value] if isinstance(value, list) else value / full
     return value
 
 
-def _cell(run: ComparedRun, section: str, task: str, metric: str) -> Json | None:
+def _cell(run: ComparedRun, section: str, task: str, metric: str) -> Cell | None:
     entry = _section(run, section).get(task, {})
     value = _value(entry, metric)
     if value is None:
@@ -186,13 +193,22 @@ def _cell(run: ComparedRun, section: str, task: str, metric: str) -> Json | None
     }
 
 
-def _conditions(run: ComparedRun, section: str, task: str, entry: Mapping[str, Any], n_documents: int) -> Json:
+def _conditions(run: ComparedRun, section: str, task: str, entry: Mapping[str, Any], n_documents: int) -> Conditions:
     """What a score depends on besides the model."""
     scores: Mapping[str, Any] = run.scores or {}
     made: Mapping[str, Any] = run.evaluate or {}
     if section == "held_out":
         rows = made.get("held_out")
         return {"rows of data": rows[:12] if rows else None, "documents": n_documents}
+    if section == "judge":
+        judge = made.get("evaluate", {}).get("judge", {})
+        files = {PurePosixPath(path).name.partition(".")[0]: sha for path, sha in made.get("questions", {}).items()}
+        return {
+            "questions": files.get(task, "")[:12] or None,
+            "judge": judge.get("model") or judge.get("endpoint"),
+            "against": judge.get("against"),
+            "documents": n_documents,
+        }
     documents = made.get("documents", {}).get(task)
     return {
         "few-shot": entry.get("num_fewshot", scores.get("num_fewshot")),
@@ -204,7 +220,7 @@ def _conditions(run: ComparedRun, section: str, task: str, entry: Mapping[str, A
     }
 
 
-def _unlike_paper(task: str, cell: Mapping[str, Any]) -> list[str]:
+def _unlike_paper(task: str, cell: Cell) -> list[str]:
     """What keeps a score from being compared with the paper's."""
     found = []
     if cell["conditions"]["few-shot"] != 0:
@@ -216,41 +232,46 @@ def _unlike_paper(task: str, cell: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _differences(runs: Sequence[ComparedRun], places: tuple[int, int], rows: Sequence[Json]) -> list[Json]:
+def _differences(runs: Sequence[ComparedRun], places: tuple[int, int], rows: Sequence[ScoreRow]) -> list[Difference]:
     return [_difference(runs, places, row) for row in rows if all(row["cells"][place] for place in places)]
 
 
-def _difference(runs: Sequence[ComparedRun], places: tuple[int, int], row: Mapping[str, Any]) -> Json:
+def _difference(runs: Sequence[ComparedRun], places: tuple[int, int], row: ScoreRow) -> Difference:
     """One run's score less another's, with the standard error of the difference and its p-value."""
     section, metric = row["section"], row["metric"]
     first, second = (row["cells"][place] for place in places)
-    out: Json = {"section": section, "task": row["task"], "metric": metric}
+    assert first is not None and second is not None  # see `_differences`
+    out: Difference = {"section": section, "task": row["task"], "metric": metric, "kind": "unpaired"}
     differing = [key for key, value in first["conditions"].items() if second["conditions"][key] != value]
     if differing:
         conditions = [{key: cell["conditions"][key] for key in differing} for cell in (first, second)]
-        return out | {"kind": "not comparable", "differs_in": conditions}
+        out["kind"], out["differs_in"] = "not comparable", conditions
+        return out
     pairs = [runs[place].outcomes.get(section, {}).get(row["task"], {}).get(metric, {}) for place in places]
-    difference = second["value"] - first["value"]
+    out["difference"] = second["value"] - first["value"]
     if pairs[0] and pairs[0].keys() == pairs[1].keys():
-        return out | {"kind": "paired", "difference": difference, "n": len(pairs[0]), **_paired(metric, *pairs)}
+        out["kind"], out["n"] = "paired", len(pairs[0])
+        out["stderr"], out["interval"], out["p"] = _paired(metric, *pairs)
+        return out
     if first["stderr"] is None or second["stderr"] is None:
-        return out | {"kind": "no error known", "difference": difference, "stderr": None}
-    stderr = math.hypot(first["stderr"], second["stderr"])
-    return out | {"kind": "unpaired", "difference": difference, "stderr": stderr}
+        out["kind"], out["stderr"] = "no error known", None
+        return out
+    out["stderr"] = math.hypot(first["stderr"], second["stderr"])
+    return out
 
 
-def _paired(metric: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> Json:
-    """`stderr`, `interval` and `p` of a difference over the same documents."""
+def _paired(metric: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[float, list[float], float]:
+    """Standard error, interval and p of a difference over the same documents."""
     names = list(first)
     own, other = [first[name] for name in names], [second[name] for name in names]
     if isinstance(own[0], list):  # (gold, predicted) of each document: an F1 is no mean of theirs
         spread, p = paired_bootstrap(own, other, binary_f1 if metric == "f1" else macro_f1)
-        return {"stderr": spread.stderr, "interval": list(spread.interval), "p": p}
-    scale = 100 if metric in _PERCENT else 1
-    own, other = [value / scale for value in own], [value / scale for value in other]
+        return spread.stderr, list(spread.interval), p
+    full = _FULL.get(metric, 1.0)
+    own, other = [value / full for value in own], [value / full for value in other]
     spread, p = paired_bootstrap(own, other)
     stderr = paired_stderr(dict(zip(names, own)), dict(zip(names, other)))
-    return {"stderr": stderr, "interval": list(spread.interval), "p": p}
+    return stderr, list(spread.interval), p
 
 
 def paired_stderr(first: Mapping[str, float], second: Mapping[str, float]) -> float:

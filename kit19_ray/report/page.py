@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kit19_ray.utils.json_types import Json
+from kit19_ray.artifacts.score_files import Leak
+from kit19_ray.report.record import Cell, Comparison, Difference, RunRow, ScoreRow
 
 _SHOWN_PAPER = ("KIT 1.3B", "KIT 5.8B", "Polyglot-Ko 1.3B")
 _MARKS = "abcdefghijklmnopqrstuvwxyz"
@@ -28,7 +29,7 @@ class _Footnotes:
         return [f"- [{letter}] {text}" for text, letter in self._letters.items()]
 
 
-def markdown(found: Json, charts: Sequence[str] = ()) -> str:
+def markdown(found: Comparison, charts: Sequence[str] = ()) -> str:
     """The page.
 
     Args:
@@ -61,6 +62,10 @@ def markdown(found: Json, charts: Sequence[str] = ()) -> str:
         ]
         parts += ["## Held-out rows of the data stage", "", "Percent, ± one standard error.", ""]
         parts += [*_table(("task", "metric", *names), rows), ""]
+    if found.get("judge"):
+        rows = [(row["task"], row["metric"], *(_cell(cell, notes) for cell in row["cells"])) for row in found["judge"]]
+        parts += ["## Open answers, judged by another model", "", _JUDGED, ""]
+        parts += [*_table(("questions", "metric", *names), rows), ""]
     if notes.lines():
         parts += ["Measured under different conditions, so not to be compared:", "", *notes.lines(), ""]
     if found.get("leaks"):
@@ -79,29 +84,32 @@ _HOW = (
     "from both scores' own errors, as if the documents had been others, so too wide. p: how often chance alone gives "
     "such a difference, by 1,000 draws of the documents; of twenty rows one is below 0.05 by chance."
 )
+_JUDGED = "Percent, ± one standard error. score: the mean grade, 10 being 100. win: pairs won, a tie as half a win."
 _LEAKS = (
     "cleaned: rows that hold an item of the set were dropped from the run's training data, that many. absent: the "
     "set's files were not at hand when the data were built. unknown: the model's training data are not ours to see."
 )
 
 
-def _leak(found: Json | None) -> str:
+def _leak(found: Leak | None) -> str:
     if found is None:
         return ""
     return f"{found['status']} ({found['rows']:,})" if "rows" in found else str(found["status"])
 
 
-def _runs(runs: Sequence[Json]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _runs(runs: Sequence[RunRow]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     header = ("run", "data", "parameters", "steps", "tokens", "validation loss", "tokens/s")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for run in runs:
         first, last = run["validation_loss_first"], run["validation_loss"]
-        loss = f"{first:.3f} -> {last:.3f}" if last is not None else ""
+        loss = f"{first:.3f} -> {last:.3f}" if first is not None and last is not None else ""
         rows.append(
             (
                 run["name"] if run["train"] else f"{run['name']} ({run['model']})",
                 run["data"] or "",
-                *(_count(run[key]) for key in ("parameters", "steps", "tokens")),
+                _count(run["parameters"]),
+                _count(run["steps"]),
+                _count(run["tokens"]),
                 loss,
                 _count(run["tokens_per_second"]),
             )
@@ -117,7 +125,7 @@ def _value(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _cell(cell: Json | None, notes: _Footnotes) -> str:
+def _cell(cell: Cell | None, notes: _Footnotes) -> str:
     if cell is None:
         return ""
     text = f"{100 * cell['value']:.2f}"
@@ -132,11 +140,11 @@ def _cell(cell: Json | None, notes: _Footnotes) -> str:
     return text
 
 
-def _paper(row: Json, places: Sequence[int]) -> list[str]:
+def _paper(row: ScoreRow, places: Sequence[int]) -> list[str]:
     return [f"{row['paper'][place]:.2f}" for place in places] if row["paper"] else [""] * len(places)
 
 
-def _differences(found: Sequence[Json]) -> list[tuple[str, ...]]:
+def _differences(found: Sequence[Difference]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for entry in found:
         interval = p = ""
@@ -153,7 +161,8 @@ def _differences(found: Sequence[Json]) -> list[tuple[str, ...]]:
         if entry["kind"] == "paired":
             low, high = entry["interval"]
             interval, p = f"{100 * low:+.1f} to {100 * high:+.1f}", f"{entry['p']:.3f}"
-        name = f"{entry['task']} (held out)" if entry["section"] == "held_out" else entry["task"]
+        of = {"held_out": " (held out)", "judge": " (judged)"}.get(entry["section"], "")
+        name = f"{entry['task']}{of}"
         rows.append((name, entry["metric"], *cells, interval, p, how))
     return rows
 

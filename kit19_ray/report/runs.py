@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
-from kit19_ray.artifacts import manifest, metrics_log, score_files
+from kit19_ray.artifacts import manifest, metrics_log, run_start, score_files
 from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.artifacts.score_files import Outcomes, Scores
 from kit19_ray.artifacts.stage_manifests import (
@@ -51,8 +52,8 @@ def collect(named: Sequence[str], root: str | None) -> list[ComparedRun]:
     """The runs behind the names, each training beside its evaluations.
 
     Args:
-        named: train or evaluate prefixes, by URI or by name below `root`, or roots, which stand for all finished runs
-            below them. None at all stands for `root`.
+        named: train or evaluate prefixes, by URI or by name below `root`, a training under way among them; or roots,
+            which stand for all finished runs below them. None at all stands for `root`.
         root: where names without a folder are looked for.
 
     Raises:
@@ -85,6 +86,8 @@ def _prefixes(name: str, root: str | None) -> dict[str, Manifest]:
         raise StorageError("no run is named and no root is set", hint="name a run or a root, or set KIT19_ROOT")
     uri = storage.join(root, name) if root and "/" not in name else storage.normalise(name)
     made = manifest.read(uri)
+    if made is None and (started := run_start.read(uri)) is not None:
+        return {uri: _under_way(uri, started)}
     if made is None:
         below = _below(uri)
         if below:
@@ -93,6 +96,15 @@ def _prefixes(name: str, root: str | None) -> dict[str, Manifest]:
     if not (is_train(made) or is_evaluate(made)):
         raise StorageError(f"{uri} is a {made.get('stage')} prefix: a report compares {' and '.join(_STAGES)} prefixes")
     return {uri: made}
+
+
+def _under_way(uri: str, started: run_start.RunStart) -> TrainManifest:
+    """What can be said of a training that is not finished, as its manifest will have it; what cannot is absent."""
+    newest, losses = metrics_log.newest(uri), [line.get("validation_loss") for line in metrics_log.read(uri)]
+    told = [loss for loss in losses if loss is not None]
+    known = {"validation_loss_first": told[0], "validation_loss": told[-1]} if told else {}
+    speed = newest.get("tokens_per_second")
+    return cast(TrainManifest, {**started, **known, **({"tokens_per_second": speed} if speed else {})})
 
 
 def _absent(uri: str) -> tuple[str, str]:
@@ -137,6 +149,8 @@ def _read(
     several: bool,
 ) -> ComparedRun:
     names = [uri.rsplit("/", 1)[1] for uri in (train_uri, evaluate_uri) if uri]
+    if train and train_uri and not train.get("export"):  # under way, see `_under_way`
+        names[0] += f" (step {metrics_log.newest(train_uri).get('step', 0):,} so far)"
     data = manifest.read(train["data"]) if train else None
     return ComparedRun(
         name=" / ".join(names) if several else names[0],

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from kit19_ray.io import storage
 from kit19_ray.report import charts, comparison, html, page
+from kit19_ray.report.record import Comparison
 from kit19_ray.report.runs import collect
-from kit19_ray.utils.json_types import Json
 
 REPORT, HTML, RECORD = "report.md", "report.html", "report.json"
 
 
-def make(named: Sequence[str], root: str | None) -> Json:
+def make(named: Sequence[str], root: str | None) -> Comparison:
     """The comparison, JSON-ready; see `runs.collect` for the names.
 
     Raises:
@@ -22,7 +22,7 @@ def make(named: Sequence[str], root: str | None) -> Json:
     return comparison.compare(collect(named, root))
 
 
-def write(named: Sequence[str], root: str | None, out: str) -> tuple[str, Json]:
+def write(named: Sequence[str], root: str | None, out: str) -> tuple[str, Comparison]:
     """Writes the report folder and returns its URI and the comparison.
 
     Args:
@@ -43,6 +43,6 @@ def write(named: Sequence[str], root: str | None, out: str) -> tuple[str, Json]:
     return storage.normalise(out), found
 
 
-def record(found: Json) -> str:
+def record(found: Comparison) -> str:
     """The comparison as JSON."""
     return json.dumps(found, ensure_ascii=False, indent=1)

@@ -105,7 +105,7 @@ class CompletionRequest(SamplingRequest):
     """The body of POST /v1/completions. A null is the same as leaving the field out."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
-    """One or more prompts, as text or as token ids."""
+    """One or more prompts, as text or as token ids. A special token is given by its id: its name in a text is text."""
     max_tokens: int = Field(16, ge=0)
     """0 with `echo` scores the prompt and generates nothing."""
     echo: bool = False

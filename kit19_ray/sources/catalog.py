@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -20,6 +20,7 @@ from kit19_ray.errors import SourceError, nearest, quote
 from kit19_ray.sources.readers import registry
 from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
 from kit19_ray.sources.readers.registry import READERS, options_of
+from kit19_ray.utils.json_types import Json
 from kit19_ray.utils.redaction import without_secrets
 
 CATALOG = Path(__file__).parent / "catalog.yaml"
@@ -97,7 +98,7 @@ class SourceFile(BaseModel):
     """Serves where the split's other files are not at hand; fetched only when it is named."""
     encoding: str | None = None
     """What the file is in, as Python names it (cp949, utf-16); None means UTF-8, or what its byte order mark says."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Json = Field(default_factory=dict)
     """Reader options for this file alone."""
     wrong_rows: dict[str, list[int]] = Field(default_factory=dict)
     """Reason -> lines on which rows start that are wrong in the published file; they are rejects. Without effect on a
@@ -150,7 +151,7 @@ class Source(BaseModel):
     """Whom to credit."""
     reader: str
     """One of `readers.READERS`."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Json = Field(default_factory=dict)
     """Options of the reader."""
     notes: str = ""
     """What a reader of the data card should know."""

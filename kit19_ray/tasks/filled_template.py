@@ -17,6 +17,9 @@ from kit19_ray.tasks import templates
 from kit19_ray.tasks.task import Task, Template
 from kit19_ray.utils.hashing import hash64
 
+TemplateValues = dict[str, Any]
+"""What a template's text may name: the task's own fields, and beside them choices, label, choice and number."""
+
 
 @dataclass(frozen=True)
 class FilledTemplate:
@@ -59,10 +62,10 @@ def fill(task: Task, template: Template, fields: Mapping[str, str], record_id: s
         cut[f"{name}_said"] = ", ".join(said.get(word, word) for word in cut[name].split(", "))
     words = task.words(template, cut)
     order = shown_order(task, template, record_id, seed)
-    asked: dict[str, Any] = {**cut, "choices": [words[i] for i in order]}
+    asked: TemplateValues = {**cut, "choices": [words[i] for i in order]}
     phrasing = template.outputs[hash64(seed, "output", record_id, template.name) % len(template.outputs)]
 
-    def answered(value: str) -> dict[str, Any]:
+    def answered(value: str) -> TemplateValues:
         if value not in task.labels:
             return {**asked, "label": value, "choice": "", "number": 0}
         at = task.labels.index(value)

@@ -122,10 +122,16 @@ class TaskSpec(BaseModel):
     """Field with the label; none for a generation task."""
     choices: dict[str, str] | None = None
     """Label -> its word in prompts and answers, in the order they are listed."""
+    meanings: dict[str, str] = Field(default_factory=dict)
+    """Label -> what it says, in English, for the data card."""
     choice_fields: list[str] | None = None
     """Multiple choice: label "1" picks the first of these fields, and so on."""
     limits: dict[str, int] = Field(default_factory=dict)
     """Characters kept of a long field."""
+    pair: list[str] | None = Field(None, min_length=2, max_length=2)
+    """The two fields that are compared: they must not be one text."""
+    draw_first: dict[str, list[str]] = Field(default_factory=dict)
+    """Field -> values: records that have one of them in each are drawn before all others."""
     spoken: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Field with names between commas -> how a name is said in a sentence; templates have it as `<field>_said`."""
     templates: list[Template] = Field(min_length=1)
@@ -145,12 +151,17 @@ class TaskSpec(BaseModel):
             *self.optional,
             *self.limits,
             *self.spoken,
+            *(self.pair or []),
+            *self.draw_first,
             *(self.choice_fields or []),
             *([self.answer] if self.answer else []),
         ]
         for name in named:
             if name not in self.fields:
                 raise ValueError(f"field {quote(name)} is not in `fields`{nearest(name, self.fields)}")
+        for name in self.meanings:
+            if name not in (self.choices or {}):
+                raise ValueError(f"meanings: {quote(name)} is no label{nearest(name, self.choices or {})}")
         for template in self.templates:
             self._check(template)
         return self
@@ -196,6 +207,14 @@ class Task(BaseModel):
         if self.spec.choices is not None:
             return list(self.spec.choices)
         return [str(i + 1) for i in range(len(self.spec.choice_fields or []))]
+
+    def drawn_first(self, fields: Mapping[str, str]) -> bool:
+        """Whether a record is of those that are drawn before others."""
+        return all(fields[name] in values for name, values in self.spec.draw_first.items())
+
+    def is_free(self, template: Template) -> bool:
+        """Whether a template asks for a text of its own, not for one of the choices."""
+        return self.spec.answer is None or template.generation
 
     @cached_property
     def asked_fields(self) -> list[str]:

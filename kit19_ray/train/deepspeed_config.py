@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from kit19_ray.train.spec import TrainSpec, accumulation
+from kit19_ray.utils.json_types import Json
 
 
-def deepspeed_config(spec: TrainSpec, dtype: torch.dtype, workers: int) -> dict[str, Any]:
+def deepspeed_config(spec: TrainSpec, dtype: torch.dtype, workers: int) -> Json:
     """DeepSpeed's config for `workers` workers; the learning rate and the loss's scale are set by us.
 
     Where the batch does not divide, the product of the three sizes is more than the batch. DeepSpeed uses them for
@@ -17,12 +16,12 @@ def deepspeed_config(spec: TrainSpec, dtype: torch.dtype, workers: int) -> dict[
     """
     train, plan = spec.config, spec.plan
     passes = accumulation(plan.batch_size, plan.micro_batch_size, workers)
-    zero: dict[str, Any] = {
+    zero: Json = {
         "stage": train.zero_stage,
         "contiguous_gradients": True,
         "overlap_comm": spec.use_gpu,
     }
-    config: dict[str, Any] = {
+    config: Json = {
         "train_batch_size": plan.micro_batch_size * passes * workers,
         "train_micro_batch_size_per_gpu": plan.micro_batch_size,
         "gradient_accumulation_steps": passes,
@@ -40,7 +39,7 @@ def deepspeed_config(spec: TrainSpec, dtype: torch.dtype, workers: int) -> dict[
     return _merged(config, train.deepspeed)
 
 
-def _merged(config: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+def _merged(config: Json, more: Json) -> Json:
     out = dict(config)
     for key, value in more.items():
         both = isinstance(value, dict) and isinstance(out.get(key), dict)

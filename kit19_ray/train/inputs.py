@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from kit19_ray.artifacts.packed_shards import Int32, PackedSplit
 from kit19_ray.artifacts.schemas import IGNORE
 from kit19_ray.lm import attention
+from kit19_ray.lm.loaded_model import ModelInputs
 from kit19_ray.train.batches import NO_ROW, Int64
 from kit19_ray.train.loss import target_positions
 
-Batch = dict[str, Any]
+Batch = ModelInputs
 """The arguments of `PackedLM.forward`: tensors on the device, and `longest`, an int."""
 
 
@@ -31,13 +33,13 @@ def prepare_batch(split: PackedSplit, rows: Int64, device: torch.device, flat: b
 def to_device(columns: dict[str, Int32], device: torch.device, flat: bool = False) -> Batch:
     """The same of rows at hand: int32 `[rows, seq_len]` each of input_ids, labels, position_ids."""
     positions, targets = target_positions(columns["labels"], columns["position_ids"])
-    arrays: dict[str, Any] = {
+    arrays: dict[str, npt.NDArray[Any]] = {
         "input_ids": columns["input_ids"].astype(np.int64),
         "position_ids": columns["position_ids"].astype(np.int64),
         "positions": positions,
         "targets": targets,
     }
-    longest: dict[str, Any] = {}
+    longest: dict[str, int] = {}
     if flat:
         cuts, length = attention.borders(columns["position_ids"])
         arrays |= {name: arrays[name].reshape(1, -1) for name in ("input_ids", "position_ids")} | {"borders": cuts}

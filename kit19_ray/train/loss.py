@@ -20,6 +20,7 @@ import torch
 
 from kit19_ray.artifacts.schemas import IGNORE
 from kit19_ray.errors import DataError
+from kit19_ray.lm.loaded_model import ModelInputs
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -122,8 +123,8 @@ class PackedLM(torch.nn.Module):
 
 def _inputs(
     input_ids: torch.Tensor, position_ids: torch.Tensor, borders: torch.Tensor | None = None, longest: int | None = None
-) -> dict[str, Any]:
-    inputs: dict[str, Any] = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
+) -> ModelInputs:
+    inputs: ModelInputs = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
     if borders is None:
         # attention_mask stays None: only then does transformers keep the packed examples apart by their positions.
         return inputs

@@ -10,6 +10,7 @@ from kit19_ray.config.schema import LoraConfig
 from kit19_ray.errors import TrainError, nearest, quote
 from kit19_ray.lm import pretrained
 from kit19_ray.train.spec import TrainSpec
+from kit19_ray.utils.json_types import Json
 
 ADAPTER = "default"  # peft's name of an adapter nobody named
 
@@ -22,7 +23,23 @@ def precision(spec: TrainSpec) -> torch.dtype:
     return torch.bfloat16 if wanted == "bf16" else torch.float32
 
 
-def build(spec: TrainSpec, config: dict[str, Any], dtype: torch.dtype) -> Any:
+def from_scratch(spec: TrainSpec) -> Any:
+    """The GPT-NeoX of the config's sizes, with fresh weights."""
+    wanted = spec.config.model
+    return pretrained.build_gpt_neox(
+        hidden_size=wanted.hidden_size,
+        layers=wanted.layers,
+        heads=wanted.heads,
+        intermediate_size=wanted.intermediate_size,
+        vocab_size=spec.vocab_size,
+        seq_len=spec.plan.seq_len,
+        eos_token_id=spec.eos_token_id,
+        pad_token_id=spec.pad_token_id,
+        seed=spec.seed,
+    )
+
+
+def build(spec: TrainSpec, config: Json, dtype: torch.dtype) -> Any:
     """The model to train, on the CPU, or sharded under ZeRO-3.
 
     Args:
@@ -31,17 +48,7 @@ def build(spec: TrainSpec, config: dict[str, Any], dtype: torch.dtype) -> Any:
     wanted = spec.config.model
     if wanted.name is None:
         # Built whole on every rank, also under ZeRO-3: so the weights are the same for any number of ranks.
-        return pretrained.build_gpt_neox(
-            hidden_size=wanted.hidden_size,
-            layers=wanted.layers,
-            heads=wanted.heads,
-            intermediate_size=wanted.intermediate_size,
-            vocab_size=spec.vocab_size,
-            seq_len=spec.plan.seq_len,
-            eos_token_id=spec.eos_token_id,
-            pad_token_id=spec.pad_token_id,
-            seed=spec.seed,
-        )
+        return from_scratch(spec)
     if spec.config.zero_stage != 3:
         return _loaded(spec, wanted.name, dtype)
     return _sharded(spec, wanted.name, dtype, config)
@@ -84,7 +91,7 @@ def grow_vocabulary(model: Any, size: int) -> None:
                     tensor[known:] = tensor[:known].float().mean(dim=0).to(tensor.dtype)
 
 
-def _sharded(spec: TrainSpec, name: str, dtype: torch.dtype, config: dict[str, Any]) -> Any:
+def _sharded(spec: TrainSpec, name: str, dtype: torch.dtype, config: Json) -> Any:
     """The model sharded over the ranks. Rank 0 alone reads the weights; the others need its config and the network."""
     import torch.distributed as dist
     from transformers import AutoModelForCausalLM
@@ -132,6 +139,21 @@ def fill(model: Any, source: Any | None) -> None:
         sent = (whole[name] if whole else torch.empty_like(buffer)).to(device)
         dist.broadcast(sent, src=0)
         buffer.copy_(sent)
+
+
+def shell(spec: TrainSpec) -> Any:
+    """The model of the run without its weights, on the meta device."""
+    from transformers import AutoModelForCausalLM
+
+    wanted = spec.config.model
+    with torch.device("meta"):
+        if wanted.name is None:
+            return from_scratch(spec)
+        config = pretrained.load_config(wanted.name, wanted.revision)
+        text = config.get_text_config()
+        if wanted.grow_vocabulary:
+            text.vocab_size = max(text.vocab_size, spec.vocab_size)
+        return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
 
 
 def add_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.data import examples
+from kit19_ray.data.inspect.describe_task import sample_records
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.sources.readers.base import Raw
 from kit19_ray.tasks.task import Task, load_tasks, withhold
@@ -98,3 +99,14 @@ def test_held_out_templates_are_for_validation_rows_only() -> None:
         for split in ("train", "validation")
     }
     assert used == {"train": set(known[1:]), "validation": set(known)}
+
+
+def test_a_free_answer_is_used_a_few_times_only() -> None:
+    for name, free in (("kowiki_qa", 3), ("sae4k", 2)):
+        task = load_tasks([name])[name]
+        for record in sample_records(task)[:20]:
+            every = examples.templates(task, record, 19, "train")
+            few = examples.templates(task, record, 19, "train", free)
+            assert sum(map(task.is_free, few)) == min(free, sum(map(task.is_free, every)))
+            assert [t.name for t in few if not task.is_free(t)] == [t.name for t in every if not task.is_free(t)]
+            assert examples.num_fitting(task, record, "train") == len(every)

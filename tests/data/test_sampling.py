@@ -8,8 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.data.records import Record
-from kit19_ray.data.sampling import BottomK, Sample, runs, wanted
+from kit19_ray.data.sampling import BottomK, Sample, priority, runs, wanted
+from kit19_ray.tasks.task import load_tasks
 from kit19_ray.utils.hashing import hash64
+
+TASKS = load_tasks(["nsmc", "hatescore"])
+NSMC = TASKS["nsmc"]
 
 
 def record(name: str, line: int = 1, group: str | None = None) -> Record:
@@ -17,7 +21,7 @@ def record(name: str, line: int = 1, group: str | None = None) -> Record:
 
 
 def sample(records: list[Record], train: int = 5, validation: int = 3, share: float = 0.3) -> Sample:
-    kept = Sample("nsmc", 19, train, validation, share)
+    kept = Sample(NSMC, 19, train, validation, share)
     for r in records:
         kept.add(r)
     return kept
@@ -60,7 +64,7 @@ def test_the_validation_share_is_about_what_was_asked() -> None:
 
 def test_another_seed_gives_another_sample() -> None:
     records = [record(f"r{i}") for i in range(200)]
-    other = Sample("nsmc", 20, 5, 3, 0.3)
+    other = Sample(NSMC, 20, 5, 3, 0.3)
     for r in records:
         other.add(r)
     assert [r.id for r in sample(records).records("train")] != [r.id for r in other.records("train")]
@@ -80,3 +84,11 @@ def test_runs_are_the_bottom_k_in_ranges(priorities: list[int], k: int, size: in
 
 def test_nothing_is_drawn_of_a_split_that_is_not_wanted() -> None:
     assert wanted("validation", 0) == 0 and wanted("train", 10) == 1020
+
+
+def test_what_is_drawn_first_has_the_smaller_priorities() -> None:
+    task = TASKS["hatescore"]
+    origins = {origin: [priority(task, 19, f"id{n}", {"origin": origin}) for n in range(50)]
+               for origin in ("온라인 댓글", "규칙 기반 생성")}  # fmt: skip
+    assert max(origins["온라인 댓글"]) < min(origins["규칙 기반 생성"])
+    assert priority(NSMC, 19, "id0", {}) == hash64(19, "sample", "id0")

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from kit19_ray.artifacts import manifest
+from kit19_ray.artifacts import lexical, manifest
 from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.artifacts.schemas import IGNORE
 from kit19_ray.config import loading
@@ -30,6 +30,7 @@ from tests.data.conftest import TINY
 pytestmark = pytest.mark.ray
 GATES = (
     "exact_duplicate",
+    "identical_pair",
     "contradictory",
     "near_duplicate",
     "near_duplicate_across_tasks",
@@ -43,6 +44,7 @@ SMALL = [
     "data.seq_len=192",
     "data.examples_per_shard=200",
     "data.prompt=koalpaca",
+    "data.balances={hatescore: even, question_pair: cap}",
 ]
 
 
@@ -67,7 +69,7 @@ def test_every_task_reaches_its_quota_and_the_counts_add_up(built: str) -> None:
         assert task["examples"]["train"] == 40 and task["shortfall"] == "", name
         gated = sum(task["dropped"].get(reason, 0) for reason in GATES)
         gated += sum(n for reason, n in task["dropped"].items() if reason.startswith("contaminated"))
-        lost = sum(task["dropped"].values()) - gated - task["dropped"].get("too_long", 0)
+        lost = sum(task["dropped"].values()) - gated - sum(task["dropped"].get(r, 0) for r in ("too_long", "free_uses"))
         assert task["raw"] == task["records"] + lost
         assert task["records"] == task["unique"] + gated
         assert task["unique"] >= 32
@@ -76,6 +78,25 @@ def test_every_task_reaches_its_quota_and_the_counts_add_up(built: str) -> None:
     assert train["examples"] + sum(t["dropped"].get("too_long", 0) for t in found["tasks"].values()) == 800
     assert 0.85 < train["packing_efficiency"] <= 1
     assert len(train["shards"]) == 4
+
+
+def test_classes_are_balanced_as_the_config_says_and_guesses_are_kept(built: str) -> None:
+    tasks = manifest.require(built, "data")["tasks"]
+    even, capped = tasks["hatescore"], tasks["question_pair"]
+    assert {label: c["examples"] for label, c in even["classes"].items()} == {"hate": 14, "abuse": 13, "clean": 13}
+    assert all(c["examples"] <= 20 == c["wanted"] for c in capped["classes"].values())
+    assert (even["balance"], capped["balance"], tasks["nsmc"]["balance"]) == ("even", "cap", "source")
+    with storage.open_input(storage.join(built, "examples/train-question_pair.parquet")) as file:
+        labels = Counter(pq.read_table(file, columns=["label"])["label"].to_pylist())
+    assert labels == {n: c["examples"] for n, c in enumerate(capped["classes"].values())}
+    answers = lexical.read(built)
+    assert set(answers) == {name for name, task in tasks.items() if task["baseline"]}
+    for name, found in answers.items():
+        with storage.open_input(storage.join(built, f"examples/validation-{name}.parquet")) as file:
+            rows = [row for row in pq.read_table(file, columns=["id", "label"]).to_pylist() if row["label"] >= 0]
+        assert {row["id"] for row in rows} == set(found)
+        share = sum(found[row["id"]] == row["label"] for row in rows) / len(rows)
+        assert tasks[name]["baseline"]["lexical"] == share
 
 
 def test_files_are_what_the_manifest_says(built: str) -> None:

@@ -6,6 +6,7 @@ import fnmatch
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -216,7 +217,13 @@ def _closure(name: str, extras: frozenset[str], seen: set[tuple[str, frozenset[s
         return
     seen.add((name, extras))
     yield name
-    for line in metadata.requires(name) or []:
+    for line in _own(extras) if name == "kit19-ray" else metadata.requires(name) or []:
         requirement = Requirement(line)
         if any(requirement.marker is None or requirement.marker.evaluate({"extra": one}) for one in ("", *extras)):
             yield from _closure(canonicalize_name(requirement.name), frozenset(requirement.extras), seen)
+
+
+def _own(extras: frozenset[str]) -> list[str]:
+    """What this checkout's extras ask for; the environment may be another's."""
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    return [*project["dependencies"], *(line for one in extras for line in project["optional-dependencies"][one])]

@@ -91,6 +91,9 @@ ROWS = {
 }
 
 
+LEXICAL = {"nsmc": {f"nsmc-{n}": 0 for n in range(1, 6)}}  # what the data stage's baseline answers
+
+
 @pytest.fixture
 def prefix(tmp_path: Path) -> str:
     (tmp_path / "examples").mkdir()
@@ -111,7 +114,7 @@ def scored(prefix: str, judge: Any, seq_len: int = 64, **config: Any) -> dict[st
     for task in held_out.tasks(prefix):
         samples = held_out.ask(held_out.read(prefix, task), reader, judge, EvaluateConfig(**config), frozenset({"new"}))
         if samples:
-            out[task] = held_out_scores.summarize(task, samples)
+            out[task] = held_out_scores.summarize(task, samples, LEXICAL.get(task))
     return out
 
 
@@ -121,6 +124,8 @@ def test_scores_by_hand(prefix: str) -> None:
     nsmc, outcomes = found["nsmc"]
     assert nsmc["accuracy"] == pytest.approx(3 / 5)  # rows 1, 2 and 4
     assert nsmc["majority"] == pytest.approx(3 / 5)
+    assert nsmc["lexical"] == pytest.approx(2 / 5)
+    assert all("lexical" in part for part in (*nsmc["by_kind"].values(), *nsmc["by_template"].values()))
     assert nsmc["above_majority"] == 0
     assert (nsmc["n"], nsmc["labels"]) == (5, 2)
     assert nsmc["macro_f1"] == pytest.approx((2 / 4 + 4 / 6) / 2)

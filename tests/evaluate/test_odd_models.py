@@ -192,3 +192,43 @@ def test_held_out_rows_that_do_not_fit_are_left_out(tokenizer: Any) -> None:
     assert held_out.ask([row(["가", long])], reader, backend, EvaluateConfig()) == []
     assert len(held_out.ask([row(["가", "나"], text=long)], reader, backend, EvaluateConfig())) == 1
     assert len(held_out.ask([row([], text=long)], reader, backend, EvaluateConfig())) == 1
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_model_of_32_tokens_scores_and_writes(tokenizer: Any, ends: bool) -> None:
+    import math
+
+    from kit19_ray.lm import pretrained
+    from kit19_ray.lm.generator import Generator
+
+    if not ends:
+        for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+            setattr(tokenizer, name, None)
+        tokenizer.chat_template = None
+    model = pretrained.build_gpt_neox(
+        hidden_size=16, layers=1, heads=2, intermediate_size=None, vocab_size=len(tokenizer), seq_len=32,
+        eos_token_id=0, pad_token_id=1, seed=3,
+    )  # fmt: skip
+    if not ends:
+        model.generation_config.eos_token_id = model.config.eos_token_id = None
+    generator = Generator(model, tokenizer)
+    assert generator.max_length == 32 and generator.eos_ids == (frozenset({0}) if ends else frozenset())
+
+    class Local(Recorder):
+        def loglikelihoods(self, requests: Any, what: str, on_results: Any = None) -> list[tuple[float, bool]]:
+            return generator.loglikelihoods(list(requests))
+
+        def generate(self, prompts: Any, options: Any, what: str, on_results: Any = None) -> list[Completion]:
+            return generator.generate(prompts, **options)
+
+    lm = RayLM(Local(), tokenizer, generator.max_length)
+    long = "재미있다 영화가 " * 20
+    asked_of = [one for text in (long, " 재미있다") for one in asked("loglikelihood", "영화가", text)]
+    (far, _), (near, _) = lm.loglikelihood(asked_of)
+    assert math.isfinite(far) and far < near < 0
+    (said,) = lm.generate_until(asked("generate_until", long, {"until": ["@"]}))
+    assert isinstance(said, str)
+    prompt = load_prompt("plain", tokenizer)
+    reader = held_out.Reader(partial_encode(tokenizer, prompt), tokenizer.decode, prompt, tokenizer.eos_token_id, 32)
+    rows = [row(["가", "나"]), row(["가", long]), {**row([], text=long), "id": "3"}]
+    assert len(held_out.ask(rows, reader, lm.backend, EvaluateConfig())) == 2, "one has no room for its answers"

@@ -24,11 +24,12 @@ SCORES: dict[str, Any] = {
     "groups": {"own": {"n": 30, "tasks": ["a", "b"], "num_fewshot": 5, "acc": 0.4, "stderr": {"acc": 0.05}}},
     "held_out": {
         "nsmc": {
-            "accuracy": 0.74, "accuracy_norm": 0.73, "macro_f1": 0.7398, "majority": 0.51, "above_majority": 10.28,
+            "accuracy": 0.74, "accuracy_norm": 0.73, "macro_f1": 0.7398, "majority": 0.51, "lexical": 0.6,
+            "above_majority": 10.28,
             "n": 500, "labels": 2, "pearson": 0.5, "stderr": {"accuracy": 0.0196, "macro_f1": 0.0197},
             "by_kind": {"closed": {"accuracy": 0.75, "n": 240}, "open": {"accuracy": 0.7307, "n": 260}},
             "by_seen": {"seen": {"accuracy": 0.75, "n": 450}, "unseen": {"accuracy": 0.65, "n": 50}},
-            "by_template": {"asked": {"accuracy": 0.74, "n": 500, "stderr": {"accuracy": 0.0196}}},
+            "by_template": {"asked": {"accuracy": 0.74, "majority": 0.51, "n": 500, "stderr": {"accuracy": 0.0196}}},
         },
         "petitions": {
             "generation": {
@@ -99,9 +100,9 @@ As the harness makes one figure of a group's tasks.
 
 From `file:///runs/data-1`. {report._CHOICES}
 
-| task | n | accuracy | majority | standard errors above majority | by letter | macro F1 | closed | open | unseen | Pearson | Spearman |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-| nsmc | 500 | 74.00 ± 1.96 | 51.00 | +10.3 | 73.00 | 73.98 ± 1.97 | 75.00 of 240 | 73.07 of 260 | 65.00 of 50 | 0.500 |  |
+| task | n | accuracy | majority | lexical | standard errors above majority | by letter | macro F1 | closed | open | unseen | Pearson | Spearman |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| nsmc | 500 | 74.00 ± 1.96 | 51.00 | 60.00 | +10.3 | 73.00 | 73.98 ± 1.97 | 75.00 of 240 | 73.07 of 260 | 65.00 of 50 | 0.500 |  |
 
 ## Held-out rows of the data stage: free answers
 
@@ -121,10 +122,10 @@ From `file:///runs/data-1`. {report._FREE}
 
 ## Held-out rows by template
 
-| task | template | n | accuracy | exact match | chrF |
-| --- | --- | --- | --- | --- | --- |
-| nsmc | asked | 500 | 74.00 ± 1.96 |  |  |
-| petitions | title | 16 |  |  | 12.3 |
+| task | template | n | accuracy | majority | lexical | exact match | chrF |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| nsmc | asked | 500 | 74.00 ± 1.96 | 51.00 |  |  |  |
+| petitions | title | 16 |  |  |  |  | 12.3 |
 
 Versions: kit19-ray 0.1.0, lm-eval 0.4.13
 """  # noqa: E501 - a table's row is a line
@@ -167,6 +168,6 @@ def test_shown_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.out == ""
     rows = [line.split() for line in shown.err.splitlines()]
     assert ["kobest_copa", "acc", "1,000", "61.20", "±", "1.54", "50", "83.80", "91.60", "72.00"] in rows
-    assert ["nsmc", "500", "74.00", "±", "1.96", "51.00", "+10.3", "73.98", "±", "1.97"] in rows
+    assert ["nsmc", "500", "74.00", "±", "1.96", "51.00", "60.00", "+10.3", "73.98", "±", "1.97"] in rows
     report.show(SCORES | {"tasks": {}, "groups": {}, "held_out": {}})
     assert capsys.readouterr().err == ""

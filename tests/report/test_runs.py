@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from kit19_ray.artifacts import run_start
 from kit19_ray.errors import StorageError
 from kit19_ray.io import storage
+from kit19_ray.report import comparison, page
 from kit19_ray.report.runs import collect
 
 
@@ -56,3 +59,31 @@ def test_what_is_not_there_or_not_finished(root: Any) -> None:
         collect(["train-aaab"], root.uri)
     with pytest.raises(StorageError, match="no run is named and no root is set"):
         collect([], None)
+
+
+def test_a_training_under_way_is_shown_as_far_as_it_is(root: Any) -> None:
+    data = root.data("data-1")
+    uri = storage.join(root.uri, "train-cccc")
+    start: Any = {
+        "stage": "train",
+        "version": 2,
+        "data": data,
+        "prompt": "kullm",
+        "seed": 19,
+        "config": {},
+        "steps": 900,
+    }
+    run_start.write(uri, start)
+    (begun,) = collect([uri], None)
+    assert begun.name == "train-cccc (step 0 so far)" and begun.lines == []
+    lines = [
+        {"step": 0, "validation_loss": 9.0},
+        {"step": 400, "loss": 4.0, "validation_loss": 5.0, "tokens_per_second": 8},
+    ]
+    storage.write_text(f"{uri}/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    (found,) = collect([uri], None)
+    assert found.name == "train-cccc (step 400 so far)"
+    text = page.markdown(comparison.compare([found]))
+    assert "9.000 -> 5.000" in text and "| 900 |" in text
+    root.train("train-aaaa", data)
+    assert [run.name for run in collect([], root.uri)] == ["train-aaaa"]  # a root stands for what is finished

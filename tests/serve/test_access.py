@@ -69,7 +69,43 @@ def test_admin_is_closed_until_it_has_keys_of_its_own(service: FakeService, monk
     service.admin_keys = ApiKeys(None, ADMIN_ENVIRONMENT)
     assert send(service, "GET", "/admin/models", headers=mine).status_code == 401
     opened = send(service, "GET", "/admin/models", headers={"Authorization": "Bearer the-admins-own-long-key"})
-    assert opened.status_code not in (401, 403)
+    assert [entry["id"] for entry in opened.json()["data"]] == ["kit19", "a/tuned"]
+
+
+def test_admin_takes_what_a_model_is_and_refuses_the_rest(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from kit19_ray.errors import UserError
+    from kit19_ray.lm import pretrained
+
+    def resolve(name: str) -> str:
+        if name.startswith("no"):
+            raise UserError(f"{name!r}: there is no such folder")
+        return name
+
+    monkeypatch.setattr(pretrained, "resolve", resolve)
+    monkeypatch.setattr(pretrained, "resolve_adapter", lambda name: resolve(f"no adapter: {name}"))
+    monkeypatch.setenv(ADMIN_ENVIRONMENT, "root the-admins-own-long-key")
+    service.admin_keys = ApiKeys(None, ADMIN_ENVIRONMENT)
+    mine = {"Authorization": "Bearer the-admins-own-long-key"}
+
+    def ask(method: str, path: str, **body: Any) -> httpx.Response:
+        return send(service, method, f"/admin/models{path}", headers=mine, **({"json": body} if body else {}))
+
+    assert ask("POST", "", name="base", root="s3://b/m").status_code == 201
+    assert ask("PUT", "/kit19", root="s3://b/n").json() == {"id": "kit19", "state": "ready"}
+    assert ask("DELETE", "/a/tuned").json()["state"] == "unloaded"
+    expected = [("load", "base", "s3://b/m", ""), ("swap", "kit19", "s3://b/n"), ("unload", "a/tuned")]
+    assert service.registry.asked == expected
+    for response, said in (
+        (ask("POST", "", name="a b", root="m"), "letters, digits"),
+        (ask("POST", "", name="x", rot="m"), "unknown field (did you mean 'root'?)"),
+        (ask("POST", "", name="x", root="no/such"), "root: 'no/such': there is no such folder"),
+        (ask("PUT", "/a/tuned", root="m"), "root: 'no adapter: m'"),
+    ):
+        assert response.status_code == 400 and said in error(response)["message"], response.text
+    assert ask("PUT", "/nobody", root="m").status_code == 404
+    assert service.registry.asked == expected
 
 
 def test_a_request_keeps_its_id_where_it_is_one() -> None:

@@ -21,6 +21,28 @@ LIMITS = ServeConfig(max_body_bytes=2048, max_queue=2, request_timeout_seconds=0
 BODY = {"model": "kit19", "prompt": "안녕"}
 
 
+class FakeRegistry:
+    """Notes what /admin asks of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+
+    def listed(self) -> list[Json]:
+        return [{"id": "kit19", "parent": None}, {"id": "a/tuned", "parent": "kit19"}]
+
+    async def load(self, name: str, uri: str, base: str | None) -> Json:
+        self.asked.append(("load", name, uri, base or ""))
+        return {"id": name, "state": "ready"}
+
+    async def swap(self, name: str, uri: str) -> Json:
+        self.asked.append(("swap", name, uri))
+        return {"id": name, "state": "ready"}
+
+    async def unload(self, name: str) -> Json:
+        self.asked.append(("unload", name))
+        return {"id": name, "state": "unloaded"}
+
+
 class FakeService:
     def __init__(self, answer: Callable[[], Any] = dict) -> None:
         self.limits = LIMITS
@@ -28,6 +50,7 @@ class FakeService:
         self.metrics = Metrics(self.recorder)
         self.keys: ApiKeys | None = None
         self.admin_keys = ApiKeys(None, ADMIN_ENVIRONMENT)
+        self.registry = FakeRegistry()
         self.names = ["kit19"]
         self.answer = answer
         self.requests: list[CompletionRequest] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -111,9 +112,10 @@ def test_markers_that_somebody_typed_are_text(tiny_tokenizer: Any) -> None:
     assert [i for i in wrapped if i in special] == [tokenizer.eos_token_id], "behind the assistant's turn"
 
 
-def test_a_tokenizer_without_an_end_ends_no_turn(tiny_tokenizer: Any, encode: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(tiny_tokenizer, "eos_token", None)
-    ids = Conversation(tiny_tokenizer, TextEncoder(tiny_tokenizer), prompt_format("plain")).tokens(
+def test_a_tokenizer_without_an_end_ends_no_turn(tiny_tokenizer: Any, encode: Any) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.eos_token = None
+    ids = Conversation(tokenizer, TextEncoder(tokenizer), prompt_format("plain")).tokens(
         turns(("user", "가"), ("assistant", "나"), ("user", "다"))
     )
     assert ids == [*encode("가\n"), *encode("나"), *encode("다\n")]
@@ -169,7 +171,9 @@ def test_a_wrong_field_is_a_400_that_names_it(fields: dict[str, Any], param: str
     assert message in caught.value.message
 
 
-CASES = sorted((Path(os.environ.get("KIT19_SHARED", "/nowhere")) / "cases" / "serving").glob("*.json"))
+CASES = sorted(
+    (Path(os.environ.get("KIT19_SHARED") or Path(__file__).parents[3] / "shared") / "cases" / "serving").glob("*.json")
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.stem for case in CASES])

@@ -55,7 +55,9 @@ def http(server: stage.Server) -> Iterator[httpx.Client]:
         yield opened
 
 
-CASES = sorted((Path(os.environ.get("KIT19_SHARED", "/nowhere")) / "cases" / "serving").glob("*.json"))
+CASES = sorted(
+    (Path(os.environ.get("KIT19_SHARED") or Path(__file__).parents[3] / "shared") / "cases" / "serving").glob("*.json")
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.stem for case in CASES])

@@ -19,7 +19,10 @@ from kit19_ray.serve.model_registry import wanted
             {"serve": {"adapters": {"a": {"path": "p", "base": "kit"}}}},
             "is no model that is served (did you mean",
         ),
-        ({"serve": {"model": "x/y", "adapters": {"a": {"path": "/no/such"}}}}, "adapter '/no/such': there is no such"),
+        (
+            {"serve": {"model": "x/y", "auth": "none", "adapters": {"a": {"path": "/no/such"}}}},
+            "adapter '/no/such': there is no such",
+        ),
         ({"serve": {"modl": "x"}}, "serve.modl: unknown key (did you mean 'model'?)"),
         ({"serve": {"model": "/no/such/model", "auth": "none"}}, "/no/such/model"),
         ({"serve": {"model": "x/y", "auth": "keys"}}, "serve.auth: keys, but there is no API key"),
@@ -49,7 +52,7 @@ def test_replicas_are_fixed_or_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fixed["base/1"].init_args[:2] == ("s3://b/train-0", "base/1")
     assert {one.num_replicas for one in fixed.values()} == {3}
     config = fixed["kit19"]._deployment_config
-    assert (config.graceful_shutdown_timeout_s, config.max_surge_percent) == (120, 100), "as long as a request may take"
+    assert (config.graceful_shutdown_timeout_s, config.max_surge_percent) == (30, 100)
     scaled = models(deployment.build({"serve": section, "autoscaling": {"max_replicas": 5}}))
     assert scaled["kit19"]._deployment_config.autoscaling_config.max_replicas == 5
     gateway = deployment.build({"serve": section})._bound_deployment._deployment_config

@@ -8,31 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import yaml
 
 from kit19_ray import __version__
 from kit19_ray.artifacts.stage_manifests import DataManifest, Decontamination, TaskEntry
-from kit19_ray.data.card import hub_metadata, licence_report, plots, statistics
-from kit19_ray.data.card.statistics import Distribution, SplitStatistics, Statistics
+from kit19_ray.data.card import classes, figures, hub_metadata, korean, licence_report, personal_data, plots, statistics
+from kit19_ray.data.card.statistics import Statistics
+from kit19_ray.data.card.table import table
 from kit19_ray.io import storage
 from kit19_ray.tasks.task import DEFINITIONS, Task
 
-_LENGTHS: tuple[Literal["prompt_characters", "answer_characters", "tokens"], ...] = (
-    "prompt_characters", "answer_characters", "tokens"
-)  # fmt: skip
-_PACKING: tuple[Literal["rows", "examples", "learned", "masked", "padding"], ...] = (
-    "rows", "examples", "learned", "masked", "padding"
-)  # fmt: skip
-_PLOTS = {
-    "tokens.png": "Tokens per training example",
-    "characters.png": "Characters per training example",
-    "labels.png": "Label balance",
-    "templates.png": "Use of the templates",
-    "packing.png": "Packing and the tasks' shares of the tokens",
-    "drops.png": "Rows dropped or repeated in the sources",
-}
 _PAPER = """\
 @inproceedings{jang-etal-2024-kit19,
   title     = {KIT-19: A Comprehensive Korean Instruction Toolkit on 19 Tasks
@@ -79,28 +65,36 @@ def render(built: DataManifest, tasks: Mapping[str, Task], counted: Statistics, 
     """
     tasks = {name: tasks[name] for name in built["tasks"]}
     sections = {
-        "Tasks": [*_table(_TASK_COLUMNS, [_task_row(*item) for item in built["tasks"].items()]), *_shortfalls(built)],
-        "In figures": _figures(counted, drawn),
+        "Tasks": [*table(_TASK_COLUMNS, [_task_row(*item) for item in built["tasks"].items()]), *_shortfalls(built)],
+        "Labels": [
+            classes.ABOUT_LABELS,
+            "",
+            *table(classes.LABELS, list(classes.labels(built, tasks, counted))),
+            "",
+            *classes.balance(built),
+        ],
+        "What guessing reaches": [
+            classes.ABOUT_GUESSES,
+            "",
+            *table(classes.GUESSES, list(classes.guesses(built))),
+        ],
+        "In figures": figures.lines(counted, drawn),
         "Sources and licences": [
             *_licences(built, tasks),
             "",
-            *_table(*licence_report.licences(tasks)),
+            *table(*licence_report.licences(tasks)),
             "",
             *licence_report.notes(tasks),
         ],
         "How it was built": _recipe(built, tasks),
         "Limits of use": _limits(built, tasks),
+        "Personal data": list(personal_data.notes(tasks)),
         "Citation": _citation(built, tasks),
     }
     parts = ["---", hub_metadata.front_matter(built, tasks), "---", "", "# KIT-19, rebuilt", "", *_opening(built)]
     for title, lines in sections.items():
         parts += ["", f"## {title}", "", *lines]
     return "\n".join([*parts, ""])
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [[cell.replace("|", "\\|") for cell in row] for row in (header, ["---"] * len(header), *rows)]
-    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def _opening(built: DataManifest) -> list[str]:
@@ -127,6 +121,8 @@ def _opening(built: DataManifest) -> list[str]:
         "",
         _COLUMNS,
         *_too_long(built),
+        "",
+        korean.paragraph(built),
     ]
 
 
@@ -173,45 +169,6 @@ def _shortfalls(built: DataManifest) -> list[str]:
     return ["", "Short of the quota:", "", *short] if short else []
 
 
-def _figures(counted: Statistics, drawn: Sequence[str]) -> list[str]:
-    tasks = counted["tasks"]
-    lines = [
-        "`statistics.json` has all of it, histograms included. Of the training examples, median / 90% / longest:",
-        "",
-    ]
-    lines += _table(
-        ("task", "prompt, characters", "answer, characters", "tokens"),
-        [(name, *(_span(task["train"][key]) for key in _LENGTHS)) for name, task in tasks.items()],
-    )
-    lines += ["", "Labels and templates of the training examples:", ""]
-    lines += _table(
-        ("task", "labels", "closed", "open", "least and most used template"),
-        [(name, _labels(task["train"]), *_templates(task["train"])) for name, task in tasks.items()],
-    )
-    lines += ["", "Packing:", ""]
-    lines += _table(
-        ("split", "rows", "examples", "learned tokens", "masked tokens", "padding", "full"),
-        [(n, *(f"{s[p]:,}" for p in _PACKING), f"{s['efficiency']:.1%}") for n, s in counted["packing"].items()],
-    )
-    return lines + [line for name in drawn for line in ("", f"![{_PLOTS[name]}](plots/{name})")]
-
-
-def _span(found: Distribution | None) -> str:
-    return f"{found['p50']:,} / {found['p90']:,} / {found['max']:,}" if found else ""
-
-
-def _labels(split: SplitStatistics) -> str:
-    total = split["examples"] or 1
-    return ", ".join(f"{label} {n / total:.1%}" for label, n in split["labels"].items())
-
-
-def _templates(split: SplitStatistics) -> tuple[str, str, str]:
-    used = list(split["templates"].values())
-    closed, open_ = (sum(t["examples"] for t in used if t["kind"] == kind) for kind in ("closed", "open"))
-    counts = [t["examples"] for t in used]
-    return f"{closed:,}", f"{open_:,}", f"{min(counts):,} to {max(counts):,}"
-
-
 def _licences(built: DataManifest, tasks: Mapping[str, Task]) -> list[str]:
     lines = ["Every source keeps its own licence, and each row names its."]
     lines += [
@@ -239,7 +196,7 @@ def _recipe(built: DataManifest, tasks: Mapping[str, Task]) -> list[str]:
         "",
         _IDENTITY,
         "",
-        *_table(*licence_report.files(built, tasks)),
+        *table(*licence_report.files(built, tasks)),
         *_evaluation_files(built),
         "",
         "```yaml",
@@ -272,9 +229,7 @@ def _limits(built: DataManifest, tasks: Mapping[str, Task]) -> list[str]:
     repeated = sum(task["repeated"] for task in built["tasks"].values())
     if repeated:
         lines.append(f"- {repeated:,} training examples use a record again under another template, to reach the quota.")
-    lines.append(
-        "- Labels are the sources' own, and uneven in some tasks: see the table above before quoting an accuracy."
-    )
+    lines.append("- Labels are the sources' own, and uneven in some tasks: see above before quoting an accuracy.")
     return lines
 
 
@@ -294,7 +249,7 @@ def _evaluation_files(built: DataManifest) -> list[str]:
     ]
     if not rows:
         return []
-    return ["", "And these, which no row may hold an item of:", "", *_table(("set", "file", "SHA-256"), rows)]
+    return ["", "And these, which no row may hold an item of:", "", *table(("set", "file", "SHA-256"), rows)]
 
 
 def _citation(built: DataManifest, tasks: Mapping[str, Task]) -> list[str]:

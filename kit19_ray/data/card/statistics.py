@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from kit19_ray.artifacts.stage_manifests import DataManifest, SplitEntry, TaskEntry
 from kit19_ray.data.export import example_path
+from kit19_ray.data.rendering import FREE_USES
 from kit19_ray.io import storage
 from kit19_ray.tasks.task import Task
 
@@ -81,6 +82,7 @@ class SourceStatistics(TypedDict):
     repeats: int
     dropped: dict[str, int]
     too_long: int
+    free_uses: int
     truncated: int
     repeated: int
     tokens: int
@@ -226,15 +228,17 @@ def packing(split: SplitEntry, seq_len: int) -> PackingStatistics:
 def source(counts: TaskEntry) -> SourceStatistics:
     """What became of a task's source rows: `rows` = `unique` + `repeats` (equal to another) + all of `dropped`.
 
-    `too_long` counts examples, not source rows, and stands beside.
+    `too_long` and `free_uses` count examples, not source rows, and stand beside.
     """
-    dropped = {reason: n for reason, n in counts["dropped"].items() if reason != "too_long"}
+    of_examples = ("too_long", FREE_USES)
+    dropped = {reason: n for reason, n in counts["dropped"].items() if reason not in of_examples}
     return {
         "rows": counts["raw"],
         "unique": counts["unique"],
         "repeats": counts["raw"] - sum(dropped.values()) - counts["unique"],
         "dropped": dropped,
         "too_long": counts["dropped"].get("too_long", 0),
+        "free_uses": counts["dropped"].get(FREE_USES, 0),
         "truncated": counts["truncated"],
         "repeated": counts["repeated"],
         "tokens": counts["tokens"],

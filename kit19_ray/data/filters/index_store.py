@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from kit19_ray.data.filters.decontamination import Index
 from kit19_ray.io import node_cache, storage
 from kit19_ray.sources import evaluation_sets
 from kit19_ray.sources.evaluation_sets import Located
+from kit19_ray.utils.json_types import Json
 
 _REST = "rest.json"
 
@@ -39,7 +39,7 @@ def build(uri: str, sets: Sequence[Located], contained: float) -> None:
     """Builds the index and writes it below `uri`."""
     exact = [found.name for found in sets if found.spec.exact]
     index = decontamination.build([(found.name, evaluation_sets.items(found)) for found in sets], contained, exact)
-    rest: dict[str, Any] = {}
+    rest: Json = {}
     for field in fields(Index):
         value = getattr(index, field.name)
         if isinstance(value, np.ndarray):
@@ -57,7 +57,7 @@ def load(uri: str) -> Index:
     """The index below `uri`, its arrays mapped from this node's copy."""
     folder = node_cache.local_dir(uri)
     rest = json.loads((folder / _REST).read_text(encoding="utf-8"))
-    values: dict[str, Any] = {}
+    values: Json = {}
     for field in fields(Index):
         array = folder / f"{field.name}.npy"
         values[field.name] = np.load(array, mmap_mode="r") if array.exists() else rest[field.name]

@@ -41,7 +41,7 @@ _PAIRS = pa.schema(
 
 @dataclass(frozen=True)
 class RecordFile:
-    """A file of a task's records."""
+    """A file of a task's records; `cls` is the place of their class, where classes are drawn apart."""
 
     uri: str
     task: str
@@ -49,6 +49,7 @@ class RecordFile:
     split: str
     rows: int
     sha256: str
+    cls: int = 0
 
 
 def pairs(files: Sequence[RecordFile], band: int, threshold: float) -> pa.Table:

@@ -20,6 +20,7 @@ from kit19_ray.data.export import example_path
 from kit19_ray.io import storage
 from kit19_ray.utils.console import stdout
 from kit19_ray.utils.hashing import hash64
+from kit19_ray.utils.json_types import Json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +39,7 @@ _MISSING = "(none)"
 _WIDTH = 200  # columns the table may take
 
 
-Settings = dict[str, Any]
+Settings = Json
 """Dotted or nested config keys, with whatever value each has."""
 
 

@@ -6,6 +6,7 @@ one (a duplicate, a leak) or the task was read from the head only.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, TypedDict, final
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, TypedDict, final
 from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.schemas import ExampleRow
 from kit19_ray.config.schema import Config
-from kit19_ray.data import examples, hub_datasets, stage
+from kit19_ray.data import balance, examples, hub_datasets, stage
+from kit19_ray.data.balance import Shares
 from kit19_ray.data.encoding import Encoder
 from kit19_ray.data.inputs import Inputs, collect
 from kit19_ray.data.records import Record, to_record
@@ -121,17 +123,31 @@ def _draw(config: Config, inputs: Inputs, name: str, num: int) -> tuple[list[Exa
     """The task's first `num` training examples; and how many rows were read, None when that was all there are."""
     task = inputs.tasks[name]
     quota = inputs.quotas[name]
-    sample = Sample(name, config.seed, num, 0, config.data.validation_fraction)
+    drawn = balance.of_tasks(config.data, inputs.tasks)[name]
+    wanted = min(num, quota)
+    labels = drawn.classes or ("",)
+    samples = {label: Sample(task, config.seed, num, 0, config.data.validation_fraction) for label in labels}
+    found: Counter[str] = Counter()
     raws = ((file, raw) for file in inputs.files[name] for raw in task.source.read(file))
     read = 0
     for file, raw in islice(raws, HEAD):
         read += 1
         record = to_record(task, file.path, raw) if isinstance(raw, Raw) else None
         if isinstance(record, Record):
-            sample.add(record)
+            label = record.fields[task.spec.answer] if drawn.classes and task.spec.answer else ""
+            samples[label].add(record)
+            found[label] += 1
     is_head = next(raws, None) is not None
-    planned = examples.plan(task, sample.records("train"), min(num, quota), config.seed, config.data.repeat)
-    return [examples.render(task, p, "train", config.seed) for p in planned], read if is_head else None
+    planned = [
+        examples.plan(task, samples[label].records("train"), wanted, config.seed, config.data.repeat,
+                      free_uses=config.data.free_uses)
+        for label in labels
+    ]  # fmt: skip
+    weights = drawn.weights(found) if drawn.classes else (1,)
+    shares = Shares(weights, tuple(min(len(p), drawn.most(n, quota)) for n, p in enumerate(planned)))
+    ranked = [(shares.rank(n, place), p[place]) for n, p in enumerate(planned) for place in range(shares.sizes[n])]
+    chosen = [p for _, p in sorted(ranked, key=lambda pair: pair[0])[:wanted]]
+    return [examples.render(task, p, "train", config.seed) for p in chosen], read if is_head else None
 
 
 def _tokenizer(config: Config, inputs: Inputs) -> tuple[PreTrainedTokenizerBase | None, str]:

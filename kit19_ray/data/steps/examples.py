@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.stage_manifests import ExamplesManifest, ExamplesSplit
-from kit19_ray.data import ray_tasks, rendering
+from kit19_ray.artifacts.stage_manifests import ClassCounts, ExamplesManifest, ExamplesSplit
+from kit19_ray.data import balance, ray_tasks, rendering
 from kit19_ray.data.filters.near_duplicates import RecordFile
 from kit19_ray.data.ray_tasks import MIB
 from kit19_ray.data.record_pool import SPLITS
-from kit19_ray.data.rendering import Rendering, RunShare
+from kit19_ray.data.rendering import Rendering, RunCount, RunShare
 from kit19_ray.io import storage
 
 _MEMORY = 320 * MIB
@@ -58,28 +58,54 @@ def _plan(
     making: Mapping[str, Rendering], files: Mapping[str, Sequence[RecordFile]], wanted: Mapping[str, Mapping[str, int]]
 ) -> tuple[list[tuple[str, RunShare]], dict[str, dict[str, ExamplesSplit]]]:
     """What each run of records has to give, by task; and the counts that come of it."""
-    runs = [(file.task, file.split, file.uri) for name in making for file in files[name]]
-    items = [(f"{task} {split}", (task, split, uri)) for task, split, uri in runs]
-    counted = ray_tasks.run("count", _count, items, making, _MEMORY)
+    runs = [file for name in making for file in files[name]]
+    items = [(f"{file.task} {file.split}", (file.task, file.split, file.uri)) for file in runs]
+    counted = list(zip(runs, ray_tasks.run("count", _count, items, making, _MEMORY), strict=True))
     shares: list[tuple[str, RunShare]] = []
     built: dict[str, dict[str, ExamplesSplit]] = {name: {} for name in making}
-    for name in making:
+    for name, how in making.items():
         for split in SPLITS:
-            quota = wanted[name][split]
-            mine = [(uri, c) for (t, s, uri), c in zip(runs, counted, strict=True) if (t, s) == (name, split)]
-            total, starts = rendering.turns([turns for _, (_, turns) in mine])
-            parts = rendering.num_parts(min(total, quota))
-            alone = len(mine) == 1 and parts == 1  # nothing to gather
-            shares += [
-                (name, RunShare(split, -1 if alone else run, uri, starts[run], quota, parts))
-                for run, (uri, _) in enumerate(mine)
-            ]
-            records = sum(number for _, (number, _) in mine)
-            built[name][split] = {"records": records, "examples": min(total, quota), "parts": parts}
+            mine = [(file, count) for file, count in counted if (file.task, file.split) == (name, split)]
+            made, entry = _split(how, split, mine, wanted[name][split])
+            shares += [(name, share) for share in made]
+            built[name][split] = entry
     return shares, built
 
 
-def _count(making: Mapping[str, Rendering], item: tuple[str, str, str]) -> tuple[int, list[int]]:
+def _split(
+    how: Rendering, split: str, runs: Sequence[tuple[RecordFile, RunCount]], quota: int
+) -> tuple[list[RunShare], ExamplesSplit]:
+    """What each of a split's runs has to give, in its class, and the split's counts."""
+    drawn = how.balance if split == "train" else balance.SOURCE
+    labels = drawn.classes or ("",)
+    weights = drawn.weights(how.records) if drawn.classes else (1,)
+    classes: list[ClassCounts] = []
+    starts: dict[str, tuple[int, ...]] = {}
+    for cls, (label, weight) in enumerate(zip(labels, weights, strict=True)):
+        mine = [(file, count) for file, count in runs if file.cls == cls]
+        total, first = rendering.turns([count.turns for _, count in mine])
+        starts |= {file.uri: start for (file, _), start in zip(mine, first, strict=True)}
+        records = sum(count.records for _, count in mine)
+        classes.append({"label": label, "records": records, "examples": total, "weight": weight})
+    shares = balance.shares(drawn, classes, quota)
+    total = sum(shares.sizes)
+    parts = rendering.num_parts(min(total, quota))
+    alone = len(runs) == 1 and parts == 1  # nothing to gather
+    made = [
+        RunShare(split, -1 if alone else run, file.uri, starts[file.uri], shares, file.cls, quota, parts)
+        for run, (file, _) in enumerate(runs)
+    ]
+    return made, {
+        "records": sum(count.records for _, count in runs),
+        "examples": min(total, quota),
+        "parts": parts,
+        "available": total,
+        "withheld": sum(count.withheld for _, count in runs),
+        "classes": classes,
+    }
+
+
+def _count(making: Mapping[str, Rendering], item: tuple[str, str, str]) -> RunCount:
     return rendering.count(making[item[0]], item[1], item[2])
 
 

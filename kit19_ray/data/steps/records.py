@@ -22,7 +22,7 @@ from kit19_ray.data.filters.near_duplicates import RecordFile
 from kit19_ray.data.inputs import Inputs
 from kit19_ray.data.progress import StreamProgress
 from kit19_ray.data.ray_tasks import MIB
-from kit19_ray.data.record_pool import SPLITS, Bucket, Pool
+from kit19_ray.data.record_pool import Bucket, Drawn, Pool
 from kit19_ray.data.sampling import RankRange
 from kit19_ray.io import storage
 
@@ -34,16 +34,22 @@ _ALL = RankRange(0, 2**64 - 1, record_pool.RUN)
 
 
 def make(
-    config: Config, inputs: Inputs, prefixes: Mapping[str, str], sizes: Mapping[str, int], index: str | None
+    config: Config,
+    inputs: Inputs,
+    prefixes: Mapping[str, str],
+    sizes: Mapping[str, int],
+    classes: Mapping[str, tuple[str, ...]],
+    index: str | None,
 ) -> None:
     """Makes the records of the tasks in `prefixes`.
 
     Args:
         prefixes: where each task's records go.
         sizes: training examples the records have to be enough for, by task.
+        classes: the labels of which training records are drawn apart, by task.
         index: prefix of the index of evaluation items.
     """
-    pools, receipts = _stream(config, inputs, prefixes, sizes, index)
+    pools, receipts = _stream(config, inputs, prefixes, sizes, classes, index)
     buckets = _drop_copies(pools)
     sampled = _draw(pools, buckets)
     done = []
@@ -52,7 +58,8 @@ def make(
         counts: PoolCounts = {
             "raw": receipts[name].rows,
             "records": receipts[name].records,
-            "unique": sum(b.unique for b in buckets[name]),
+            "unique": sum(b.unique.total() for b in buckets[name]),
+            "classes": {label: sum(b.unique[label] for b in buckets[name]) for label in pool.task.labels},
             "dropped": dict(sorted(dropped.items())),
         }
         done.append((name, (pool.task.name, counts, [file for file in sampled if file.task == name])))
@@ -62,7 +69,12 @@ def make(
 
 
 def _stream(
-    config: Config, inputs: Inputs, prefixes: Mapping[str, str], sizes: Mapping[str, int], index: str | None
+    config: Config,
+    inputs: Inputs,
+    prefixes: Mapping[str, str],
+    sizes: Mapping[str, int],
+    classes: Mapping[str, tuple[str, ...]],
+    index: str | None,
 ) -> tuple[dict[str, Pool], dict[str, Receipt]]:
     """Reads and checks every row; per task where its buckets are, and what was written of it."""
     # Imported here: it is the one module that needs Ray Data when it is loaded.
@@ -95,6 +107,7 @@ def _stream(
                 "validation": sampling.wanted("validation", data.validation),
             },
             gates=data.gates,
+            classes=classes[r.task.name],
         )
 
     return {r.task.name: pool(r) for r in readings}, receipts
@@ -112,12 +125,18 @@ def _drop_copies(pools: Mapping[str, Pool]) -> dict[str, list[Bucket]]:
 
 def _draw(pools: Mapping[str, Pool], buckets: Mapping[str, list[Bucket]]) -> list[RecordFile]:
     """The files of every task's sample, one a run; only a sample of more than one run is looked through for ranks."""
-    kept = {(name, split): sum(b.kept[split] for b in buckets[name]) for name in pools for split in SPLITS}
+    kept = {(n, drawn): sum(b.kept[drawn] for b in buckets[n]) for n in pools for drawn in pools[n].drawn()}
     many = [key for key in kept if kept[key] > record_pool.RUN]
-    ranged = ray_tasks.run("ranks", _ranges, [(f"{n} {s}", (n, s)) for n, s in many], pools, 512 * MIB)
-    runs = {(n, s): [replace(_ALL, take=min(_ALL.take, pools[n].wanted[s]))] for n, s in kept}
+    ranged = ray_tasks.run("ranks", _ranges, [(f"{n} {s} {c}", (n, (s, c))) for n, (s, c) in many], pools, 512 * MIB)
+    runs = {(n, drawn): [replace(_ALL, take=min(_ALL.take, pools[n].wanted[drawn[0]]))] for n, drawn in kept}
     runs |= dict(zip(many, ranged, strict=True))
-    items = [(f"{n} {s} {i}", (n, s, i, run)) for (n, s), every in runs.items() for i, run in enumerate(every)]
+    items: list[tuple[str, tuple[str, Drawn, int, RankRange]]] = []
+    numbers: Counter[tuple[str, str]] = Counter()  # runs of a split so far, over its classes
+    for (name, drawn), every in runs.items():
+        for run in every:
+            number = numbers[name, drawn[0]]
+            numbers[name, drawn[0]] += 1
+            items.append((f"{name} {drawn[0]} {number}", (name, drawn, number, run)))
     return ray_tasks.run("sample", _sample, items, pools, 320 * MIB)
 
 
@@ -125,11 +144,11 @@ def _copies(pools: Mapping[str, Pool], item: tuple[str, int]) -> Bucket:
     return record_pool.copies(pools[item[0]], item[1])
 
 
-def _ranges(pools: Mapping[str, Pool], item: tuple[str, str]) -> list[RankRange]:
+def _ranges(pools: Mapping[str, Pool], item: tuple[str, Drawn]) -> list[RankRange]:
     return record_pool.ranges(pools[item[0]], item[1])
 
 
-def _sample(pools: Mapping[str, Pool], item: tuple[str, str, int, RankRange]) -> RecordFile:
+def _sample(pools: Mapping[str, Pool], item: tuple[str, Drawn, int, RankRange]) -> RecordFile:
     return record_pool.sample(pools[item[0]], *item[1:])
 
 

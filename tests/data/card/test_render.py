@@ -56,6 +56,22 @@ def test_datasets_loads_every_config_with_the_manifests_counts(
     assert set(one["train"]["task"]) == {"nsmc"}
 
 
+def test_it_says_what_labels_mean_what_guessing_reaches_and_whose_the_words_are(built: dict[str, Any]) -> None:
+    built["tasks"]["nsmc"]["baseline"] = {"rows": 20, "majority": 0.55, "lexical": 0.75}
+    built["tasks"]["nsmc"] |= {"balance": "even", "unbalanced": "positive gives 3 of 4 examples"}
+    card = rendered_card(built)
+    labels = next(
+        line for line in card.splitlines() if line.startswith("| nsmc | `positive` | 긍정 | the review praises")
+    )
+    assert labels.split(" | ")[4] == str(built["tasks"]["nsmc"]["source_classes"]["positive"])
+    assert "| nsmc | 20 | 55.0 | 75.0 |" in card
+    assert "- Balanced by `even` (`data.balance`), the training rows alone: nsmc." in card
+    assert "- nsmc: positive gives 3 of 4 examples." in card
+    assert "## Personal data" in card and "not for a corpus: nsmc" in card
+    korean = next(line for line in card.splitlines() if line.startswith("공개된 한국어 말뭉치"))
+    assert f"과제는 {len(built['tasks'])}개이고" in korean
+
+
 def test_the_hub_reads_the_metadata(tiny_build: str) -> None:
     from huggingface_hub import DatasetCard
 

@@ -75,6 +75,10 @@ def test_a_short_text_counts_as_a_whole_field_only() -> None:
         # two runs, or a longer one
         ("어제 본 영화는 정말 지루했다고 친구가 말했다", "그제 본 영화는 정말 지루했다고 언니가 말했다", False),
         ("어제 본 영화는 정말 지루했다고 친구가 말했다", "어제 본 연극은 너무 슬펐다고 친구가 말했다", False),
+        # fifteen letters have to be there as they are, fourteen are a whole field or nothing
+        ("근데 다른 회사 꺼라는 것은 몰랐었다", "재미있게 봤다. 근데 다른 회사 꺼라는 것은 몰랐었다. 놀랍다.", True),
+        ("근데 다른 회사 꺼라는 것은 몰랐었다", "재미있게 봤다. 근데 그런 회사 꺼라는 것은 몰랐었다. 놀랍다.", False),
+        ("근데 다른 회사 꺼라는 건 몰랐었다", "재미있게 봤다. 근데 다른 회사 꺼라는 건 몰랐었다. 놀랍다.", False),
         # a fourth of sixteen letters is four
         ("수고 많으셨어요 좋은 하루 되십시오", "고마워요 좋은 하루 되십시오", False),
     ],
