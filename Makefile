@@ -79,7 +79,7 @@ test-fast: $(STAMP)
 	"$(BIN)/python" -m pytest $(TESTS) -m '$(FAST)' -n auto --dist loadfile $(ARGS)
 
 coverage: $(STAMP)
-	@echo "make: the tests with coverage; COVERAGE='-m \"$(FAST)\"' measures the fast ones alone" >&2
+	@echo "make: the tests with coverage; ARGS='-m \"$(FAST)\"' measures the fast ones alone" >&2
 	"$(BIN)/python" -m pytest $(TESTS) --cov --cov-report=term:skip-covered --cov-report=xml:build/coverage.xml $(ARGS)
 
 lint: $(STAMP)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +123,43 @@ def test_the_tutorials_task_builds_examples(tmp_path: Path, monkeypatch: pytest.
     made = examples.rows(task, examples.plan(task, records, config.data.quota, 19, True), "train", 19)
     assert {row["kind"] for row in made} == {"closed", "open"}
     assert all("만족" in row["output"] or "불만" in row["output"] for row in made)
+
+
+@pytest.mark.slow
+def test_make_generated_changes_nothing(tmp_path: Path) -> None:
+    """The command itself, in a copy: tests beside this hold each file to the code, this one the target."""
+    copy = tmp_path / "copy"
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("no git checkout")
+    for name in filter(None, tracked.stdout.split("\0")):
+        target = copy / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target, follow_symlinks=False)  # kit19_ray/configs is a link
+    sum_ = subprocess.run(["cksum"], input=str(copy), capture_output=True, text=True, check=True).stdout.split()[0]
+    installed = f"{sys.prefix}/.kit19-{sum_}"  # `make` finds the pinned packages installed, as they are here
+    done = subprocess.run(
+        ["make", "-o", installed, "generated", f"VENV={sys.prefix}"],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    written = [path for path in copy.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    changed = [path for path in written if path.read_bytes() != (ROOT / path.relative_to(copy)).read_bytes()]
+    assert len(written) > 500 and changed == []
+
+
+def test_ci_runs_the_targets_that_contributing_names() -> None:
+    content, ci = text(ROOT / "CONTRIBUTING.md"), text(ROOT / ".github" / "workflows" / "ci.yml")
+    run = set(re.findall(r"- run: make ([a-z-]+)", ci))
+    assert {"install", "lint", "test-fast", "docs"} <= run
+    assert run <= set(re.findall(r"(?:\$ |`)make ([a-z-]+)", content))
+    assert re.findall(r"- run: bash (\S+)", ci) == [".ci/run"] and "`.ci/run`" in content
+    makefile = text(ROOT / "Makefile")
+    linters = [line.split("$(BIN)/")[1].split('"')[0] for line in makefile.splitlines() if "|| red=1" in line]
+    assert set(linters) == {"ruff", "mypy", "lint-imports"}  # what `make lint` is, here and in CI
 
 
 def test_contributings_commands_paths_and_answers_are_there() -> None:
