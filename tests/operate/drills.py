@@ -26,7 +26,7 @@ Written by `KIT19_DRILLS=docs/explanation/drills.md pytest tests/operate -k dril
 
 
 def write_table(file: Path) -> None:
-    """Puts the outcomes of this run into the page's first table; a drill that was run alone takes the place of its row."""
+    """Puts the outcomes of this run into the first table of the page; a drill run alone takes the place of its row."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else HEAD.splitlines()
     rule = next(number for number, line in enumerate(lines) if line.startswith("| ---")) + 1
     end = next((number for number in range(rule, len(lines)) if not lines[number].startswith("| ")), len(lines))
