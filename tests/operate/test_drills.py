@@ -258,9 +258,9 @@ def test_another_operator_takes_over(operated_plane: ControlPlane, drill: Drill,
     first = OperatorProcess(operated_plane, drill.place, tmp_path, identity="first").start()
     second = OperatorProcess(operated_plane, drill.place, tmp_path, identity="second")
     try:
-        until(first.leads, 20, "the first does not lead")
+        until(first.leads, 60, "the first does not lead")
         second.start()
-        until(second.healthy, 20, "the second does not stand by")
+        until(second.healthy, 60, "the second does not stand by")
         drill.script.held = {"data"}
         drill.create()
         drill.runs("data")
@@ -307,9 +307,9 @@ def test_a_namespace_goes_with_its_operator(drill: Drill, operator: OperatorProc
 def test_the_submitter_s_word_is_not_ray_s(drill: Drill) -> None:
     """B1: KubeRay says Running, Ray has no job."""
     drill.script.way["data"] = (INITIALIZING, ("Running", ""))
-    drill.create(deadlines={"start": 2})
-    status = drill.reaches("Failed")
-    assert "did not run within 2 seconds (Submitting)" in status["message"]
+    drill.create(deadlines={"start": 6})
+    status = drill.reaches("Failed", seconds=90)
+    assert "did not run within 6 seconds (Submitting)" in status["message"]
     drill.ends("job never submitted", "KubeRay says Running, jobStatus stays empty", "Failed by deadlines.start")
 
 
@@ -406,12 +406,12 @@ def test_two_releases_watch_one_namespace(operated_plane: ControlPlane, drill: D
     second = OperatorProcess(operated_plane, drill.place, tmp_path, identity="second")
     second.lease = "another-release"
     try:
-        until(first.leads, 20, "the first does not lead")
+        until(first.leads, 60, "the first does not lead")
         drill.script.held = {"data"}
         drill.create()
         drill.runs("data")
         second.start()
-        until(second.leads, 20, "the second does not lead")
+        until(second.leads, 60, "the second does not lead")
         contested = f'kit19_operator_contested{{namespace="{drill.place}"}} 1.0'
         until(lambda: contested in second.scrape(), 20, second.scrape)
         drill.script.held.clear()
@@ -435,7 +435,7 @@ def test_gpu_workers_join_later_than_the_head(drill: Drill) -> None:
     """A1: KubeRay has the application built when the head is there and says Ready of its proxy; workers come later."""
     drill.script.application = "DEPLOYING"
     drill.create(stages={"serve": {"gpus": 1}})
-    status = drill.reaches("Deploying")
+    status = drill.reaches("Deploying", seconds=90)
     until(lambda: "DEPLOYING" in str(drill.status().get("message")), 20, lambda: str(drill.status()))
     assert "endpoint" not in status
     drill.script.application = "RUNNING"
