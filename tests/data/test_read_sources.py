@@ -43,7 +43,7 @@ def read(folder: Path, *files: str, size: int = source_parts.PART) -> read_sourc
         (
             GOOD.replace("\t0\n", "\t7\n").replace("\t1\n", "\t7\n"),
             source_parts.PART,
-            "50 of them unknown_label.*line 2",
+            "50 rows is usable: 50 of them unknown_label.*line 2",
         ),
     ],
     ids=["in parts", "no label that the task knows"],
