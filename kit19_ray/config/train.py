@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from kit19_ray.config.section import RUNTIME, Section
-from kit19_ray.errors import nearest
+from kit19_ray.errors import nearest, quote
 from kit19_ray.utils.json_types import Json
 
 VALIDATION_LOSS = "validation_loss"  # a score that the training makes itself
@@ -91,7 +91,7 @@ class BestConfig(Section):
     @model_validator(mode="after")
     def _named(self) -> BestConfig:
         if self.score is not None and self.score != VALIDATION_LOSS and not all(self.score.partition(".")):
-            raise ValueError(f"score={self.score!r} is neither {VALIDATION_LOSS} nor <task>.<metric>")
+            raise ValueError(f"score={quote(self.score)} is neither {VALIDATION_LOSS} nor <task>.<metric>")
         return self
 
     @property
