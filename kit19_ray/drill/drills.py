@@ -9,6 +9,7 @@ from kit19_ray.drill.faults import POINTS, Fault, Point
 
 STEPS, SAVE_EVERY = 12, 3
 _AT = 8  # the step after which it happens: the checkpoint of step 6 is there, or on its way
+_PRUNED = 9  # the first step whose checkpoint makes an old one go: two are kept
 _SAVED = 6  # the step whose checkpoint is being written when it happens there
 
 SLOW = Fault("slow", seconds=0.5)  # so that what is done from outside is done in mid-training
@@ -54,12 +55,11 @@ def _saving(point: Point) -> Drill:
         "gathered": "at rank 0, before the index", "committed": "at rank 0, when the index is there",
         "tidied": "at rank 0, when the notes are gone", "pruning": "at rank 0, with an old checkpoint half deleted",
     }[point]  # fmt: skip
-    # Steps go on while a checkpoint is sent: some more than those since the one before may be lost.
     return Drill(
         f"save: {point}",
         f"SIGKILL of a worker in a save, {said}",
-        Fault("kill", step=_SAVED, point=point),
-        lost_at_most=STEPS - SAVE_EVERY,
+        Fault("kill", step=_PRUNED if point == "pruning" else _SAVED, point=point),
+        lost_at_most=1 + SAVE_EVERY,
     )
 
 

@@ -23,6 +23,7 @@ from kit19_ray.io import storage
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.utils.json_types import Json
 
+_PATIENCE_SECONDS = 120.0
 STRUCK, DETECTED = "struck.json", "detected.json"  # in the run's prefix
 
 Kind = Literal["kill", "error", "hang", "nan", "store", "corrupt", "stop", "notice", "slow"]
@@ -240,6 +241,10 @@ def _kill_while_saving(out: str, point: Point, step: int) -> None:
     def die() -> None:
         leave(out, STRUCK, _reached[0])
         _die()
+
+    # The steps of so small a model would be over before its checkpoint is sent: the victim goes one step further and
+    # waits for its end.
+    _after_each_step(lambda at: time.sleep(_PATIENCE_SECONDS) if at == step + 1 else None)
 
     def mine(uri: str) -> bool:
         return f"/{checkpoint.FOLDER}/{step:08d}-" in uri

@@ -60,8 +60,9 @@ class ServeApps:
             # The queue is kept and limited by the replica itself: Serve's own answer to a full one is not OpenAI's.
             max_ongoing_requests=2 * section.max_queue,
             max_surge_percent=section.max_surge_percent,
-            # A model that was swapped ends when its requests are over; at SIGTERM the gateway goes first.
-            graceful_shutdown_timeout_s=max(section.drain_seconds, section.request_timeout_seconds),
+            # A model that was swapped is ended when its requests are over (`ModelRegistry`); at SIGTERM the gateway
+            # goes first, with the requests that have not ended by then.
+            graceful_shutdown_timeout_s=section.drain_seconds,
             ray_actor_options={
                 "num_cpus": section.cpus_per_replica,
                 "num_gpus": section.gpus_per_replica if section.use_gpu else 0,

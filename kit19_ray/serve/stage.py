@@ -137,7 +137,7 @@ def _shutdown() -> None:
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is not None:
         client.shutdown_cached_handles()  # type: ignore[no-untyped-call]
-        with suppress(ray.exceptions.RayActorError):
+        with suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
             ray.get(client._controller.graceful_shutdown.options(max_task_retries=0).remote(), timeout=30)
     serve.shutdown()  # type: ignore[no-untyped-call]
 

@@ -52,7 +52,7 @@ def test_replicas_are_fixed_or_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fixed["base/1"].init_args[:2] == ("s3://b/train-0", "base/1")
     assert {one.num_replicas for one in fixed.values()} == {3}
     config = fixed["kit19"]._deployment_config
-    assert (config.graceful_shutdown_timeout_s, config.max_surge_percent) == (120, 100), "as long as a request may take"
+    assert (config.graceful_shutdown_timeout_s, config.max_surge_percent) == (30, 100)
     scaled = models(deployment.build({"serve": section, "autoscaling": {"max_replicas": 5}}))
     assert scaled["kit19"]._deployment_config.autoscaling_config.max_replicas == 5
     gateway = deployment.build({"serve": section})._bound_deployment._deployment_config
