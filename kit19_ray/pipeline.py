@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kit19_ray.artifacts import gate, manifest, output_pointer, score_files
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import ServeError
 from kit19_ray.io import storage
 from kit19_ray.utils import console, ray_session
+
+if TYPE_CHECKING:
+    from kit19_ray.evaluate.checkpoints import CheckpointScoring
 
 
 def data_uri(config: Config) -> str:
@@ -36,9 +39,19 @@ def train(config: Config) -> str:
 
     read = data_uri(config)
     output_pointer.leave("train", stage.uri(config, read), finished=False)  # its metrics can be followed
-    trained = stage.run(config, read)
+    trained = stage.run(config, read, _scoring(config, read))
     output_pointer.leave("train", trained, finished=True)
     return trained
+
+
+def _scoring(config: Config, read: str) -> CheckpointScoring | None:
+    """What scores the checkpoints of a training on a data prefix; None where nothing is to be scored but the loss."""
+    if config.train.best.task is None:
+        return None
+    from kit19_ray.evaluate import checkpoints
+
+    narrow = checkpoints.narrowed(config, manifest.require(read, "data")["tasks"])
+    return checkpoints.CheckpointScoring(narrow, read)
 
 
 def train_uri(config: Config, model: str | None) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -137,21 +137,25 @@ def write_index(out: str, at: Folder, index: Index) -> None:
     storage.write_bytes(storage.join(at.uri(out), INDEX), canonical(index) + b"\n")
 
 
-def to_keep(found: dict[Folder, Index | None], newest_kept: int, best_kept: int) -> set[Folder]:
+def to_keep(
+    found: dict[Folder, Index | None], newest_kept: int, best_kept: int, spared: Collection[int] = ()
+) -> set[Folder]:
     """Which folders stay: the furthest, those with the lowest validation loss, and unfinished ones further than all.
 
     Args:
         found: every folder with its index, None where it has none.
+        spared: steps whose whole checkpoints stay besides.
     """
     # Unfinished folders behind the newest whole one are leavings; ahead of it a worker may be writing right now.
     whole = sorted((at for at, index in found.items() if index is not None), reverse=True)
     scored = [(float(i["validation_loss"]), at) for at, i in found.items() if i and i["validation_loss"] is not None]
     keep = set(whole[:newest_kept]) | {at for _, at in sorted(scored)[:best_kept]}
+    keep |= {at for at in whole if at.step in spared}
     front = whole[0].step if whole else -1
     return keep | {at for at, index in found.items() if index is None and at.step > front}
 
 
-def prune(out: str, newest_kept: int, best_kept: int) -> list[Folder]:
+def prune(out: str, newest_kept: int, best_kept: int, spared: Collection[int] = ()) -> list[Folder]:
     """Deletes the folders that `to_keep` does not name; returns them."""
     found: dict[Folder, Index | None] = {}
     for at in folders(out):
@@ -159,7 +163,7 @@ def prune(out: str, newest_kept: int, best_kept: int) -> list[Folder]:
             found[at] = read_index(out, at)
         except CorruptCheckpoint:
             found[at] = None
-    gone = sorted(set(found) - to_keep(found, newest_kept, best_kept))
+    gone = sorted(set(found) - to_keep(found, newest_kept, best_kept, spared))
     for at in gone:
         discard(out, at)
     return gone

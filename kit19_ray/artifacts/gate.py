@@ -10,16 +10,21 @@ from kit19_ray.errors import nearest
 
 Scores = dict[str, dict[str, float]]
 
+_LEAVES = "tasks"  # of a group: how many tasks are in it
+
 
 def table(scores: Mapping[str, Any]) -> Scores:
     """The numbers of a scores.json: task, metric, value; the harness's tasks and groups, the held-out tasks.
 
-    Figures of a held-out task's free answers are called `generation.chrf` and so on.
+    Figures of a held-out task's free answers are called `generation.chrf` and so on. A group has its `tasks` counted
+    among its figures, which is how `headline` knows it.
     """
     out: Scores = {}
     for part in ("held_out", "judge", "groups", "tasks"):
         for task, metrics in scores.get(part, {}).items():
             out[task] = _numbers(metrics)
+            if part == "groups":
+                out[task][_LEAVES] = float(len(metrics.get("tasks", ())))
             out[task] |= {f"generation.{name}": n for name, n in _numbers(metrics.get("generation", {})).items()}
     return out
 
@@ -48,9 +53,15 @@ def failures(scores: Scores, rules: Sequence[GateRule]) -> list[str]:
 
 
 def headline(scores: Scores, rules: Sequence[GateRule]) -> float | None:
-    """One number for a list: the mean of the gate's scores, without a gate of every task's acc; None without any."""
+    """One number for a list: the mean of the gate's scores, without a gate of every task's acc; None without any.
+
+    A group says what its tasks say, and a task at a further number of solved examples (`task@5`) what it says at the
+    first: neither counts beside them.
+    """
     if rules:
         found = [scores[r.task][r.metric] for r in rules if r.metric in scores.get(r.task, {})]
     else:
-        found = [metrics["acc"] for metrics in scores.values() if "acc" in metrics]
+        single = {task: metrics for task, metrics in scores.items() if _LEAVES not in metrics}
+        once = [m for task, m in single.items() if "@" not in task or task.partition("@")[0] not in single]
+        found = [metrics["acc"] for metrics in once if "acc" in metrics]
     return sum(found) / len(found) if found else None

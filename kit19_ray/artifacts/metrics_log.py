@@ -14,6 +14,7 @@ memory_bytes                   most that rank 0's GPU had allocated; only on GPU
 data_wait_seconds              rank 0 waited for batches since the line before
 step_seconds, validate_seconds, save_seconds   rank 0 spent since the line before
 eta_seconds                    left at this pace; not in step 0's line
+score, score_step              of a checkpoint, and its step; a line of its own, when the score came in
 workers                        how many train
 checkpoint_step                optimizer steps that the newest whole checkpoint holds; -1 before the first
 checkpoint_failing_seconds     since how long the store has taken no checkpoint; 0 while it does
@@ -62,6 +63,8 @@ class MetricsLine(TypedDict, total=False):
     validate_seconds: float
     save_seconds: float
     eta_seconds: float
+    score: float
+    score_step: int
     workers: int
     checkpoint_step: int
     checkpoint_failing_seconds: float

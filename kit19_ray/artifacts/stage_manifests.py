@@ -192,6 +192,19 @@ class IndexManifest(TypedDict):
     items: int
 
 
+class BestEntry(TypedDict):
+    """The choice of the exported checkpoint: `score` by `name`, `scores` of all by step, `last` the last step taken.
+
+    A score is None where there is none: scoring failed.
+    """
+
+    name: str
+    step: int
+    last: int
+    score: float | None
+    scores: dict[str, float | None]
+
+
 class TrainFigures(TypedDict):
     """What a run found out about itself; `seconds` are those of its steps."""
 
@@ -206,6 +219,7 @@ class TrainFigures(TypedDict):
     train_loss: NotRequired[float]
     validation_loss: float
     validation_loss_first: float
+    best: NotRequired[BestEntry]
 
 
 @final

@@ -95,6 +95,8 @@ def train(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Fine-tune (or train from scratch) on a data prefix and export safetensors."""
     loaded = load(config, overrides)
     extras.require("train", "kit19 train")
+    if loaded.train.best.task:
+        extras.require("evaluate", f"train.best.score={loaded.train.best.score}")
     from kit19_ray import pipeline
 
     write(pipeline.train(loaded))

@@ -7,9 +7,10 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from kit19_ray.config.section import RUNTIME, Section
-from kit19_ray.errors import nearest
+from kit19_ray.errors import nearest, quote
 from kit19_ray.utils.json_types import Json
 
+VALIDATION_LOSS = "validation_loss"  # a score that the training makes itself
 # Keys of a DeepSpeed config that follow from ours: the batch, the optimizer and the precision.
 OWNED_DEEPSPEED_KEYS = (
     "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16",
@@ -68,6 +69,45 @@ class LoraConfig(Section):
     kind: Literal["lora", "dora", "rslora"] = "lora"
     """lora; dora (arXiv 2402.09353) learns the weights' magnitudes too; rslora (arXiv 2312.03732) scales for high
     ranks."""
+
+
+class BestConfig(Section):
+    """Which checkpoint is exported: the best by a score that is made while the training goes on."""
+
+    score: str | None = None
+    """`validation_loss`, or `<task>.<metric>` as evaluate.gate names them, such as `kobest_copa.macro_f1` or, of
+    held-out rows, `nsmc.accuracy`. None exports the last step, and nothing is scored on the way."""
+    mode: Literal["max", "min"] | None = None
+    """Which end of the scores is the best. None: the least validation_loss, the most of anything else."""
+    every: int | None = Field(None, ge=1)
+    """Optimizer steps between scored checkpoints; the last step is one of them. None means a tenth of the steps."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many scored checkpoints in a row that are no better than the best. None trains to the end."""
+    limit: int | None = Field(None, ge=1)
+    """Documents of the harness's task that are scored. None means evaluate.limit."""
+    timeout_minutes: float = Field(120.0, gt=0, json_schema_extra=RUNTIME)
+    """A checkpoint whose scoring takes longer goes without a score."""
+
+    @model_validator(mode="after")
+    def _named(self) -> BestConfig:
+        if self.score is not None and self.score != VALIDATION_LOSS and not all(self.score.partition(".")):
+            raise ValueError(f"score={quote(self.score)} is neither {VALIDATION_LOSS} nor <task>.<metric>")
+        return self
+
+    @property
+    def task(self) -> str | None:
+        """The task whose score it is, as scores.json names it; None for the validation loss and without a score."""
+        return None if self.score in (None, VALIDATION_LOSS) else str(self.score).partition(".")[0]
+
+    @property
+    def metric(self) -> str:
+        """The metric of `task`."""
+        return str(self.score).partition(".")[2]
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether the most is the best."""
+        return self.mode == "max" if self.mode else self.score != VALIDATION_LOSS
 
 
 class TrainConfig(Section):
@@ -147,6 +187,7 @@ class TrainConfig(Section):
     """Newest checkpoints kept under the run prefix."""
     keep_best: int = Field(0, ge=0, json_schema_extra=RUNTIME)
     """Checkpoints with the lowest validation loss kept besides."""
+    best: BestConfig = BestConfig()
     log_every: int = Field(10, ge=1, json_schema_extra=RUNTIME)
     """Optimizer steps between lines of metrics.jsonl."""
     samples: int = Field(2, ge=0, json_schema_extra=RUNTIME)

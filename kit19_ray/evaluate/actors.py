@@ -57,6 +57,14 @@ class Scorer:
         from kit19_ray.lm.generator import Generator
 
         self.generator = Generator.load(model, gpus > 0, threads, batch_tokens, spread=gpus > 1)
+        self._born = time.time_ns()
+
+    def work(self, method: str, *arguments: Any) -> tuple[int, bool, list[Any]]:
+        """What a method gives, after which life of the actor it is and whether there was one before."""
+        import ray
+
+        before: bool = ray.get_runtime_context().was_current_actor_reconstructed
+        return self._born, before, getattr(self, method)(*arguments)
 
     def loglikelihoods(self, requests: list[Request]) -> list[tuple[float, bool]]:
         """See `Generator.loglikelihoods`."""
@@ -105,6 +113,9 @@ class Pool:
         tokens = config.batch_tokens or _BATCH_TOKENS["GPU" if use_gpu else "CPU"]
         self.actors: list[Any] = [remote.remote(model, gpus, cpus, tokens) for _ in range(config.workers)]
         self.device = "GPU" if use_gpu else "CPU"
+        self.repeated = 0
+        """Requests that were asked again because an actor that held them died."""
+        self._lives: dict[Any, int] = {}
 
     def close(self) -> None:
         """Ends the actors."""
@@ -161,7 +172,7 @@ class Pool:
         def send(actor: Any) -> None:
             chunk = next(waiting, None)
             if chunk is not None:
-                flying[getattr(actor, method).remote(*arguments(chunk))] = actor, chunk
+                flying[actor.work.remote(method, *arguments(chunk))] = actor, chunk
 
         with progress(what, total) as advance:
             for _ in range(_IN_FLIGHT):
@@ -170,7 +181,13 @@ class Pool:
             while flying:
                 (ready,), _ = ray.wait(list(flying), num_returns=1)
                 actor, chunk = flying.pop(ready)
-                results = ray.get(ready)
+                life, before, results = ray.get(ready)
+                if self._lives.get(actor, 0 if before else life) != life:
+                    # Ray gives the new life what the old one held, and nothing else.
+                    held = len(chunk) + sum(len(other) for one, other in flying.values() if one is actor)
+                    self.repeated += held
+                    console.say(f"evaluate: an actor died: the {held:,} of {total:,} {what} it held are asked again")
+                self._lives[actor] = life
                 send(actor)
                 for number, result in zip(chunk, results, strict=True):
                     out[number] = result

@@ -20,6 +20,10 @@ from kit19_ray.utils.json_types import Json
 SEED = 1234  # the harness's own default for the choice of solved examples
 _KLUE_FILES = Path(__file__).parent / "klue"
 _LOGGERS = ("lm_eval", "datasets", "absl", "filelock")
+_HUB = (
+    "the task's documents come from the Hugging Face hub: is it reached from here (HF_ENDPOINT names a mirror), does "
+    "the data set need HF_TOKEN? Without a network, fill HF_HOME where there is one and set HF_HUB_OFFLINE=1"
+)
 _SHOWN = 8  # names of a long list in a message
 
 
@@ -121,7 +125,7 @@ def load(config: Config, asked: Sequence[str]) -> Loaded:
                 found = index.load([spec])
         except (OSError, ValueError, ImportError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise EvaluateError(f"evaluate.tasks: {name}: {said}"[:300]) from error
+            raise EvaluateError(f"evaluate.tasks: {name}: {said}"[:300], hint="" if ours else _HUB) from error
         for task, made in found["tasks"].items():
             loaded.tasks.setdefault(task, made)
         loaded.groups.update({group: made for group, made in found["groups"].items() if group != "kit19"})

@@ -255,6 +255,7 @@ def show(scores: Scores) -> None:
         ("Groups, percent", group_table(scores["groups"]), [0, 1, 2, 3, 4]),
         ("Held-out rows, choices, percent", held_out_table(scores["held_out"]), [0, 1, 2, 3, 4, 5, 7]),
         ("Held-out rows, free answers", generation_table(scores["held_out"]), [0, 1, 3, 4, 5]),
+        ("Open answers, judged by another model", judge_table(scores["judge"]), [0, 1, 2, 3, 4]),
     ):
         if not rows:
             continue

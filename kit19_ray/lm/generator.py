@@ -77,8 +77,10 @@ class Generator(LoadedModel):
         model = pretrained.load_causal_lm(name, spread=spread)
         device = torch.device("cuda") if use_gpu else torch.device("cpu")
         dtype = compute_dtype(model.dtype, device)
-        # What is spread over devices is where it belongs.
-        model = model.to(dtype) if spread else model.to(device=device, dtype=dtype)
+        if not spread:
+            model = model.to(device=device, dtype=dtype)
+        elif model.dtype != dtype:  # what is spread over devices is where it belongs
+            model = model.to(dtype)
         return cls(model, tokenizer, batch_tokens)
 
     @torch.inference_mode()

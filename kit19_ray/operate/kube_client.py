@@ -182,13 +182,22 @@ class Cluster:
     def apply(self, manifest: Json, manager: str = naming.MANAGER) -> Json:
         """Server-side apply, and the object as it is then; the manager's fields are its own, whoever changed them.
 
-        A field that its kind does not have here is refused.
+        A field that its kind does not have here is refused: by the server, or, where one before 1.25 drops it and says
+        nothing, by what is seen to be missing; an object that was only just made is then taken away again.
+
+        Raises:
+            ApiError: it is refused.
         """
         api, plural = _PATHS[manifest["kind"]]
         metadata = manifest["metadata"]
         path = f"{api}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
         query = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
-        return self.request("PATCH", path, manifest, "application/apply-patch+yaml", query)
+        applied = self.request("PATCH", path, manifest, "application/apply-patch+yaml", query)
+        if manifest["kind"].startswith("Ray") and (lost := _lost(manifest["spec"], applied["spec"], ".spec")):
+            if applied["metadata"].get("generation") == 1:
+                self._delete(path, "Background")
+            raise ApiError(400, f"{lost}: field not declared in schema")
+        return applied
 
     def stranger(self, manifest: Json, may_be_nobodys: bool = False) -> str | None:
         """Why an object of this name may not be written to: it is another owner's; None where nothing is in the way.

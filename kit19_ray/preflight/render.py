@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kit19_ray.preflight.findings import Findings
 from kit19_ray.preflight.plan import Preflight
-from kit19_ray.preflight.training import DeviceFacts
+from kit19_ray.preflight.training import BestFacts, DeviceFacts
 
 _RIGHTS = {"commercial use": "commercial", "derivatives": "derivatives"}
 _UNITS = ("B", "KB", "MB", "GB", "TB")
@@ -77,6 +77,8 @@ def _train(found: Findings) -> Iterator[str]:
             f"{about}{facts['rows']:,} rows, {facts['steps']:,} steps, {facts['warmup_steps']:,} of warm-up, "
             f"{facts['tokens']:,} tokens" + (" (an estimate until the data is built)" if about else "")
         )
+    if "best" in facts:
+        yield _best(facts["best"])
     if "parameters" in facts:
         trained = facts["trained_parameters"]
         of_them = f", {trained:,} of adapters trained beside them" if trained != facts["parameters"] else ""
@@ -87,6 +89,13 @@ def _train(found: Findings) -> Iterator[str]:
         yield f"time: about {_duration(facts['seconds'])} at the speed of {facts['seconds_from']}"
     elif found.state != "finished":
         yield "time: not known, no run of this model is under the root"
+
+
+def _best(facts: BestFacts) -> str:
+    which = "highest" if facts["more_is_better"] else "lowest"
+    limit = f" on {facts['limit']:,} documents" if facts["limit"] else ""
+    until = f", until {facts['patience']} in a row are no better" if facts["patience"] else ""
+    return f"exports the checkpoint with the {which} {facts['score']}{limit} of {facts['checkpoints']} scored{until}"
 
 
 def _device(entry: DeviceFacts) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
@@ -12,13 +13,15 @@ from typing import NotRequired, TypedDict
 from kit19_ray.artifacts import checkpoint, manifest, metrics_log
 from kit19_ray.artifacts.stage_manifests import DataManifest, is_train
 from kit19_ray.config.schema import Config, TrainConfig
-from kit19_ray.errors import StorageError
+from kit19_ray.errors import StorageError, UserError
+from kit19_ray.evaluate import checkpoints, documents
 from kit19_ray.io import storage
 from kit19_ray.lm import pretrained
 from kit19_ray.preflight import base_model as named
 from kit19_ray.preflight import memory
 from kit19_ray.preflight.findings import Findings, State
 from kit19_ray.preflight.model_sizes import Sizes
+from kit19_ray.tasks.task import load_tasks
 from kit19_ray.train import spec, stage
 from kit19_ray.utils import machine
 from kit19_ray.utils.json_types import Json
@@ -51,6 +54,16 @@ class DeviceFacts(TypedDict):
     bytes: dict[str, int]
     cards: NotRequired[list[CardFacts]]
     storage: StorageFacts
+
+
+class BestFacts(TypedDict):
+    """Which checkpoint is exported: the score and how many checkpoints have it; `limit` is in documents."""
+
+    score: str
+    more_is_better: bool
+    checkpoints: int
+    patience: int | None
+    limit: int | None
 
 
 def train(config: Config, data: Findings, built: DataManifest | None) -> Findings:
@@ -88,6 +101,7 @@ def train(config: Config, data: Findings, built: DataManifest | None) -> Finding
             )
         found.facts |= asdict(made) | {"accumulation": made.accumulation, "tokens": made.steps * made.batch_tokens}
         _time(config, made, found)
+        _best(config, made, built, found)
     if sizes is not None:
         _size(config.train, sizes, seq_len, asked, found)
         _disk(config, found)
@@ -135,6 +149,38 @@ def _time(config: Config, made: spec.TrainPlan, found: Findings) -> None:
         _, name, speed = max(runs)  # the longest run is the steadiest figure
         seconds = made.steps * made.batch_tokens / speed
         found.facts |= {"seconds": seconds, "seconds_from": storage.join(config.root, name)}
+
+
+def _best(config: Config, made: spec.TrainPlan, built: DataManifest | None, found: Findings) -> None:
+    """Which checkpoint is exported, and what scoring on the way takes."""
+    wanted, train = config.train.best, config.train
+    if wanted.score is None:
+        return
+    facts: BestFacts = {
+        "score": wanted.score,
+        "more_is_better": wanted.more_is_better,
+        "checkpoints": len(made.scored_steps),
+        "patience": wanted.patience,
+        "limit": None,
+    }
+    found.facts["best"] = facts
+    if wanted.task is None:
+        return
+    narrow = checkpoints.narrowed(config, built["tasks"] if built else _data_tasks(config))
+    facts["limit"] = narrow.evaluate.limit
+    found.check(lambda: documents.check_source(narrow, narrow.evaluate.tasks))
+    have = {"CPU": float(os.cpu_count() or 1), "GPU": 0.0}
+    alone = train.use_gpu is False and not os.environ.get("RAY_ADDRESS") and found.state != "finished"
+    if alone and (lacks := checkpoints.lacking(narrow, have)) is not None:
+        found.notes.append(f"{lacks}: it takes a cluster (RAY_ADDRESS)")
+
+
+def _data_tasks(config: Config) -> list[str]:
+    """Tasks whose rows the data stage will hold out; none where it cannot tell, which it says itself."""
+    with contextlib.suppress(UserError):
+        own = [dataset.name for dataset in config.data.datasets if dataset.name]
+        return [*load_tasks(config.data.tasks, config.data.tasks_dir), *own]
+    return []
 
 
 def _devices(train: TrainConfig) -> list[tuple[bool, str]]:

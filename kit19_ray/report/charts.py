@@ -48,6 +48,7 @@ def _scores(found: Comparison) -> bytes | None:
     """Accuracies with one standard error, a row a task; hollow where marked; the paper's 1.3 B model as a cross."""
     rows = [(row, row["task"]) for row in found["scores"] if row["metric"] == "acc"]
     rows += [(row, f"{row['task']} (held out)") for row in found["held_out"] if row["metric"] == "accuracy"]
+    rows += [(row, f"{row['task']} ({row['metric']} by a judge)") for row in found.get("judge", [])]
     if not rows:
         return None
     figure, axes = _figure(8, 1.2 + _PER_ROW * len(rows) * max(1, len(found["runs"]) / 2))
@@ -69,7 +70,7 @@ def _scores(found: Comparison) -> bytes | None:
         axes.scatter(*zip(*paper), marker="x", color="black", label="KIT 1.3B (paper)", zorder=3)
     axes.set_yticks(range(len(rows)), [name for _, name in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("accuracy, percent")
+    axes.set_xlabel("accuracy, percent; a judge's grades as percent of the best")
     axes.legend()
     return _png(figure)
 

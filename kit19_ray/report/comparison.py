@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from kit19_ray.artifacts import manifest
@@ -28,8 +29,9 @@ PAPER_DOCUMENTS = {
 _METRICS = ("acc", "acc_norm", "macro_f1", "macro_f1_norm", "f1")
 _FREE = tuple(f"generation.{name}" for name in ("exact_match", "set_f1", "chrf", "rouge_l"))
 _HELD_OUT = ("accuracy", "accuracy_norm", "macro_f1", "pearson", "spearman", *_FREE)
-_PERCENT = ("generation.chrf",)
-"""Metrics that scores.json has from 0 to 100; here all are shares of 1."""
+_JUDGED = ("score", "win")
+_FULL = {"generation.chrf": 100.0, "score": 10.0}
+"""What the best possible value of a metric is where it is not 1 in scores.json; here all are shares of it."""
 
 
 def compare(runs: Sequence[ComparedRun]) -> Comparison:
@@ -37,15 +39,17 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
     scores = [_row(runs, "tasks", task, metric) for task, metric in _measured(runs, "tasks")]
     scores += [_row(runs, "groups", task, metric) for task, metric in _measured(runs, "groups")]
     held_out = [_row(runs, "held_out", task, metric) for task, metric in _measured(runs, "held_out")]
+    judge = [_row(runs, "judge", task, metric) for task, metric in _measured(runs, "judge")]
     out: Comparison = {
         "runs": [_run(run) for run in runs],
         "config": config_differences(runs),
         "paper_models": list(PAPER_MODELS),
         "scores": scores,
         "held_out": held_out,
+        "judge": judge,
         "leaks": _leaks(runs),
     }
-    rows = [*scores, *held_out]
+    rows = [*scores, *held_out, *judge]
     if len(runs) == 2 and all(run.scores for run in runs):
         out["differences"] = _differences(runs, (0, 1), rows)
     elif len(runs) > 2:
@@ -128,8 +132,9 @@ def _measured(runs: Sequence[ComparedRun], section: str) -> list[tuple[str, str]
     found: dict[tuple[str, str], None] = {}
     for run in runs:
         for task, entry in _section(run, section).items():
-            if section == "held_out":
-                found |= dict.fromkeys((task, metric) for metric in _HELD_OUT if _value(entry, metric) is not None)
+            known = {"held_out": _HELD_OUT, "judge": _JUDGED}.get(section)
+            if known is not None:
+                found |= dict.fromkeys((task, metric) for metric in known if _value(entry, metric) is not None)
                 continue
             own = [m for m in _METRICS if m in entry]
             others = [name for name, value in entry.items() if isinstance(value, float)]
@@ -167,8 +172,9 @@ def _value(entry: Mapping[str, Any], metric: str, part: str | None = None) -> An
     section, _, name = metric.rpartition(".")
     found = entry.get(section, {}) if section else entry
     value = found.get(part, {}).get(name) if part else found.get(name)
-    if metric in _PERCENT and value is not None:
-        return [bound / 100 for bound in value] if isinstance(value, list) else value / 100
+    full = _FULL.get(metric, 1.0)
+    if full != 1.0 and value is not None:
+        return [bound / full for bound in value] if isinstance(value, list) else value / full
     return value
 
 
@@ -194,6 +200,15 @@ def _conditions(run: ComparedRun, section: str, task: str, entry: Mapping[str, A
     if section == "held_out":
         rows = made.get("held_out")
         return {"rows of data": rows[:12] if rows else None, "documents": n_documents}
+    if section == "judge":
+        judge = made.get("evaluate", {}).get("judge", {})
+        files = {PurePosixPath(path).name.partition(".")[0]: sha for path, sha in made.get("questions", {}).items()}
+        return {
+            "questions": files.get(task, "")[:12] or None,
+            "judge": judge.get("model") or judge.get("endpoint"),
+            "against": judge.get("against"),
+            "documents": n_documents,
+        }
     documents = made.get("documents", {}).get(task)
     return {
         "few-shot": entry.get("num_fewshot", scores.get("num_fewshot")),
@@ -252,8 +267,8 @@ def _paired(metric: str, first: Mapping[str, Any], second: Mapping[str, Any]) ->
     if isinstance(own[0], list):  # (gold, predicted) of each document: an F1 is no mean of theirs
         spread, p = paired_bootstrap(own, other, binary_f1 if metric == "f1" else macro_f1)
         return spread.stderr, list(spread.interval), p
-    scale = 100 if metric in _PERCENT else 1
-    own, other = [value / scale for value in own], [value / scale for value in other]
+    full = _FULL.get(metric, 1.0)
+    own, other = [value / full for value in own], [value / full for value in other]
     spread, p = paired_bootstrap(own, other)
     stderr = paired_stderr(dict(zip(names, own)), dict(zip(names, other)))
     return stderr, list(spread.interval), p

@@ -62,6 +62,10 @@ def markdown(found: Comparison, charts: Sequence[str] = ()) -> str:
         ]
         parts += ["## Held-out rows of the data stage", "", "Percent, ± one standard error.", ""]
         parts += [*_table(("task", "metric", *names), rows), ""]
+    if found.get("judge"):
+        rows = [(row["task"], row["metric"], *(_cell(cell, notes) for cell in row["cells"])) for row in found["judge"]]
+        parts += ["## Open answers, judged by another model", "", _JUDGED, ""]
+        parts += [*_table(("questions", "metric", *names), rows), ""]
     if notes.lines():
         parts += ["Measured under different conditions, so not to be compared:", "", *notes.lines(), ""]
     if found.get("leaks"):
@@ -80,6 +84,7 @@ _HOW = (
     "from both scores' own errors, as if the documents had been others, so too wide. p: how often chance alone gives "
     "such a difference, by 1,000 draws of the documents; of twenty rows one is below 0.05 by chance."
 )
+_JUDGED = "Percent, ± one standard error. score: the mean grade, 10 being 100. win: pairs won, a tie as half a win."
 _LEAKS = (
     "cleaned: rows that hold an item of the set were dropped from the run's training data, that many. absent: the "
     "set's files were not at hand when the data were built. unknown: the model's training data are not ours to see."
@@ -156,7 +161,8 @@ def _differences(found: Sequence[Difference]) -> list[tuple[str, ...]]:
         if entry["kind"] == "paired":
             low, high = entry["interval"]
             interval, p = f"{100 * low:+.1f} to {100 * high:+.1f}", f"{entry['p']:.3f}"
-        name = f"{entry['task']} (held out)" if entry["section"] == "held_out" else entry["task"]
+        of = {"held_out": " (held out)", "judge": " (judged)"}.get(entry["section"], "")
+        name = f"{entry['task']}{of}"
         rows.append((name, entry["metric"], *cells, interval, p, how))
     return rows
 

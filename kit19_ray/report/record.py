@@ -82,6 +82,7 @@ class Comparison(TypedDict):
     paper_models: list[str]
     scores: list[ScoreRow]
     held_out: list[ScoreRow]
+    judge: list[ScoreRow]
     leaks: dict[str, list[Leak | None]]
     differences: NotRequired[list[Difference]]
     tuned: NotRequired[list[TunedPair]]

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from kit19_ray.errors import UserError
+from kit19_ray.train.flags import BITS
 
 TCPStore: Any = dist.TCPStore  # type: ignore[attr-defined]  # public, and not in torch's own list
 
@@ -112,7 +113,7 @@ class Agreement:
 
     def flags(self, mine: int) -> int:
         """Every rank's flags together; all ranks must call it, and are in step afterwards."""
-        bits = torch.tensor([mine >> bit & 1 for bit in range(4)], dtype=torch.uint8)
+        bits = torch.tensor([mine >> bit & 1 for bit in range(BITS)], dtype=torch.uint8)
         dist.all_reduce(bits, op=dist.ReduceOp.MAX, group=self._group)
         return sum(int(value) << bit for bit, value in enumerate(bits.tolist()))
 

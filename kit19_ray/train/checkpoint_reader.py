@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -22,19 +23,29 @@ def read(out: str, at: Folder, index: Index, pieces: list[Piece]) -> _Values:
         CorruptCheckpoint: something is missing or altered.
         StorageError: the store does not answer.
     """
-    readers = [ShardReader(out, at, shard, index["block"]) for shard in index["shards"]]
-    table: dict[tuple[str, str], list[tuple[Entry, ShardReader]]] = defaultdict(list)
-    for reader in readers:
-        for entry in reader.entries():
-            table[entry.name, entry.kind].append((entry, reader))
+    table = _table(out, at, index)
     values: _Values = []
     for piece in pieces:
         if index["parameters"].get(piece.name) != piece.numel:
             raise CorruptCheckpoint(
                 f"{at.name} has {index['parameters'].get(piece.name)} elements of {piece.name}, not {piece.numel}"
             )
-        values.append({kind: _range(table[piece.name, kind], piece, kind) for kind in KINDS})
+        values.append(
+            {kind: _range(table[piece.name, kind], piece.name, kind, piece.start, len(piece)) for kind in KINDS}
+        )
     return values
+
+
+def weights(out: str, at: Folder, index: Index) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every trained weight of the checkpoint `at`, whole: its name and float32 `[elements]` on the CPU.
+
+    Raises:
+        CorruptCheckpoint: something is missing or altered.
+        StorageError: the store does not answer.
+    """
+    table = _table(out, at, index)
+    for name, numel in index["parameters"].items():
+        yield name, _range(table[name, "w"], name, "w", 0, numel)
 
 
 def write(values: _Values, pieces: list[Piece]) -> None:
@@ -44,16 +55,29 @@ def write(values: _Values, pieces: list[Piece]) -> None:
             piece.tensors[kind].copy_(value)
 
 
-def _range(sources: list[tuple[Entry, ShardReader]], piece: Piece, kind: str) -> torch.Tensor:
-    out = np.empty(len(piece), np.float32)
-    end, filled = piece.start + len(piece), 0
+_Table = dict[tuple[str, str], list[tuple[Entry, ShardReader]]]
+
+
+def _table(out: str, at: Folder, index: Index) -> _Table:
+    """Where each parameter's pieces lie, by name and kind."""
+    table: _Table = defaultdict(list)
+    for shard in index["shards"]:
+        reader = ShardReader(out, at, shard, index["block"])
+        for entry in reader.entries():
+            table[entry.name, entry.kind].append((entry, reader))
+    return table
+
+
+def _range(sources: list[tuple[Entry, ShardReader]], name: str, kind: str, start: int, length: int) -> torch.Tensor:
+    out = np.empty(length, np.float32)
+    end, filled = start + length, 0
     for entry, reader in sources:
-        low, high = max(piece.start, entry.start), min(end, entry.start + entry.numel)
+        low, high = max(start, entry.start), min(end, entry.start + entry.numel)
         if low >= high:
             continue
         data = reader.read(entry.offset + 4 * (low - entry.start), 4 * (high - low))
-        out[low - piece.start : high - piece.start] = np.frombuffer(data, np.float32)
+        out[low - start : high - start] = np.frombuffer(data, np.float32)
         filled += high - low
-    if filled != len(piece):
-        raise CorruptCheckpoint(f"of {piece.name}|{kind} {len(piece) - filled} elements are in no shard")
+    if filled != length:
+        raise CorruptCheckpoint(f"of {name}|{kind} {length - filled} elements are in no shard")
     return torch.from_numpy(out)

@@ -12,7 +12,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, BinaryIO, cast
 
 import torch
@@ -43,6 +43,8 @@ class CheckpointWriter:
     ) -> None:
         self._out, self._attempt, self._rank, self._world = out, attempt, rank, world_size
         self._say, self._keep, self._keep_best = say, keep, keep_best
+        self.spared: Callable[[], Collection[int]] = tuple
+        """Steps whose checkpoints stay whatever `keep` says; asked in the thread."""
         self._thread: threading.Thread | None = None
         self._copies: dict[tuple[str, str], torch.Tensor] = {}
         self._stop = threading.Event()
@@ -150,7 +152,7 @@ class CheckpointWriter:
         for file in storage.list_files(at.uri(self._out)):
             if file.path.startswith("shard-") and file.path.endswith(".json"):
                 storage.delete(storage.join(at.uri(self._out), file.path))
-        checkpoint.prune(self._out, self._keep, self._keep_best)
+        checkpoint.prune(self._out, self._keep, self._keep_best, self.spared())
 
 
 class _Stopped(Exception):

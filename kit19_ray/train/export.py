@@ -82,8 +82,13 @@ def write(folder: Path, gathered: Iterable[tuple[str, torch.Tensor]], model: Any
     if unexpected or set(missing) - tied:
         raise RuntimeError(f"export: weights missing {sorted(missing)}, unexpected {sorted(unexpected)}")
     shell.tie_weights()
-    shell.save_pretrained(folder, max_shard_size=_SHARD)
+    save(folder, shell)
     compare_tensors(folder, weights)
+
+
+def save(folder: Path, model: Any) -> None:
+    """Writes a model in the files of an export."""
+    model.save_pretrained(folder, max_shard_size=_SHARD)
 
 
 def write_adapter(folder: Path, weights: dict[str, torch.Tensor], adapted: Any, spec: TrainSpec) -> None:
@@ -104,8 +109,7 @@ def merge(folder: Path, adapter: Path, spec: TrainSpec, dtype: torch.dtype) -> N
     if wanted.name is None:
         raise RuntimeError("adapters on a model from scratch: nobody has the weights they were trained on")
     base = pretrained.load_causal_lm(wanted.name, dtype, wanted.revision)
-    merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
-    merged.save_pretrained(folder, max_shard_size=_SHARD)
+    save(folder, PeftModel.from_pretrained(base, str(adapter)).merge_and_unload())
 
 
 def finish_folder(folder: Path, config: Any, spec: TrainSpec) -> None:

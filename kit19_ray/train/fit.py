@@ -12,6 +12,7 @@ from kit19_ray.artifacts.stage_manifests import Stopped, TrainOutput
 from kit19_ray.config.schema import TrainConfig
 from kit19_ray.errors import TrainError, UserError
 from kit19_ray.io import storage
+from kit19_ray.train.candidate_scorer import CheckpointScorer, Evaluate
 from kit19_ray.train.progress import watching
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.utils import ray_session
@@ -28,6 +29,7 @@ def fit(
     settings: Json | None = None,
     callbacks: Sequence[Any] = (),
     resize_seconds: float = 60.0,
+    evaluate: Evaluate | None = None,
 ) -> TrainOutput | Stopped:
     """Runs the workers to the end and returns what rank 0 says of the run: see `worker.train_loop_per_worker`.
 
@@ -36,6 +38,7 @@ def fit(
         settings: for `loop`, beside the spec.
         callbacks: Ray Train's, called in its controller.
         resize_seconds: between looks at whether an elastic run could have more workers.
+        evaluate: scores a checkpoint's model, where the config's `train.best` wants it.
 
     Raises:
         UserError: a mistake of the user that a worker found.
@@ -73,6 +76,10 @@ def fit(
             callbacks=list(callbacks),
             worker_runtime_env={"env_vars": worker_environment(spec)},
         ),
+        validation_config=None
+        if evaluate is None
+        # The task waits for actors that have CPUs of their own.
+        else api.ValidationConfig(CheckpointScorer(spec, evaluate), ray_remote_kwargs={"num_cpus": 0}),
     )
     try:
         with watching(spec):

@@ -3,4 +3,5 @@
 Apart from the agreement on them, so that the driver, which asks, loads no torch.
 """
 
-SAVE, STOP, FAILED, DRAINING = 1, 2, 4, 8
+SAVE, STOP, FAILED, DRAINING, REPORT, ENOUGH = 1, 2, 4, 8, 16, 32
+BITS = 6

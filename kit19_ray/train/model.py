@@ -23,6 +23,22 @@ def precision(spec: TrainSpec) -> torch.dtype:
     return torch.bfloat16 if wanted == "bf16" else torch.float32
 
 
+def from_scratch(spec: TrainSpec) -> Any:
+    """The GPT-NeoX of the config's sizes, with fresh weights."""
+    wanted = spec.config.model
+    return pretrained.build_gpt_neox(
+        hidden_size=wanted.hidden_size,
+        layers=wanted.layers,
+        heads=wanted.heads,
+        intermediate_size=wanted.intermediate_size,
+        vocab_size=spec.vocab_size,
+        seq_len=spec.plan.seq_len,
+        eos_token_id=spec.eos_token_id,
+        pad_token_id=spec.pad_token_id,
+        seed=spec.seed,
+    )
+
+
 def build(spec: TrainSpec, config: Json, dtype: torch.dtype) -> Any:
     """The model to train, on the CPU, or sharded under ZeRO-3.
 
@@ -32,17 +48,7 @@ def build(spec: TrainSpec, config: Json, dtype: torch.dtype) -> Any:
     wanted = spec.config.model
     if wanted.name is None:
         # Built whole on every rank, also under ZeRO-3: so the weights are the same for any number of ranks.
-        return pretrained.build_gpt_neox(
-            hidden_size=wanted.hidden_size,
-            layers=wanted.layers,
-            heads=wanted.heads,
-            intermediate_size=wanted.intermediate_size,
-            vocab_size=spec.vocab_size,
-            seq_len=spec.plan.seq_len,
-            eos_token_id=spec.eos_token_id,
-            pad_token_id=spec.pad_token_id,
-            seed=spec.seed,
-        )
+        return from_scratch(spec)
     if spec.config.zero_stage != 3:
         return _loaded(spec, wanted.name, dtype)
     return _sharded(spec, wanted.name, dtype, config)
@@ -133,6 +139,21 @@ def fill(model: Any, source: Any | None) -> None:
         sent = (whole[name] if whole else torch.empty_like(buffer)).to(device)
         dist.broadcast(sent, src=0)
         buffer.copy_(sent)
+
+
+def shell(spec: TrainSpec) -> Any:
+    """The model of the run without its weights, on the meta device."""
+    from transformers import AutoModelForCausalLM
+
+    wanted = spec.config.model
+    with torch.device("meta"):
+        if wanted.name is None:
+            return from_scratch(spec)
+        config = pretrained.load_config(wanted.name, wanted.revision)
+        text = config.get_text_config()
+        if wanted.grow_vocabulary:
+            text.vocab_size = max(text.vocab_size, spec.vocab_size)
+        return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
 
 
 def add_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:

@@ -35,6 +35,26 @@ def restore(
     with phase("looking for checkpoints"):
         if agreement.rank == 0:
             found, broken = _candidates(out)
+    return broken + take_up(out, found, engine, state, agreement, phase)
+
+
+def take_up(
+    out: str,
+    found: list[tuple[Folder, Index]],
+    engine: Engine,
+    state: TrainState,
+    agreement: Agreement,
+    phase: Callable[[str], AbstractContextManager[None]],
+) -> list[str]:
+    """Fills `engine` and `state` from the first of these checkpoints that every rank can read; deletes those before it.
+
+    Args:
+        found: rank 0's count.
+
+    Returns:
+        What was wrong with those that were left out.
+    """
+    broken: list[str] = []
     for at, index in agreement.broadcast(found):
         reason, values = "", None
         with phase("reading a checkpoint"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from kit19_ray.artifacts import checkpoint
 from kit19_ray.artifacts.checkpoint import Index
@@ -35,6 +35,15 @@ class Saver:
             spec.config.keep_best,
         )  # fmt: skip
         self._begun, self._step, self._owed = time.monotonic(), -1, False
+
+    def spare(self, steps: Callable[[], Collection[int]]) -> None:
+        """Has the checkpoints of these steps stay; asked in another thread."""
+        self._writer.spared = steps
+
+    @property
+    def saved_step(self) -> int:
+        """Step of the last checkpoint that is whole (rank 0), -1 before the first."""
+        return self._writer.saved_step
 
     @property
     def busy(self) -> bool:

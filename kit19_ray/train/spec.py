@@ -22,6 +22,7 @@ class TrainPlan:
         warmup_steps: the first of them, with a rising learning rate.
         decay_steps: the last of them, with the decay of the wsd schedule.
         eval_every: steps between validation losses.
+        score_every: steps between checkpoints that are scored; None where none are.
     """
 
     rows: int
@@ -33,11 +34,19 @@ class TrainPlan:
     micro_batch_size: int
     workers: int
     eval_every: int
+    score_every: int | None = None
 
     @property
     def batch_tokens(self) -> int:
         """Tokens of one optimizer step over all workers, padding included."""
         return self.batch_size * self.seq_len
+
+    @property
+    def scored_steps(self) -> list[int]:
+        """Steps whose checkpoints are scored, in order: the last step is one of them."""
+        if self.score_every is None:
+            return []
+        return [*range(self.score_every, self.steps, self.score_every), self.steps]
 
     @property
     def accumulation(self) -> int:
@@ -102,6 +111,7 @@ def make(train: TrainConfig, rows: int, seq_len: int) -> TrainPlan:
         micro_batch_size=train.micro_batch_size,
         workers=train.workers,
         eval_every=train.eval_every or max(1, steps // EVALUATIONS),
+        score_every=(train.best.every or max(1, steps // EVALUATIONS)) if train.best.score else None,
     )
 
 

@@ -11,8 +11,9 @@ from kit19_ray.config.schema import Config, TrainConfig
 from kit19_ray.errors import TrainError, UserError, quote
 from kit19_ray.io import lease, storage
 from kit19_ray.lm import pretrained
+from kit19_ray.train import best, trackers
 from kit19_ray.train import spec as planning
-from kit19_ray.train import trackers
+from kit19_ray.train.candidate_scorer import Evaluate
 from kit19_ray.train.fit import fit, use_gpu
 from kit19_ray.train.interruptions import stopping_in_good_order
 from kit19_ray.train.spec import ADAPTER_FOLDER, EXPORT_FOLDER, TrainSpec
@@ -46,11 +47,16 @@ def _uri(config: Config, built: DataManifest) -> str:
         "train": config.train.identity(),
         "data": manifest.digest(read),
     }
+    if config.train.best.task is not None:  # how it is scored decides which checkpoint is exported
+        identity["evaluate"] = config.evaluate.identity()
     return manifest.stage_uri(config.root, "train", identity)
 
 
-def run(config: Config, data_uri: str) -> str:
+def run(config: Config, data_uri: str, evaluate: Evaluate | None = None) -> str:
     """Trains, or goes on where an interrupted run stopped, and returns the prefix; a finished one is left as it is.
+
+    Args:
+        evaluate: scores a model on the task of train.best, see `candidate_scorer`; needed where that names one.
 
     Raises:
         UserError: what the user can mend: sizes that do not divide, a model that is not there, too few CPUs.
@@ -83,6 +89,10 @@ def run(config: Config, data_uri: str) -> str:
             pad_token_id=built["pad_token_id"],
             prompt=built["prompt"],
         )
+        if config.train.best.task is not None:
+            if evaluate is None:
+                raise TrainError("train.best.score names a task, and nothing was given to score it with")
+            evaluate.require()
         say(f"train: {_describe(spec)} -> {out}")
         known, _ = _known(config.train)
         if known is not None and known < spec.vocab_size:
@@ -92,25 +102,29 @@ def run(config: Config, data_uri: str) -> str:
         run_start.write(out, _start(config, data_uri, built, plan.steps))
         begun = time.monotonic()
         with stopping_in_good_order(out):
-            made = fit(spec)
+            made = fit(spec, evaluate=evaluate)
         if "stopped" in made:
             say(f"train: stopped at step {made['stopped']}, which is saved; the same command goes on there")
             raise KeyboardInterrupt
         held.require()
+    steps = made["best"]["last"] if "best" in made else plan.steps
     finished: TrainManifest = {
-        **_start(config, data_uri, built, plan.steps),
+        **_start(config, data_uri, built, steps),
         "export": EXPORT_FOLDER,
         **made,
         "adapter": ADAPTER_FOLDER,
     }
     if not config.train.lora.rank:
         del finished["adapter"]
-    manifest.commit(out, finished, known=made["files"], without=(checkpoint.FOLDER,))
+    manifest.commit(out, finished, known=made["files"], without=(checkpoint.FOLDER, f"{best.FOLDER}/"))
     say(
         f"train: validation loss {made['validation_loss_first']:.4f} -> {made['validation_loss']:.4f} in "
         f"{time.monotonic() - begun:.0f} s, {made['tokens_per_second']:,.0f} tokens/s, "
         f"{made['parameters'] / 1e6:.1f} M parameters"
     )
+    if "best" in made:
+        found = made["best"]
+        say(f"train: exported step {found['step']} of {steps}, with {found['name']} {found['score']}")
     return out
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from kit19_ray.artifacts import gate
 from kit19_ray.config.schema import GateRule
 
@@ -45,3 +47,12 @@ def test_the_headline_is_the_mean_of_the_gate_or_of_every_acc() -> None:
     assert gate.headline(SCORES, rules(("kobest_copa", "macro_f1", 0.1))) == 0.6
     assert gate.headline(SCORES, []) == (0.61 + 0.9) / 2
     assert gate.headline({}, []) is None
+
+
+def test_a_group_is_not_counted_beside_its_tasks_nor_a_task_twice() -> None:
+    leaves = {"haerae_a": {"acc": 0.2, "n": 10}, "haerae_b": {"acc": 0.4, "n": 30}, "haerae_b@5": {"acc": 1.0, "n": 30}}
+    groups = {"haerae": {"acc": 0.35, "n": 40, "tasks": ["haerae_a", "haerae_b"]}}
+    table = gate.table({"tasks": leaves, "groups": groups})
+    assert table["haerae"] == {"acc": 0.35, "n": 40, "tasks": 2}
+    assert gate.headline(table, []) == pytest.approx(0.3)
+    assert gate.headline(table, rules(("haerae", "acc", 0.3))) == 0.35, "a gate may name it"

@@ -26,5 +26,5 @@ def test_each_says_what_it_is_for_and_loads(name: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_one_is_named_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"no config 'dmeo'; there are: demo, .* \(did you mean 'demo'\?\)"):
+    with pytest.raises(ConfigError, match=r"no config 'dmeo'; there are: .*demo, .* \(did you mean 'demo'\?\)"):
         examples.text("dmeo")

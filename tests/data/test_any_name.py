@@ -70,7 +70,7 @@ def _check(base: str, root: str, file: str, tasks: Path) -> None:
     if refused(base, root, file) or refused("file://", root, file):
         return
     storage.write_text(storage.join(base, "of " + root, "mine", file), ROWS)
-    storage.write_text(storage.join(base, root[0], "neighbour"), "its name begins like the root's")
+    storage.write_text(storage.join(base, root + "2", "neighbour"), "its name begins like the root's")
     before = _everything(base)
     place = storage.join(base, root)
     words = [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,7 +125,7 @@ def test_scores_are_the_harness_own_on_real_files(lm: Any, hf: Any, configured: 
 
 @pytest.mark.real_data
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(9000)
 @pytest.mark.parametrize(
     "shots",
     [
@@ -137,10 +139,21 @@ def test_scores_are_the_harness_own_on_real_files(lm: Any, hf: Any, configured: 
     ],
 )
 def test_full_kobest_has_the_harness_own_counts(
-    shots: int, lm: Any, hf: Any, configured: Any, shared_sources: Path
+    shots: int, configured: Any, shared_sources: Path, samples: Path, tmp_path: Path, ray_cluster: None
 ) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    from kit19_ray.evaluate.ray_lm import RayLM
+    from tests.evaluate.conftest import save_model
+
+    # A context that holds five solved examples: with the others' 192 tokens hardly one would be read.
+    folder = str(save_model(tmp_path, samples, seq_len=2048))
     config = configured(f"data.sources={shared_sources}", f"evaluate.num_fewshot={shots}")
-    ours, theirs = run(lm, config, list(suites.KOBEST), shots), run(hf, config, list(suites.KOBEST), shots)
+    pool = Pool(folder, EvaluateConfig(workers=1, cpus_per_worker=1))
+    ours = run(RayLM(pool, pretrained.load_tokenizer(folder), 2048), config, list(suites.KOBEST), shots)
+    pool.close()
+    hf = HFLM(pretrained=folder, device="cpu", batch_size=16)
+    theirs = run(hf, config, list(suites.KOBEST), shots)
     assert {task: len(samples) for task, samples in ours["samples"].items()} == {
         "kobest_boolq": 1404, "kobest_copa": 1000, "kobest_hellaswag": 500, "kobest_sentineg": 397, "kobest_wic": 1260,
     }  # fmt: skip
@@ -148,6 +161,7 @@ def test_full_kobest_has_the_harness_own_counts(
         counts = [sum(sample["acc"] for sample in found) for found in (ours["samples"][task], samples)]
         assert counts[0] == counts[1], task
         assert ours["results"][task] == theirs["results"][task]
+        sys.stdout.write(f"{task}, {shots}-shot: {counts[0]:.0f} of {len(samples)} right with both\n")
 
 
 class Constant:
@@ -227,6 +241,42 @@ def test_an_actor_that_dies_is_started_again(pool: Pool) -> None:
     before = [value for value, _ in pool.loglikelihoods(requests, "choices")]
     ray.kill(pool.actors[0], no_restart=False)
     assert [value for value, _ in pool.loglikelihoods(requests, "choices")] == pytest.approx(before, abs=TOLERANCE)
+
+
+def test_what_a_dead_actor_repeats_is_its_own_and_is_counted(
+    tiny_model: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    import ray
+
+    from kit19_ray.evaluate import actors
+
+    asked = tmp_path / "asked"
+
+    class Noting(actors.Scorer):
+        def loglikelihoods(self, requests: Any) -> Any:
+            with asked.open("a") as file:
+                file.writelines(f"{context} {continuation}\n" for context, continuation in requests)
+            time.sleep(0.05)
+            return super().loglikelihoods(requests)
+
+    monkeypatch.setattr(actors, "Scorer", Noting)
+    noting = Pool(str(tiny_model), EvaluateConfig(workers=2, batch_tokens=2048))
+    requests = [([5, 6, 7, n], [8, n]) for n in range(2, 202)]
+    heard: list[int] = []
+
+    def die(numbers: list[int], results: list[Any]) -> None:
+        if len(heard) < 60 <= len(heard) + len(numbers):
+            ray.kill(noting.actors[0], no_restart=False)
+        heard.extend(numbers)
+
+    found = noting.loglikelihoods(requests, "choices", die)
+    noting.close()
+    assert len(found) == 200 and sorted(heard) == list(range(200)), "each is heard once"
+    lines = asked.read_text().splitlines()
+    assert len(set(lines)) == 200
+    chunk = len(requests) // (2 * actors._CHUNKS_PER_ACTOR) + 1
+    assert len(lines) - 200 <= noting.repeated <= 2 * chunk
+    assert f"the {noting.repeated} of 200 choices it held are asked again" in capsys.readouterr().err
 
 
 def test_more_actors_than_the_cluster_holds(tiny_model: Path, ray_cluster: None) -> None:

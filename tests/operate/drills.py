@@ -26,12 +26,13 @@ Written by `KIT19_DRILLS=docs/explanation/drills.md pytest tests/operate -k dril
 
 
 def write_table(file: Path) -> None:
-    """Puts the outcomes of this run into the page; a drill that was run alone takes the place of its row."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    rows = {line.split(" | ")[0]: line for line in lines if line.startswith("| ") and not line.startswith("| drill")}
+    """Puts the outcomes of this run into the first table of the page; a drill run alone takes the place of its row."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else HEAD.splitlines()
+    rule = next(number for number, line in enumerate(lines) if line.startswith("| ---")) + 1
+    end = next((number for number in range(rule, len(lines)) if not lines[number].startswith("| ")), len(lines))
+    rows = {line.split(" | ")[0]: line for line in lines[rule:end]}
     rows |= {f"| {drill}": f"| {drill} | {done} | {outcome} | {took:.0f} |" for drill, done, outcome, took in TABLE}
-    rows = {name: row for name, row in rows.items() if "---" not in name}
-    file.write_text(HEAD + "".join(row + "\n" for row in rows.values()), encoding="utf-8")
+    file.write_text("\n".join([*lines[:rule], *rows.values(), *lines[end:]]) + "\n", encoding="utf-8")
 
 
 class Drill:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import threading
 import time
@@ -258,9 +257,9 @@ def test_another_operator_takes_over(operated_plane: ControlPlane, drill: Drill,
     first = OperatorProcess(operated_plane, drill.place, tmp_path, identity="first").start()
     second = OperatorProcess(operated_plane, drill.place, tmp_path, identity="second")
     try:
-        until(first.leads, 20, "the first does not lead")
+        until(first.leads, 60, "the first does not lead")
         second.start()
-        until(second.healthy, 20, "the second does not stand by")
+        until(second.healthy, 60, "the second does not stand by")
         drill.script.held = {"data"}
         drill.create()
         drill.runs("data")
@@ -307,9 +306,9 @@ def test_a_namespace_goes_with_its_operator(drill: Drill, operator: OperatorProc
 def test_the_submitter_s_word_is_not_ray_s(drill: Drill) -> None:
     """B1: KubeRay says Running, Ray has no job."""
     drill.script.way["data"] = (INITIALIZING, ("Running", ""))
-    drill.create(deadlines={"start": 2})
-    status = drill.reaches("Failed")
-    assert "did not run within 2 seconds (Submitting)" in status["message"]
+    drill.create(deadlines={"start": 6})
+    status = drill.reaches("Failed", seconds=90)
+    assert "did not run within 6 seconds (Submitting)" in status["message"]
     drill.ends("job never submitted", "KubeRay says Running, jobStatus stays empty", "Failed by deadlines.start")
 
 
@@ -406,12 +405,12 @@ def test_two_releases_watch_one_namespace(operated_plane: ControlPlane, drill: D
     second = OperatorProcess(operated_plane, drill.place, tmp_path, identity="second")
     second.lease = "another-release"
     try:
-        until(first.leads, 20, "the first does not lead")
+        until(first.leads, 60, "the first does not lead")
         drill.script.held = {"data"}
         drill.create()
         drill.runs("data")
         second.start()
-        until(second.leads, 20, "the second does not lead")
+        until(second.leads, 60, "the second does not lead")
         contested = f'kit19_operator_contested{{namespace="{drill.place}"}} 1.0'
         until(lambda: contested in second.scrape(), 20, second.scrape)
         drill.script.held.clear()
@@ -435,7 +434,7 @@ def test_gpu_workers_join_later_than_the_head(drill: Drill) -> None:
     """A1: KubeRay has the application built when the head is there and says Ready of its proxy; workers come later."""
     drill.script.application = "DEPLOYING"
     drill.create(stages={"serve": {"gpus": 1}})
-    status = drill.reaches("Deploying")
+    status = drill.reaches("Deploying", seconds=90)
     until(lambda: "DEPLOYING" in str(drill.status().get("message")), 20, lambda: str(drill.status()))
     assert "endpoint" not in status
     drill.script.application = "RUNNING"
@@ -468,31 +467,4 @@ def test_a_cut_stream_does_not_use_up_the_rebuilds(drill: Drill) -> None:
         "log stream cut",
         "KubeRay gives a train job up twice (SubmissionFailed) while it gets on; retries.rebuilds is 0",
         "neither counts: Serving with the third RayJob",
-    )
-
-
-@pytest.mark.usefixtures("operator")
-def test_an_older_kuberay_lacks_a_field(drill: Drill) -> None:
-    """C2, B1b: what protects the run is refused with the version it needs, not dropped."""
-    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/rayjobs.ray.io"
-    newer = drill.cluster.request("GET", path)["spec"]
-    older = copy.deepcopy(newer)
-    for version in older["versions"]:
-        spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
-        del spec["rayClusterSpec"]["properties"]["authOptions"]
-    try:
-        drill.cluster.request("PATCH", path, {"spec": older}, "application/merge-patch+json")
-        time.sleep(3)  # until the server has the new schema
-        drill.create()
-        status = drill.reaches("Failed")
-        assert "its KubeRay is too old; upgrade it (auth: token needs KubeRay 1.5.1)" in status["message"]
-        assert drill.jobs("data") == 0
-        drill.create(auth="none")
-        drill.reaches("Serving")
-    finally:
-        drill.cluster.request("PATCH", path, {"spec": newer}, "application/merge-patch+json")
-    drill.ends(
-        "KubeRay too old",
-        "the RayJob kind has no authOptions; later auth: none",
-        "Failed with the version it needs, no RayJob; then Serving",
     )

@@ -257,6 +257,23 @@ def test_sizes_read_well(number: float, text: str) -> None:
     assert render.size(number) == text
 
 
+def test_the_best_checkpoint(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    best = {"score": "kobest_copa.macro_f1", "patience": 2, "every": 3, "limit": 50}
+    words = {"best": config.train.best.model_validate(best), "use_gpu": False, "workers": 1}
+    wanted = config.model_copy(update={"train": config.train.model_copy(update=words)})
+    train = stages(wanted)["train"]
+    steps = train.facts["steps"]
+    assert train.facts["best"]["checkpoints"] == -(-steps // 3)
+    line = f"exports the checkpoint with the highest kobest_copa.macro_f1 on 50 documents of {-(-steps // 3)} scored, "
+    assert f"{line}until 2 in a row are no better" in render.text(plan.make(wanted))
+    many = wanted.train.model_copy(update={"workers": 8, "cpus_per_worker": float(os.cpu_count() or 1)})
+    notes = stages(config.model_copy(update={"train": many}))["train"].notes
+    assert any("is made beside the training" in note for note in notes)
+    hub = wanted.train.model_copy(update={"best": config.train.best.model_validate({"score": "haerae.acc"})})
+    assert "haerae: its documents are on the hub" in said(config.model_copy(update={"train": hub}))
+
+
 def test_a_base_model_that_reads_less_than_the_rows(make_config: Any, finished_data: Any, tmp_path: Path) -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     model = tmp_path / "model"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -8,6 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit19_ray.artifacts import manifest
+from kit19_ray.io import storage
+from kit19_ray.report import page
 from kit19_ray.report.comparison import compare, config_differences, paired_stderr
 from kit19_ray.report.runs import ComparedRun, collect
 
@@ -107,3 +111,37 @@ def test_of_several_runs_each_tuned_one_stands_against_its_base(root: Any) -> No
     acc = next(d for d in pair["differences"] if d["metric"] == "acc")
     assert acc["difference"] == pytest.approx(0.2) and acc["kind"] == "unpaired"
     assert "differences" not in found
+
+
+def judged(root: Any, name: str, value: float, model: str = "judge-1", metric: str = "score") -> str:
+    """An evaluation of open questions alone."""
+    uri = storage.join(root.uri, name)
+    part = {"n": 4, "unjudged": 0, metric: value, "stderr": {metric: 0.5}, "interval": {metric: [value - 1, value + 1]}}
+    scores = {"model": f"organisation/{name}", "tasks": {}, "held_out": {}, "judge": {"logickor": part}}
+    storage.write_text(storage.join(uri, "scores.json"), json.dumps(scores))
+    outcomes = {"judge": {"logickor": {metric: {f"{n}.1": value + n % 2 - 0.5 for n in range(4)}}}}
+    storage.write_text(storage.join(uri, "outcomes.json"), json.dumps(outcomes))
+    made = {"evaluate": {"judge": {"model": model, "against": None}}, "questions": {"/q/logickor.jsonl": "e" * 64}}
+    manifest.commit(uri, {"stage": "evaluate", "scores": "scores.json", "model": scores["model"], **made})
+    return uri
+
+
+def test_a_judges_grades_are_compared_where_the_judge_is_the_same(root: Any) -> None:
+    judged(root, "evaluate-1", 6.0)
+    judged(root, "evaluate-2", 7.5)
+    found = compared(root, "evaluate-1", "evaluate-2")
+    (row,) = found["judge"]
+    assert [cell["value"] for cell in row["cells"]] == [0.6, 0.75]
+    assert row["cells"][0]["stderr"] == 0.05 and row["cells"][0]["interval"] == [0.5, 0.7]
+    (difference,) = found["differences"]
+    assert (difference["kind"], difference["n"]) == ("paired", 4)
+    assert difference["difference"] == pytest.approx(0.15)
+    text = page.markdown(found)
+    assert "| logickor | score | 60.00 ± 5.00 | 75.00 ± 5.00 |" in text
+    assert "| logickor (judged) | score | +15.00" in text
+    judged(root, "evaluate-3", 7.5, model="judge-2")
+    other = compared(root, "evaluate-1", "evaluate-3")
+    assert other["differences"][0]["kind"] == "not comparable"
+    assert other["judge"][0]["cells"][1]["differs_in"] == {"judge": "judge-2"}
+    judged(root, "evaluate-4", 0.25, metric="win")
+    assert compared(root, "evaluate-4")["judge"][0]["cells"][0]["value"] == 0.25
