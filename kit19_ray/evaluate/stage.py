@@ -149,7 +149,7 @@ def _scores(
         model = f"{config.evaluate.endpoint} {backend.model}"
     else:
         tokenizer = pretrained.load_tokenizer(model)
-        backend = Pool(named(model), config.evaluate)
+        backend = Pool(normalize_model_uri(model), config.evaluate)
         max_length = context_length(pretrained.load_config(model), tokenizer)
         lm = RayLM(backend, tokenizer, max_length, config.evaluate.apply_chat_template)
     try:
@@ -209,7 +209,7 @@ def _trained_on(model: str) -> DataManifest | None:
     """The manifest of the data that a train prefix was trained on; None for any other model."""
     if model.startswith(("http://", "https://")):
         return None
-    uri = named(model)
+    uri = normalize_model_uri(model)
     made = manifest.read(uri) if "://" in uri else None
     data = manifest.read(made["data"]) if is_train(made) else None
     return data if is_data(data) else None
@@ -221,7 +221,7 @@ def _ablation(model: str) -> str | None:
     return built.get("ablation") if built else None
 
 
-def named(model: str) -> str:
+def normalize_model_uri(model: str) -> str:
     """A hub id as it is, anything else as a URI, which means the same on every node.
 
     Raises:
@@ -238,7 +238,7 @@ def model_identity(model: str) -> Any:
     Raises:
         UserError: there is no such model, or it is a train prefix that was never finished.
     """
-    uri = named(model)
+    uri = normalize_model_uri(model)
     if "://" not in uri:
         return uri
     made = manifest.read(uri)

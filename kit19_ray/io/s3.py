@@ -1,7 +1,7 @@
 """The connection to S3: one boto3 session for a process and its AWS variables, one endpoint for reads and writes.
 
 Credentials come from the usual AWS chain and renew themselves; AWS_ENDPOINT_URL, a profile's `endpoint_url` and
-AWS_CA_BUNDLE are honoured; `using` puts other variables in their place. What is done over it is in
+AWS_CA_BUNDLE are honoured; `override_credentials` puts other variables in their place. What is done over it is in
 `kit19_ray.io.s3_objects`.
 """
 
@@ -34,7 +34,7 @@ _attempts: ContextVar[int] = ContextVar("kit19_storage_attempts", default=_ATTEM
 
 
 @contextmanager
-def using(variables: Mapping[str, str], attempts: int = _ATTEMPTS) -> Iterator[None]:
+def override_credentials(variables: Mapping[str, str], attempts: int = _ATTEMPTS) -> Iterator[None]:
     """Reaches S3 with these AWS variables for the block and what it calls; without a key in them with the process's.
 
     Args:

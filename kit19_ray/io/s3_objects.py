@@ -319,7 +319,7 @@ def delete(path: str) -> None:
     bucket = path.partition("/")[0]
     keys = [path] + [f"{bucket}/{o['Key']}" for page in _pages(path) for o in page.get("Contents", ())]
 
-    def one(key: str, context: Context) -> None:  # threads do not inherit `s3.using`
+    def one(key: str, context: Context) -> None:  # threads do not inherit `s3.override_credentials`
         context.run(_renewing, lambda client: client.delete_object(**_split(key), **_payer()))
 
     with ThreadPoolExecutor(_THREADS) as pool:

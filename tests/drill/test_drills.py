@@ -26,7 +26,7 @@ def test_a_killed_worker_comes_back_with_the_same_weights(ray_cluster: None, tmp
     """The one that runs with every change: recovery inside one driver."""
     (found,) = stage.run(Config(root=f"file://{tmp_path}"), ["save: half sent"])
     assert found["wrong"] == "" and found["weights"] == "equal"
-    assert found["steps_lost"] == 4  # one step beyond the save, and those since the one before
+    assert found["steps_lost"] in (3, 4)  # those since the save before, and the one that may have been made meanwhile
     assert found["detected_seconds"] is not None and found["next_step_seconds"] is not None
     assert list(tmp_path.iterdir()) == []
 

@@ -96,7 +96,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow  # 89 tasks
+@pytest.mark.timeout(1200)
 def test_the_korean_suite_to_its_end(hub: None, tiny_model: Path, configured: Any, tmp_path: Path) -> None:
     from kit19_ray.evaluate.ray_lm import RayLM
 

@@ -111,8 +111,8 @@ def test_a_block_may_use_other_credentials_than_the_process(s3_root: str, monkey
     storage.write_text(f"{s3_root}/a", "x")
     variables = {name: os.environ[name] for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with s3.using(variables):
+    with s3.override_credentials(variables):
         assert s3.endpoint() == variables["AWS_ENDPOINT_URL"] and storage.read_text(f"{s3_root}/a") == "x"
     assert s3.endpoint() == "http://127.0.0.1:1"
-    with s3.using({}):
+    with s3.override_credentials({}):
         assert s3.endpoint() is None

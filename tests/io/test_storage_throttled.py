@@ -79,7 +79,7 @@ def test_writes_reads_listings_and_deletes_are_asked_again(server: Misbehaving, 
 def test_a_server_that_never_recovers_is_given_up_and_named(server: Misbehaving) -> None:
     server.how, server.times = "SlowDown", 1000
     told = pytest.raises(StorageError, match=r"s3://kit19/x at http://127.0.0.1:\d+: .*SlowDown")
-    with s3.using(os.environ, attempts=2), told:
+    with s3.override_credentials(os.environ, attempts=2), told:
         storage.list_files("s3://kit19/x")
     assert max(server.tries.values()) == 2
 

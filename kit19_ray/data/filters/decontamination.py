@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from kit19_ray.data.filters.ngrams import SIZE, Int64, UInt64, batch_hashes, hashes, letters
+from kit19_ray.data.filters.ngrams import SIZE, Int64, UInt64, hashes, letters, ngram_hashes
 
 SHORT, WHOLE, LEAST, LONG = 16, 15, 8, 50  # letters
 _RUN = 5  # letters of a word that may have been changed; longer ones are rare in Korean
@@ -154,7 +154,7 @@ class Index:
         joined = [_GAP.join(row) for row in rows]
         found = [self._short(row) for row in rows]
         read: dict[int, _Row] = {}
-        for row, item in self._leads(joined):
+        for row, item in self._candidates(joined):
             if found[row] is None:
                 looked_at = read.setdefault(row, _Row(joined[row]))
                 if self._holds(looked_at, self.texts[item], bool(self.exact[self.sets[item]])):
@@ -168,9 +168,9 @@ class Index:
                     return item
         return None
 
-    def _leads(self, joined: list[str]) -> list[tuple[int, int]]:
+    def _candidates(self, joined: list[str]) -> list[tuple[int, int]]:
         """(row, item) pairs with enough n-grams in common, in order."""
-        values, owner = batch_hashes(joined)
+        values, owner = ngram_hashes(joined)
         if not len(values) or not len(self.grams):
             return []
         place = np.minimum(np.searchsorted(self.grams, values), len(self.grams) - 1)
@@ -235,7 +235,7 @@ def build(sets: Iterable[tuple[str, Iterable[Sequence[str]]]], contained: float,
         else:
             long.append(number)
     parts = [(number, text) for number in long for text in kept[number]]
-    values, part = batch_hashes([text for _, text in parts])
+    values, part = ngram_hashes([text for _, text in parts])
     of_item = np.asarray([number for number, _ in parts], np.int32)[part]
     order = np.lexsort((of_item, values))
     values, of_item = values[order], of_item[order]

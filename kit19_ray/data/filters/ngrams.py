@@ -38,7 +38,7 @@ def hashes(text: str) -> UInt64:
     return _rolling(np.frombuffer(text.encode("utf-32-le"), np.uint32))
 
 
-def batch_hashes(texts: Sequence[str]) -> tuple[UInt64, Int64]:
+def ngram_hashes(texts: Sequence[str]) -> tuple[UInt64, Int64]:
     """The n-grams of many texts at once: hashes uint64 `[n]` and the text each is of, int64 `[n]`.
 
     Texts shorter than an n-gram have none here.

@@ -97,7 +97,7 @@ class StageReports:
 
 
 def _read(variables: Mapping[str, str], run: RunRef, spec: KitRunSpec, stage: Stage) -> StageReport:
-    with s3.using(variables, attempts=2):  # the next round asks again
+    with s3.override_credentials(variables, attempts=2):  # the next round asks again
         return stage_output.read(run, spec, stage)
 
 

@@ -120,7 +120,7 @@ def test_a_row_of_300_000_letters_with_many_leads() -> None:
     """Aligning each lead with the whole row took 45 s."""
     row = "".join(random.Random(3).choices(WORDS, k=100_000))
     assert len(row) > 280_000
-    assert len(INDEX._leads([row])) > 10
+    assert len(INDEX._candidates([row])) > 10
     assert INDEX.match([[row]]) == [None]
     assert INDEX.match([[row + letters(sentence(5))]]) == ["single"]
 

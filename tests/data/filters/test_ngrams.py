@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit19_ray.data.filters.ngrams import SIZE, batch_hashes, hashes, letters
+from kit19_ray.data.filters.ngrams import SIZE, hashes, letters, ngram_hashes
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
@@ -27,7 +27,7 @@ def test_letters_are_their_own_letters(text: str) -> None:
 
 @given(st.lists(st.text("가나다라마", max_size=12), max_size=8))
 def test_a_batch_has_the_hashes_of_its_texts(batch: list[str]) -> None:
-    found, owner = batch_hashes(batch)
+    found, owner = ngram_hashes(batch)
     for number, text in enumerate(batch):
         expected = hashes(text) if len(text) >= SIZE else np.zeros(0, np.uint64)
         assert found[owner == number].tolist() == expected.tolist()

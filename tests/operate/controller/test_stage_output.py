@@ -87,11 +87,11 @@ def test_the_run_s_own_credentials_are_used(s3_root: str, monkeypatch: pytest.Mo
     secret = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    with s3.using(stage_output.variables(own, secret)):
+    with s3.override_credentials(stage_output.variables(own, secret)):
         assert stage_output.read(RUN, own, "data").uri == f"{s3_root}/data-1"
     elsewhere = parse(
         {"config": {"root": s3_root}, "images": {"train": "a"}, "storage": {"endpoint": "http://127.0.0.1:1"}}, "demo"
     )
-    with s3.using(stage_output.variables(elsewhere, secret)):
+    with s3.override_credentials(stage_output.variables(elsewhere, secret)):
         report = stage_output.read(RUN, elsewhere, "data")
     assert report.unreadable and "at http://127.0.0.1:1" in (report.error or "")
