@@ -26,7 +26,8 @@ def row(id_: str, **other: Any) -> dict[str, Any]:
 
 
 def stats(train: int, **other: Any) -> dict[str, Any]:
-    return {"examples": {"train": train, "validation": 0}, "dropped": {}, "tokens": 10 * train} | other
+    built: dict[str, Any] = {"licence": "CC0", "splits": ["train"], "sha256": {}}
+    return built | {"examples": {"train": train, "validation": 0}, "dropped": {}, "tokens": 10 * train} | other
 
 
 def prefix(folder: Path, rows: dict[str, list[dict[str, Any]]], **other: Any) -> str:
