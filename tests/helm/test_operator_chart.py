@@ -147,7 +147,7 @@ def test_network_policy(helm: Helm) -> None:
     policy = only(helm.render(CHART, values), "NetworkPolicy")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert policy["ingress"][0] == {"from": [{"podSelector": {}}, peer], "ports": [{"port": 8080, "protocol": "TCP"}]}
-    assert [port["port"] for port in policy["egress"][0]["ports"]] == [53, 53, 6443, 9000]
+    assert [port["port"] for port in policy["egress"][0]["ports"]] == [53, 53, 5353, 5353, 6443, 9000]
     assert "NetworkPolicy" not in kinds(helm.render(CHART, {"networkPolicy": {"enabled": False}}))
 
 

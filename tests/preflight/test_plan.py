@@ -17,6 +17,7 @@ from kit19_ray.io import storage
 from kit19_ray.preflight import plan, render, sources
 from kit19_ray.preflight.findings import Findings
 from kit19_ray.train import stage as training
+from kit19_ray.utils import machine
 
 
 def stages(config: Config) -> dict[str, Findings]:
@@ -173,7 +174,7 @@ def test_a_hub_model_is_a_note_and_offline_it_is_missing(
     assert any("its config.json is not on this machine, so its size is not known" in note for note in notes)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     message = said(config)
-    assert "data.tokenizer.name='organisation/model' is not in the hub's cache" in message
+    assert "data.tokenizer.name='organisation/model' is not whole in the hub's cache" in message
     (tmp_path / "empty").mkdir()
     bare = make_config(f"file://{tmp_path}", data={"tokenizer": {"name": str(tmp_path / "empty")}})
     assert "there is no tokenizer_config.json in it" in said(bare)
@@ -188,7 +189,7 @@ def test_large_sources_are_hashed_only_when_asked(config: Config, monkeypatch: p
 
 def test_a_full_disk_and_a_small_machine(make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(machine, "cpus", lambda: 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 1000))  # type: ignore[attr-defined]
     config = make_config(f"file://{tmp_path}")
     assert "checkpoints and export need 0.0 GB, 0.0 GB are free" in said(config)
