@@ -30,6 +30,7 @@ class CharacterTokenizer:
 
     eos_token_id = END
     bos_token_id = None
+    bos_token = eos_token = None  # as text: a server's template writes its own
     name_or_path = "characters"
 
     def __init__(self, chat: bool) -> None:

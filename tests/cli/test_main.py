@@ -90,7 +90,8 @@ def test_the_entrypoint_of_a_job_imports_no_verb() -> None:
 
 
 def test_report_refuses_a_run_that_is_not_finished_and_names_the_nearest(tmp_path: Path) -> None:
-    made = {"stage": "train", "data": f"file://{tmp_path}/data-1", "config": {}, "steps": 0}
+    export = f"file://{tmp_path}/train-aaaa/export"
+    made = {"stage": "train", "data": f"file://{tmp_path}/data-1", "config": {}, "steps": 0, "export": export}
     losses = {"validation_loss_first": None, "validation_loss": None}
     manifest.commit(f"file://{tmp_path}/train-aaaa", made | losses)
     done = kit19("report", str(tmp_path / "train-aaab"))
