@@ -169,5 +169,5 @@ def test_shown_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line.split() for line in shown.err.splitlines()]
     assert ["kobest_copa", "acc", "1,000", "61.20", "±", "1.54", "50", "83.80", "91.60", "72.00"] in rows
     assert ["nsmc", "500", "74.00", "±", "1.96", "51.00", "60.00", "+10.3", "73.98", "±", "1.97"] in rows
-    report.show(SCORES | {"tasks": {}, "groups": {}, "held_out": {}})
+    report.show(SCORES | {"tasks": {}, "groups": {}, "held_out": {}, "judge": {}})
     assert capsys.readouterr().err == ""
