@@ -50,7 +50,7 @@ def test_the_wheel_holds_what_the_package_reads(archives: Path) -> None:
     assert not [name for name in names if not name.startswith(("kit19_ray/", "kit19_ray-"))]
     assert metadata["Requires-Python"] == ">=3.11"
     assert set(metadata.get_all("Provides-Extra") or []) == {
-        "data", "train", "lora", "mlflow", "wandb", "evaluate", "serve", "vllm", "operate", "submit", "all",
+        "data", "train", "lora", "qlora", "mlflow", "wandb", "evaluate", "serve", "vllm", "operate", "submit", "all",
     }  # fmt: skip
     assert "Typing :: Typed" in (metadata.get_all("Classifier") or [])
 
