@@ -38,6 +38,25 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     return None
 
 
+# What a fixture starts, its tests need: `make test-fast` leaves them out whether or not they say so themselves.
+_NEEDED = {
+    "ray_cluster": "ray",
+    "s3_root": "s3",
+    "control_plane": "kube",
+    "crd_server": "kube",
+    "shared_sources": "real_data",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test by what its fixtures start."""
+    for item in items:
+        for fixture, mark in _NEEDED.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
+
+
 @pytest.fixture(scope="session")
 def shared_sources() -> Path:
     """The folder with the datasets' real files; tests that need it skip where it is absent."""
