@@ -24,7 +24,7 @@ from tests.operate.control_plane import REPO, ControlPlane, wait_until_establish
 pytestmark = pytest.mark.kube
 Json = dict[str, Any]
 SAMPLES = sorted((REPO / "k8s/samples").glob("kitrun.*.yaml"))
-SERVED = ("ray.io/", "kit19.dev/")
+SERVED_GROUPS = ("ray.io/", "kit19.dev/")
 RUN = RunRef("demo", "default", "6f1c9b1e-0000-4000-8000-000000000001")
 
 
@@ -35,7 +35,7 @@ def server(crd_server: ControlPlane) -> Cluster:
 
 def strictly(plane: ControlPlane, objects: list[Json]) -> None:
     """Every custom resource of `objects` is taken as it is, without a warning or a dropped field."""
-    custom = [copy.deepcopy(one) for one in objects if str(one["apiVersion"]).startswith(SERVED)]
+    custom = [copy.deepcopy(one) for one in objects if str(one["apiVersion"]).startswith(SERVED_GROUPS)]
     assert custom
     for one in custom:
         one["metadata"]["namespace"] = "default"
@@ -160,24 +160,24 @@ WRONG: dict[str, tuple[Json, str]] = {
     "no-scores": (
         {
             "skip": ["evaluate"],
-            "config": {"root": "s3://b/r", "evaluate": {"gate": [{"task": "kobest_copa", "min": 0.5}]}},
+            "config": {"root": "s3://bucket/r", "evaluate": {"gate": [{"task": "kobest_copa", "min": 0.5}]}},
         },
         "without the evaluate stage an empty config.evaluate.gate is needed",
     ),
     "train-gpu": (
-        {"config": {"root": "s3://b/r", "train": {"use_gpu": True}}},
+        {"config": {"root": "s3://bucket/r", "train": {"use_gpu": True}}},
         "config.train.use_gpu=true, but stages.train.gpus=0",
     ),
     "serve-gpu": (
-        {"config": {"root": "s3://b/r", "serve": {"use_gpu": True}}},
+        {"config": {"root": "s3://bucket/r", "serve": {"use_gpu": True}}},
         "config.serve.use_gpu=true, but stages.serve.gpus=0",
     ),
     "keys-open": (
-        {"config": {"root": "s3://b/r", "serve": {"auth": "none"}}, "serve": {"keysSecret": "mine"}},
+        {"config": {"root": "s3://bucket/r", "serve": {"auth": "none"}}, "serve": {"keysSecret": "mine"}},
         "serve.keysSecret",
     ),
     "keys-file": (
-        {"config": {"root": "s3://b/r", "serve": {"api_keys_file": "/k"}}, "serve": {"keysSecret": "mine"}},
+        {"config": {"root": "s3://bucket/r", "serve": {"api_keys_file": "/k"}}, "serve": {"keysSecret": "mine"}},
         "serve.keysSecret",
     ),
     "egress": (
@@ -190,11 +190,15 @@ RIGHT: dict[str, Json] = {
     "nulls": {
         "serve": {"autoscaling": None, "keysSecret": None},
         "queue": {"scheduler": None},
-        "config": {"root": "s3://b/r", "train": {"use_gpu": None}, "serve": {"auth": "none", "api_keys_file": None}},
+        "config": {
+            "root": "s3://bucket/r",
+            "train": {"use_gpu": None},
+            "serve": {"auth": "none", "api_keys_file": None},
+        },
     },
     "keys-and-null": {
         "serve": {"keysSecret": "mine"},
-        "config": {"root": "s3://b/r", "serve": {"auth": None, "api_keys_file": None}},
+        "config": {"root": "s3://bucket/r", "serve": {"auth": None, "api_keys_file": None}},
     },
     "autoscaling": {"serve": {"autoscaling": {"minReplicas": 2, "maxReplicas": 2}}},
     "served": {"skip": ["data", "train", "evaluate"], "config": SERVED},
@@ -202,7 +206,7 @@ RIGHT: dict[str, Json] = {
         "skip": ["data", "train"],
         "config": SERVED | {"evaluate": {"model": "s3://bucket/m", "held_out": False}},
     },
-    "gpus": {"config": {"root": "s3://b/r", "train": {"use_gpu": True}}, "stages": {"train": {"gpus": 1}}},
+    "gpus": {"config": {"root": "s3://bucket/r", "train": {"use_gpu": True}}, "stages": {"train": {"gpus": 1}}},
     "keys": {"serve": {"keysSecret": "mine"}},
     "open": {"networkPolicy": {"egressOpen": True}},
     "listed": {"networkPolicy": {"egress": [{"ports": [{"port": 1}]}]}},

@@ -13,17 +13,22 @@ from kit19_ray.utils.json_types import Json
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of a Role and why the operator needs it."""
+    """One rule of a Role and why the operator needs it; `names` narrow it to these objects."""
 
     group: str
     resources: tuple[str, ...]
     verbs: tuple[str, ...]
     reason: str
+    names: tuple[str, ...] = ()
 
     def manifest(self) -> Json:
         """As Kubernetes has it."""
-        return {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
+        narrowed = {"resourceNames": list(self.names)} if self.names else {}
+        return {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)} | narrowed
 
+
+NAMESPACE_LEASE = "kit19-namespace"
+"""The Lease in each namespace by which one release works there."""
 
 RULES = (
     Rule(
@@ -68,9 +73,11 @@ RULES = (
     Rule(
         "coordination.k8s.io",
         ("leases",),
-        ("get", "create", "update"),
+        ("get", "update"),
         "hold the namespace, so that a second release that watches it leaves its KitRuns alone",
+        (NAMESPACE_LEASE,),
     ),
+    Rule("coordination.k8s.io", ("leases",), ("create",), "the same Lease; Kubernetes cannot narrow `create` by name"),
     Rule("", ("events",), ("create", "patch"), "an Event for each transition"),
 )
 

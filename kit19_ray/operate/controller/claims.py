@@ -10,13 +10,12 @@ import asyncio
 import logging
 import time
 
+from kit19_ray.operate.api.rbac import NAMESPACE_LEASE
 from kit19_ray.operate.controller.leader_election import Lease
 from kit19_ray.operate.kube_client import ApiError, Cluster
 
 log = logging.getLogger(__name__)
 
-NAME = "kit19-namespace"
-"""Of the Lease in each namespace."""
 SECONDS, RENEW_SECONDS = 60, 20.0
 """After how long a silent release loses its namespaces, and how often they are claimed anew."""
 
@@ -50,7 +49,9 @@ class Claims:
                 await self.other(namespace)
 
     async def _look(self, namespace: str) -> None:
-        lease = self._leases.setdefault(namespace, Lease(self._cluster, namespace, self._release, NAME, SECONDS))
+        lease = self._leases.setdefault(
+            namespace, Lease(self._cluster, namespace, self._release, NAMESPACE_LEASE, SECONDS)
+        )
         self._looked[namespace], before = time.monotonic(), self._others.get(namespace)
         try:
             mine = await asyncio.to_thread(lease.take)
