@@ -40,9 +40,9 @@ def strictly(plane: ControlPlane, objects: list[Json]) -> None:
     for one in custom:
         one["metadata"]["namespace"] = "default"
     words = ("create", "--dry-run=server", "--validate=strict", "-f", "-")
-    # One list in JSON: a hash such as 12e45 is text in PyYAML's eyes and a number in Kubernetes', and some kubectl take
-    # no "---" between documents in JSON.
-    made = json.dumps({"apiVersion": "v1", "kind": "List", "items": custom})
+    # JSON: a hash such as 12e45 is text in PyYAML's eyes and a number in Kubernetes'. Documents one after another: some
+    # kubectl take no "---" between those in JSON, and this server knows no List.
+    made = "\n".join(json.dumps(one) for one in custom)
     done = plane.kubectl(*words, stdin=made, check=False)
     assert done.returncode == 0, done.stderr
 

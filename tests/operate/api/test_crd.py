@@ -103,7 +103,7 @@ def test_null_is_the_same_as_leaving_a_key_out(installed: ControlPlane) -> None:
 @pytest.mark.kube
 @pytest.mark.parametrize(("given", "meant"), [(5, [5]), ([0, 5], [0, 5])])
 def test_one_number_of_solved_examples_is_as_good_as_a_list(installed: ControlPlane, given: Any, meant: Any) -> None:
-    text = yaml.safe_dump(kitrun("shots", config={"root": "s3://b/r", "evaluate": {"num_fewshot": given}}))
+    text = yaml.safe_dump(kitrun("shots", config={"root": "s3://bucket/r", "evaluate": {"num_fewshot": given}}))
     done = installed.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=text).stdout
     kept = json.loads(done)["spec"]
     assert kept["config"]["evaluate"]["num_fewshot"] == given
