@@ -31,7 +31,11 @@ def test_the_charts_of_the_version_before_are_upgraded(
         (deployment,) = get("deployments", place)
         assert "--lease-name" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
         values = cluster_helm.values(
-            {"mode": "none", "config": {"root": "s3://b/r", "serve": {"model": "s3://b/m"}}, "serve": {"enabled": True}}
+            {
+                "mode": "none",
+                "config": {"root": "s3://bucket/r", "serve": {"model": "s3://bucket/m"}},
+                "serve": {"enabled": True},
+            }
         )
         cluster_helm("install", "run", str(before / "helm/kit19-run"), *where, "--values", values)
         tokens = {one["metadata"]["name"]: one["data"] for one in get("secrets", place) if one["type"] == "Opaque"}

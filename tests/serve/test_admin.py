@@ -106,7 +106,7 @@ def http(server: stage.Server) -> Iterator[httpx.Client]:
 @pytest.fixture
 def admin(server: stage.Server) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {ADMIN}"}
-    with httpx.Client(base_url=server.url, timeout=120, trust_env=False, headers=headers) as opened:
+    with httpx.Client(base_url=server.url, timeout=400, trust_env=False, headers=headers) as opened:
         yield opened
 
 

@@ -21,7 +21,7 @@ def test_a_run_ends_in_serving(
         create(operated_plane, kitrun("demo", place, **gated(tmp_path)))
         until(
             lambda: phase(admin, place, "demo") == "Serving",
-            30,
+            120,  # the operator begins meanwhile
             lambda: str((admin.run(place, "demo") or {}).get("status")),
         )
     status = (admin.run(place, "demo") or {})["status"]
