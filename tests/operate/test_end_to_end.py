@@ -38,6 +38,7 @@ def small(root: str, **more: Any) -> dict[str, Any]:
     return config | more
 
 
+@pytest.mark.timeout(1200)
 def test_a_debug_run_is_built_trained_scored_and_served(
     operated_plane: ControlPlane,
     admin: Cluster,
@@ -55,7 +56,7 @@ def test_a_debug_run_is_built_trained_scored_and_served(
         logs = {file.name: file.read_text()[-1500:] for file in tmp_path.glob("*.log")}
         return json.dumps([(admin.run(place, "debug") or {}).get("status"), logs], ensure_ascii=False, indent=1)
 
-    until(lambda: phase(admin, place, "debug") in ("Serving", "Failed", "GateFailed"), 400, said)
+    until(lambda: phase(admin, place, "debug") in ("Serving", "Failed", "GateFailed"), 900, said)
     status = (admin.run(place, "debug") or {})["status"]
     assert status["phase"] == "Serving", said()
     uris = {stage: status["stages"][stage]["uri"] for stage in ("data", "train", "evaluate")}
