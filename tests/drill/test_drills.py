@@ -1,4 +1,4 @@
-"""Drills as `kit19 drill` runs them: one of each way of ending here, the whole table where KIT19_LONG is set."""
+"""Drills as `kit19 drill` runs them: minutes each, so most of them where KIT19_LONG is set."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def ended_badly(outcomes: list[Outcome]) -> dict[str, str]:
     return {found["drill"]: found["wrong"] for found in outcomes if found["wrong"]}
 
 
+@LONG
 @pytest.mark.ray
 def test_a_killed_worker_comes_back_with_the_same_weights(ray_cluster: None, tmp_path: Any) -> None:
-    """The one that runs with every change: recovery inside one driver."""
+    """Recovery inside one driver."""
     (found,) = stage.run(Config(root=f"file://{tmp_path}"), ["save: half sent"])
     assert found["wrong"] == "" and found["weights"] == "equal"
     assert found["steps_lost"] in (3, 4)  # those since the save before, and the one that may have been made meanwhile
