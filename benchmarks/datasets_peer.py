@@ -148,7 +148,7 @@ def run(config: Any, folder: Path, cpus: int) -> tuple[float, int]:
             drawn.append((peer, split.map(peer.sign, batched=True, batch_size=256, num_proc=cpus)))
     sizes = [len(split) for _, split in drawn]
     numbers = {peer.task.name: i for i, (peer, _) in enumerate(drawn)}
-    candidates = minhash.Candidates(
+    candidates = minhash.BandMates(
         key=np.zeros(sum(sizes), np.uint64),
         signatures=np.concatenate([np.asarray(split["signature"], np.uint32) for _, split in drawn]),
         rank=np.argsort(np.argsort([(i % 2 == 1) * 2**40 + n for i, size in enumerate(sizes) for n in range(size)])),

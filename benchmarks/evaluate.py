@@ -66,7 +66,7 @@ def main() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     from kit19_ray.evaluate import documents, harness
-    from kit19_ray.evaluate.actors import Pool
+    from kit19_ray.evaluate.actors import ScorerPool
     from kit19_ray.evaluate.ray_lm import RayLM
     from kit19_ray.lm.loaded_model import context_length
 
@@ -83,7 +83,7 @@ def main() -> None:
             for task in loaded.values():
                 task.build_all_requests(limit=args.limit or None, rank=0, world_size=1)
                 requests += task.instances
-        pool = Pool(name, config.evaluate)
+        pool = ScorerPool(name, config.evaluate)
         tokenizer = pretrained.load_tokenizer(name)
         ours = RayLM(pool, tokenizer, context_length(pretrained.load_config(name), tokenizer))
         theirs = {size: HFLM(pretrained=name, device="cpu", batch_size=size) for size in BATCH_SIZES}

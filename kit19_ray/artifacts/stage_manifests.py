@@ -12,7 +12,7 @@ Settings = Json
 """A config section without its runtime fields, as `Section.identity` gives it; `config.schema` says its keys."""
 
 
-class Entry(TypedDict):
+class FileEntry(TypedDict):
     """One file of a prefix, as its manifest lists it."""
 
     bytes: int

@@ -215,9 +215,9 @@ def _cut_the_newest(out: str) -> None:
 
 def _break_a_gradient(out: str, step: int) -> None:
     """This rank's gradient of one step is no number."""
-    from kit19_ray.train.engine import Engine
+    from kit19_ray.train.engine import TrainEngine
 
-    take, count = Engine.step, [0]
+    take, count = TrainEngine.step, [0]
 
     def broken(self: Any, *args: Any) -> Any:
         count[0] += 1
@@ -231,7 +231,7 @@ def _break_a_gradient(out: str, step: int) -> None:
         finally:
             handle.remove()
 
-    setattr(Engine, "step", broken)  # noqa: B010 - as above
+    setattr(TrainEngine, "step", broken)  # noqa: B010 - as above
 
 
 def _kill_while_saving(out: str, point: Point, step: int) -> None:

@@ -128,7 +128,7 @@ def _scores(
     """scores.json, outcomes.json, and the store with its units in order."""
     import transformers
 
-    from kit19_ray.evaluate.actors import Pool
+    from kit19_ray.evaluate.actors import ScorerPool
     from kit19_ray.evaluate.endpoint import KEYS, MAX_LENGTH, CharacterTokenizer, Endpoint
     from kit19_ray.evaluate.evaluation import Evaluation
     from kit19_ray.evaluate.ray_lm import RayLM
@@ -136,7 +136,7 @@ def _scores(
 
     # The harness's requests are cut to the context later; that the tokenizer finds them long is no news.
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    backend: Pool | Endpoint
+    backend: ScorerPool | Endpoint
     if config.evaluate.endpoint:
         section, chat = config.evaluate, config.evaluate.endpoint_api == "chat"
         backend = Endpoint(
@@ -149,7 +149,7 @@ def _scores(
         model = f"{config.evaluate.endpoint} {backend.model}"
     else:
         tokenizer = pretrained.load_tokenizer(model)
-        backend = Pool(normalize_model_uri(model), config.evaluate)
+        backend = ScorerPool(normalize_model_uri(model), config.evaluate)
         max_length = context_length(pretrained.load_config(model), tokenizer)
         lm = RayLM(backend, tokenizer, max_length, config.evaluate.apply_chat_template)
     try:

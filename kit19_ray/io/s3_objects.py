@@ -46,7 +46,7 @@ class _Broken(OSError):
 
 
 @dataclass(frozen=True)
-class Object:
+class S3Object:
     """An object as a listing or its head has it; `sha256` only where its head was asked and we wrote it."""
 
     key: str
@@ -106,7 +106,7 @@ def _split(path: str) -> dict[str, str]:
     return {"Bucket": bucket, "Key": key}
 
 
-def head(path: str) -> Object | None:
+def head(path: str) -> S3Object | None:
     """The object's size and hash; None when it is not there."""
     if "/" not in path:
         return None
@@ -115,7 +115,7 @@ def head(path: str) -> Object | None:
     except FileNotFoundError:
         return None
     sha256 = found.get("Metadata", {}).get("sha256")
-    return Object(path, found["ContentLength"], found.get("ETag", ""), str(found.get("LastModified")), sha256)
+    return S3Object(path, found["ContentLength"], found.get("ETag", ""), str(found.get("LastModified")), sha256)
 
 
 def has_bucket(bucket: str) -> bool:
@@ -143,11 +143,11 @@ def _pages(path: str, **options: Any) -> list[Json]:
         raise
 
 
-def below(path: str) -> list[Object]:
+def below(path: str) -> list[S3Object]:
     """Every object below the folder, folder markers aside; keys begin with the bucket."""
     bucket = path.partition("/")[0]
     return [
-        Object(f"{bucket}/{o['Key']}", o["Size"], o.get("ETag", ""), str(o.get("LastModified")))
+        S3Object(f"{bucket}/{o['Key']}", o["Size"], o.get("ETag", ""), str(o.get("LastModified")))
         for page in _pages(path)
         for o in page.get("Contents", ())
         if not o["Key"].endswith("/")

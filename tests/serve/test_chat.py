@@ -17,7 +17,7 @@ from kit19_ray.lm.prompts import prompt_format, render_prompt
 from kit19_ray.lm.text_encoder import TextEncoder
 from kit19_ray.serve import chat, conversation
 from kit19_ray.serve.api_error import ApiError
-from kit19_ray.serve.chat import Message
+from kit19_ray.serve.chat import RequestMessage
 from kit19_ray.serve.conversation import Conversation
 
 LIMITS = ServeConfig(max_tokens=32, max_prompt_chars=100, max_prompts=4)
@@ -28,8 +28,8 @@ def parse(**fields: Any) -> chat.ChatRequest:
     return chat.parse(json.dumps({"model": "kit19", "messages": TURNS, **fields}).encode(), LIMITS)
 
 
-def turns(*said: tuple[str, str]) -> list[Message]:
-    return [Message.model_validate({"role": role, "content": content}) for role, content in said]
+def turns(*said: tuple[str, str]) -> list[RequestMessage]:
+    return [RequestMessage.model_validate({"role": role, "content": content}) for role, content in said]
 
 
 @pytest.fixture(scope="module")

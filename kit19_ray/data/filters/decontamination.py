@@ -127,7 +127,7 @@ def _together(row: _Row, text: str, contained: float) -> bool:
 
 
 @dataclass
-class Index:
+class EvaluationIndex:
     """The n-grams of every item, ready to be looked up by many rows at once; built by `build`."""
 
     names: list[str]
@@ -208,7 +208,9 @@ class Index:
         )
 
 
-def build(sets: Iterable[tuple[str, Iterable[Sequence[str]]]], contained: float, exact: Collection[str] = ()) -> Index:
+def build(
+    sets: Iterable[tuple[str, Iterable[Sequence[str]]]], contained: float, exact: Collection[str] = ()
+) -> EvaluationIndex:
     """The index of (name, items) pairs; items that are equal in letters are kept once.
 
     Args:
@@ -253,7 +255,7 @@ def build(sets: Iterable[tuple[str, Iterable[Sequence[str]]]], contained: float,
     # item of common phrases.
     need = np.maximum(1, np.bincount(postings, minlength=len(kept)) - lost)
     starts = np.concatenate([[0], np.cumsum(counts[rare])]).astype(np.int64)
-    return Index(
+    return EvaluationIndex(
         names=names,
         exact=np.array([name in exact for name in names], bool),
         sets=np.asarray(of_set, np.int32),

@@ -83,7 +83,7 @@ def unpack(columns: Sequence[pa.ChunkedArray]) -> UInt32:
 
 
 @dataclass(frozen=True)
-class Candidates:
+class BandMates:
     """Records that meet somebody in a band, by number.
 
     Attributes:

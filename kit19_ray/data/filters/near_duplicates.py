@@ -81,7 +81,7 @@ def _found(files: Sequence[RecordFile], owner: Int64, keys: UInt64, table: pa.Ta
     rank[order] = np.arange(len(ids))
     tasks, task = np.unique([files[n].task for n in owner], return_inverse=True)
     source = np.unique([files[n].source for n in owner], return_inverse=True)[1]
-    candidates = minhash.Candidates(
+    candidates = minhash.BandMates(
         key=keys,
         signatures=minhash.unpack([table[name] for name in BAND_COLUMNS]),
         rank=rank,

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject, open_uri
 from kit19_ray.sources.readers.delimited import DelimitedOptions, open_table
-from kit19_ray.sources.readers.table import Row, Table
+from kit19_ray.sources.readers.table import Table, TableRow
 from kit19_ray.sources.readers.text import normalise
 
 GROUP = 10  # rows of one paraphrase group
@@ -247,9 +247,9 @@ def _zipped(acts: Table, topics: Table) -> Iterator[Slot]:
     for i, (a, t) in enumerate(zip_longest(acts, topics)):
         if isinstance(a, Reject):
             yield a
-        elif not isinstance(a, Row):
+        elif not isinstance(a, TableRow):
             yield Reject.of(last + 1, "misaligned", t.row if isinstance(t, Reject) else " | ".join(t.cells))
-        elif not isinstance(t, Row) or normalise(a.cells[act_text]) != normalise(t.cells[topic_text]):
+        elif not isinstance(t, TableRow) or normalise(a.cells[act_text]) != normalise(t.cells[topic_text]):
             yield Reject.of(a.line, "misaligned", " | ".join(a.cells))
         else:
             slot = _slot(a.line, a.cells[act_text], a.cells[act], t.cells[topic])

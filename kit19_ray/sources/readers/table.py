@@ -35,31 +35,31 @@ class Dialect:
     """none: a quote is a letter like any other. csv: RFC 4180, cells may hold delimiters, line feeds and `""`."""
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """The cells of one row, decoded and otherwise as they are."""
 
     line: int
     cells: list[str]
 
 
-def _unquoted(stream: BinaryIO, delimiter: str) -> Iterator[Row | Reject]:
+def _unquoted(stream: BinaryIO, delimiter: str) -> Iterator[TableRow | Reject]:
     for number, data in enumerate(physical_lines(stream), 1):
         if data is None:
             yield Reject(number, "line_too_long", "")
             continue
         try:
-            yield Row(number, data.decode().split(delimiter))
+            yield TableRow(number, data.decode().split(delimiter))
         except UnicodeDecodeError:
             yield Reject.of(number, "invalid_utf8", data)
 
 
-def _parsed(line: int, data: bytes, delimiter: str) -> Row | Reject:
+def _parsed(line: int, data: bytes, delimiter: str) -> TableRow | Reject:
     try:
         text = data.decode()
     except UnicodeDecodeError:
         return Reject.of(line, "invalid_utf8", data)
     if '"' not in text:
-        return Row(line, text.split(delimiter))
+        return TableRow(line, text.split(delimiter))
     try:
         (cells,) = csv.reader([text], delimiter=delimiter, strict=True)
     except (
@@ -67,10 +67,10 @@ def _parsed(line: int, data: bytes, delimiter: str) -> Row | Reject:
         ValueError,
     ):  # ValueError: a cell outside quotes holds a line break, so more than one row
         return Reject.of(line, "malformed_csv", text)
-    return Row(line, cells)
+    return TableRow(line, cells)
 
 
-def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[Row | Reject]:
+def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[TableRow | Reject]:
     numbered = enumerate(physical_lines(stream), 1)
     ahead: deque[tuple[int, bytes | None]] = deque()  # lines given back after a quote that was never closed
     while True:
@@ -103,7 +103,7 @@ def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[Row | Reject]:
             yield _parsed(number, b"\n".join(parts), delimiter)
 
 
-def read_rows(stream: BinaryIO, dialect: Dialect) -> Iterator[Row | Reject]:
+def read_rows(stream: BinaryIO, dialect: Dialect) -> Iterator[TableRow | Reject]:
     """Every row of the file, its header included, as cells or as a Reject."""
     if dialect.quoting == "none":
         return _unquoted(stream, dialect.delimiter)
@@ -152,11 +152,11 @@ class Table:
             + (f" and {more} more" if (more := len(self.columns) - _FEW) > 0 else "")
         )
 
-    def __iter__(self) -> Iterator[Row | Reject]:
+    def __iter__(self) -> Iterator[TableRow | Reject]:
         """Rows as wide as the header; the others are rejects."""
         width = len(self.columns)
         for row in self._rows:
-            if isinstance(row, Row) and len(row.cells) != width:
+            if isinstance(row, TableRow) and len(row.cells) != width:
                 reason = "too_few_columns" if len(row.cells) < width else "too_many_columns"
                 yield Reject.of(row.line, reason, " | ".join(row.cells))
             else:
