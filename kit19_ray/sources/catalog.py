@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kit19_ray.config import strict_yaml
+from kit19_ray.config.data import known_encoding
 from kit19_ray.config.loading import validate
-from kit19_ray.config.schema import known_encoding
 from kit19_ray.errors import SourceError, nearest, quote
 from kit19_ray.sources.readers import registry
 from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject

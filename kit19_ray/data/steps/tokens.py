@@ -14,7 +14,8 @@ from kit19_ray.data.export import MixtureEntry
 from kit19_ray.data.ray_tasks import MIB
 from kit19_ray.data.tokenize import Tokenizing
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import CHAT, chat_template, load_prompt
+from kit19_ray.lm.chat_template import chat_template
+from kit19_ray.lm.prompts import CHAT, load_prompt
 
 
 def make_tokenizer(
