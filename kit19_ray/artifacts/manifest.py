@@ -14,15 +14,8 @@ from contextlib import closing
 from contextvars import copy_context
 from typing import Any, Literal, overload
 
-from kit19_ray.artifacts.stage_manifests import (
-    DataManifest,
-    EvaluateManifest,
-    ExamplesManifest,
-    FileEntry,
-    Manifest,
-    RecordsManifest,
-    TrainManifest,
-)
+from kit19_ray.artifacts.data_manifests import DataManifest, ExamplesManifest, FileEntry, RecordsManifest
+from kit19_ray.artifacts.stage_manifests import EvaluateManifest, Manifest, TrainManifest
 from kit19_ray.errors import StorageError, quote
 from kit19_ray.io import s3_objects, storage
 from kit19_ray.io.uris import shown, split

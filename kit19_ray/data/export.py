@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from kit19_ray.artifacts.data_manifests import TaskCounts
 from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
-from kit19_ray.artifacts.stage_manifests import TaskCounts
 from kit19_ray.data import record_pool, rejects, rendering, tokenize
 from kit19_ray.data.filters.near_duplicates import RecordFile, Removed
 from kit19_ray.data.record_pool import SPLITS

@@ -28,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.stage_manifests import BuildOutput, Identity, TaskCounts, TaskEntry, TokenizerInfo
+from kit19_ray.artifacts.data_manifests import BuildOutput, Identity, TaskCounts, TaskEntry, TokenizerInfo
 from kit19_ray.config.schema import Config
 from kit19_ray.data import balance, export, mixture, ray_tasks, record_pool, shards
 from kit19_ray.data.export import MixtureEntry

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.stage_manifests import PoolCounts, RecordsManifest
+from kit19_ray.artifacts.data_manifests import PoolCounts, RecordsManifest
 from kit19_ray.config.schema import GatesConfig
 from kit19_ray.data import rejects, sampling, shuffle, tables
 from kit19_ray.data.checks import CHECKED

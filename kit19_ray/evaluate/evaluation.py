@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from kit19_ray.artifacts import lexical
+from kit19_ray.artifacts.data_manifests import DataManifest
 from kit19_ray.artifacts.sample_file import ScoredSample
 from kit19_ray.artifacts.score_files import Outcomes, TaskScores
-from kit19_ray.artifacts.stage_manifests import DataManifest
 from kit19_ray.config.schema import Config
 from kit19_ray.evaluate import (
     choices_in_words,

@@ -17,8 +17,9 @@ from typing import Any
 
 from kit19_ray import __version__
 from kit19_ray.artifacts import manifest, sample_file, score_files
+from kit19_ray.artifacts.data_manifests import DataManifest
 from kit19_ray.artifacts.score_files import Leak, Outcomes, Scores
-from kit19_ray.artifacts.stage_manifests import DataManifest, EvaluateIdentity, is_data, is_train
+from kit19_ray.artifacts.stage_manifests import EvaluateIdentity, is_data, is_train
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import report

@@ -19,9 +19,9 @@ from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.engine import Engine, TransformersEngine, batch_limits
 from kit19_ray.serve.metrics import RayRecorder, ServeMetrics
-from kit19_ray.serve.model_registry import ModelSpec
 from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.request_parser import ParsedRequest, RequestParser
+from kit19_ray.serve.served_models import ModelSpec
 from kit19_ray.serve.streamed_choice import StreamedChoice
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
 from kit19_ray.utils.json_types import Json

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kit19_ray.artifacts.stage_manifests import PoolCounts
+from kit19_ray.artifacts.data_manifests import PoolCounts
 from kit19_ray.config.schema import Config
 from kit19_ray.data import ray_tasks, record_pool, sampling
 from kit19_ray.data.checks import Checker

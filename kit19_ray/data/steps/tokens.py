@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.stage_manifests import TokenizerInfo, TokensManifest
+from kit19_ray.artifacts.data_manifests import TokenizerInfo, TokensManifest
 from kit19_ray.data import export, ray_tasks, rendering, tokenize
 from kit19_ray.data import tokenizer as tokenizers
 from kit19_ray.data.export import MixtureEntry
