@@ -199,6 +199,8 @@ def _acquire(where: str, me: Holder, uri: str, what: str) -> None:
         if found is None:
             continue
         holder, version = found
+        if holder.get("token") == me["token"]:
+            return  # the answer to our write was lost, and its repetition found what we wrote
         # Silence is measured by OUR monotonic clock since we last saw a change: clocks of two machines are never
         # compared.
         if (beat := (holder.get("token"), holder.get("beat"))) != seen:

@@ -3,66 +3,26 @@
 from __future__ import annotations
 
 import os
-import socket
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from werkzeug.serving import make_server
-from werkzeug.wsgi import get_input_stream
 
 from kit19_ray.errors import StorageError
-from kit19_ray.io import s3, s3_calls, s3_objects, storage
+from kit19_ray.io import lease, s3, s3_calls, s3_objects, storage
+from tests.misbehaving_s3 import Misbehaving, misbehaving_s3
 
 pytestmark = pytest.mark.s3
 
 
-class Misbehaving:
-    """WSGI in front of moto: the first `times` of each method and URL fail as `how` says."""
-
-    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
-        self.app, self.times, self.how = app, 0, ""
-        self.tries: Counter[str] = Counter()
-
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        key = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}"
-        self.tries[key] += 1
-        if self.tries[key] > self.times:
-            return self.app(environ, start_response)
-        if self.how == "reset":
-            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-            return []
-        get_input_stream(environ).read()
-        status, code = {
-            "SlowDown": ("503 Slow Down", "SlowDown"),
-            "InternalError": ("500 Internal Server Error", "InternalError"),
-            "ExpiredToken": ("400 Bad Request", "ExpiredToken"),
-            "AccessDenied": ("403 Forbidden", "AccessDenied"),
-        }[self.how]
-        body = b"" if environ["REQUEST_METHOD"] == "HEAD" else f"<Error><Code>{code}</Code></Error>".encode()
-        start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
-        return [body]
-
-
 @pytest.fixture
 def server(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Misbehaving]:
-    from moto.server import DomainDispatcherApplication, create_backend_app
-
     del s3_root  # moto keeps its buckets in the process: the one it made is this server's too
-    app = Misbehaving(DomainDispatcherApplication(create_backend_app))
-    served = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=served.serve_forever)
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{served.server_port}")
-    yield app
-    served.shutdown()
-    thread.join()
-    served.server_close()
+    with misbehaving_s3() as (app, address):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        yield app
 
 
-@pytest.mark.parametrize("how", ["SlowDown", "InternalError", "reset"])
+@pytest.mark.parametrize("how", ["SlowDown", "InternalError", "reset", "lost", "cut"])
 def test_writes_reads_listings_and_deletes_are_asked_again(server: Misbehaving, how: str) -> None:
     server.how, server.times = how, 2
     storage.write_text("s3://kit19/x/a", "글")
@@ -73,7 +33,14 @@ def test_writes_reads_listings_and_deletes_are_asked_again(server: Misbehaving, 
     server.times = 0
     assert storage.list_files("s3://kit19/x") == []
     repeated = {request.split()[0] for request, tries in server.tries.items() if tries > 2}
-    assert repeated >= {"GET", "HEAD", "PUT", "DELETE"}
+    assert repeated >= ({"GET"} if how == "cut" else {"GET", "HEAD", "PUT", "DELETE"})
+
+
+def test_a_lease_whose_answer_was_lost_is_ones_own(server: Misbehaving, capsys: pytest.CaptureFixture[str]) -> None:
+    server.how, server.times = "lost", 1
+    with lease.held("s3://kit19/runs/data-x", "data") as held:
+        held.require()
+    assert "waiting" not in capsys.readouterr().err
 
 
 def test_a_server_that_never_recovers_is_given_up_and_named(server: Misbehaving) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 import sys
 import tarfile
@@ -13,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from kit19_ray.operate.kube_client import Cluster
-from tests.operate import drills, harness, kubelet
+from tests.drill_tables import DrillTable, drill_table
+from tests.operate import harness, kubelet
 from tests.operate.control_plane import REPO, ControlPlane
 from tests.operate.drills import Drill
 from tests.operate.harness import OperatorProcess, write_scores
@@ -66,21 +66,19 @@ def node(operated_plane: ControlPlane, admin: Cluster) -> Iterator[Kubelet]:
 
 
 @pytest.fixture(scope="session")
-def drill_table() -> Iterator[None]:
-    """Writes the outcomes of the session's drills to the page that KIT19_DRILLS names."""
-    yield
-    if target := os.environ.get("KIT19_DRILLS"):
-        drills.write_table(Path(target))
+def operator_drills() -> Iterator[DrillTable]:
+    """The session's drills of the operator, for their table in the docs."""
+    with drill_table("The operator") as table:
+        yield table
 
 
 @pytest.fixture
 def drill(
-    operated_plane: ControlPlane, admin: Cluster, place: str, tmp_path: Path, drill_table: None
+    operated_plane: ControlPlane, admin: Cluster, place: str, tmp_path: Path, operator_drills: DrillTable
 ) -> Iterator[Drill]:
     """A namespace in which KubeRay's stand-in works, and every stage leaves scores that pass the gate."""
-    del drill_table
     with Scripted(admin, place, Script(done=write_scores(tmp_path, 0.75))) as kuberay:
-        yield Drill(operated_plane, admin, place, tmp_path, kuberay)
+        yield Drill(operated_plane, admin, place, tmp_path, kuberay, operator_drills)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 from kit19_ray.operate.api.spec import STAGES
 from kit19_ray.operate.kube_client import KubeError
 from tests.operate.control_plane import ControlPlane
-from tests.operate.drills import TABLE, Drill, stage_jobs
+from tests.operate.drills import Drill, stage_jobs
 from tests.operate.harness import OperatorProcess, create, gated, kitrun, phase, until, write_scores
 from tests.operate.kuberay import COMPLETE, INITIALIZING, LOST, RUNNING, job_status
 from tests.operate.proxy import Proxy
@@ -292,14 +292,8 @@ def test_a_namespace_goes_with_its_operator(drill: Drill, operator: OperatorProc
         return drill.plane.kubectl("get", "--raw", path, check=False).returncode != 0
 
     until(gone, 120, lambda: drill.plane.kubectl("get", "--raw", path, check=False).stdout)
-    TABLE.append(
-        (
-            "namespace deleted",
-            "in Training, the operator killed first",
-            "gone, KitRun and all",
-            time.monotonic() - drill.begun,
-        )
-    )
+    seconds = time.monotonic() - drill.begun
+    drill.table.add("namespace deleted", "in Training, the operator killed first", "gone, KitRun and all", seconds)
 
 
 @pytest.mark.usefixtures("operator")
