@@ -19,7 +19,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from kit19_ray.errors import StorageError
-from kit19_ray.io import files, s3, s3_objects
+from kit19_ray.io import files, s3, s3_calls, s3_objects
 from kit19_ray.io.uris import SCHEMES as SCHEMES
 from kit19_ray.io.uris import is_root, shown, split
 from kit19_ray.io.uris import join as join
@@ -62,6 +62,8 @@ def translate_errors(uri: str) -> Iterator[None]:
 
 
 def _hint(error: BaseException) -> str:
+    if isinstance(error, s3_calls.Replaced):
+        return "leave alone what a run reads or writes until it is over, and start it again"
     if isinstance(error, PermissionError):
         return (
             "the credentials need s3:GetObject, s3:PutObject and s3:DeleteObject below the prefix and s3:ListBucket on "
@@ -151,7 +153,19 @@ def open_input(uri: str) -> pa.NativeFile:
     with translate_errors(uri):
         if scheme == "file":
             return fs.LocalFileSystem().open_input_file(path)
-        return pa.PythonFile(s3_objects.Input(path), mode="r")
+        return pa.PythonFile(_Input(uri, path), mode="r")
+
+
+class _Input(s3_objects.Input):
+    """An object whose errors, whenever they come, are the storage's messages."""
+
+    def __init__(self, uri: str, path: str) -> None:
+        super().__init__(path)
+        self._uri = uri
+
+    def read(self, size: int = -1) -> bytes:
+        with translate_errors(self._uri):
+            return super().read(size)
 
 
 def read_bytes(uri: str) -> bytes:
