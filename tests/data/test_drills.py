@@ -22,8 +22,8 @@ import pytest
 
 from kit19_ray.io import storage
 from kit19_ray.sources.files import SAMPLES
+from tests import drill_tables
 from tests.data.builds import AT_WORK, Started, differences, files, finished
-from tests.drill_tables import DrillTable, drill_table
 from tests.misbehaving_s3 import Misbehaving, misbehaving_s3
 
 LONG = bool(os.environ.get("KIT19_LONG"))
@@ -51,17 +51,13 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Untouched:
     return Untouched(files(folder / "root"), time.monotonic() - begun)
 
 
-@pytest.fixture(scope="module")
-def table() -> Iterator[DrillTable]:
-    with drill_table("A data build") as made:
-        yield made
-
-
 @pytest.fixture
-def ends(untouched: Untouched, table: DrillTable) -> Callable[[str, str, str], None]:
+def ends(untouched: Untouched) -> Callable[[str, str, str], None]:
     """Puts the drill's outcome into the table: its name, what is done, how it ended."""
     begun = time.monotonic()
-    return lambda drill, done, outcome: table.add(drill, done, outcome, time.monotonic() - begun)
+    return lambda drill, done, outcome: drill_tables.record(
+        "A data build", drill, done, outcome, time.monotonic() - begun
+    )
 
 
 @pytest.fixture

@@ -86,5 +86,7 @@ def test_a_body_that_is_cut_is_read_on_and_an_object_that_was_replaced_is_not(se
     found.close()
     with storage.open_input("s3://kit19/x") as opened:
         storage.write_bytes("s3://kit19/x", data)
-        with pytest.raises(StorageError, match=r"s3://kit19/x at .* was replaced while it was read.*\n.*start it again"):
+        with pytest.raises(
+            StorageError, match=r"s3://kit19/x at .* was replaced while it was read.*\n.*start it again"
+        ):
             opened.read(10)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kit19_ray.operate.kube_client import Cluster
-from tests.drill_tables import DrillTable
+from tests import drill_tables
 from tests.operate.control_plane import ControlPlane
 from tests.operate.harness import create, gated, kitrun, phase, until
 from tests.operate.kuberay import Scripted
@@ -16,11 +16,8 @@ from tests.operate.kuberay import Scripted
 class Drill:
     """A namespace with KubeRay's stand-in, and what a drill may ask of them."""
 
-    def __init__(
-        self, plane: ControlPlane, cluster: Cluster, place: str, root: Path, kuberay: Scripted, table: DrillTable
-    ) -> None:
+    def __init__(self, plane: ControlPlane, cluster: Cluster, place: str, root: Path, kuberay: Scripted) -> None:
         self.plane, self.cluster, self.place, self.root, self.kuberay = plane, cluster, place, root, kuberay
-        self.table = table
         self.script = kuberay.script
         self.begun = time.monotonic()
 
@@ -54,7 +51,7 @@ class Drill:
         assert max(self.kuberay.together.values(), default=0) <= 1, self.kuberay.together
         self.plane.kubectl("delete", "kitruns", "--all", "-n", self.place, "--wait=false")
         until(lambda: not self.left(), 240, lambda: f"left behind: {self.left()}")
-        self.table.add(drill, done, outcome, seconds)
+        drill_tables.record("The operator", drill, done, outcome, seconds)
 
     def left(self) -> list[str]:
         kinds = "kitruns,rayjobs,rayservices,ingresses,networkpolicies,configmaps,secrets"

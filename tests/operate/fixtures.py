@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from kit19_ray.operate.kube_client import Cluster
-from tests.drill_tables import DrillTable, drill_table
 from tests.operate import harness, kubelet
 from tests.operate.control_plane import REPO, ControlPlane
 from tests.operate.drills import Drill
@@ -65,20 +64,11 @@ def node(operated_plane: ControlPlane, admin: Cluster) -> Iterator[Kubelet]:
         yield made
 
 
-@pytest.fixture(scope="session")
-def operator_drills() -> Iterator[DrillTable]:
-    """The session's drills of the operator, for their table in the docs."""
-    with drill_table("The operator") as table:
-        yield table
-
-
 @pytest.fixture
-def drill(
-    operated_plane: ControlPlane, admin: Cluster, place: str, tmp_path: Path, operator_drills: DrillTable
-) -> Iterator[Drill]:
+def drill(operated_plane: ControlPlane, admin: Cluster, place: str, tmp_path: Path) -> Iterator[Drill]:
     """A namespace in which KubeRay's stand-in works, and every stage leaves scores that pass the gate."""
     with Scripted(admin, place, Script(done=write_scores(tmp_path, 0.75))) as kuberay:
-        yield Drill(operated_plane, admin, place, tmp_path, kuberay, operator_drills)
+        yield Drill(operated_plane, admin, place, tmp_path, kuberay)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 
 from kit19_ray.operate.api.spec import STAGES
 from kit19_ray.operate.kube_client import KubeError
+from tests import drill_tables
 from tests.operate.control_plane import ControlPlane
 from tests.operate.drills import Drill, stage_jobs
 from tests.operate.harness import OperatorProcess, create, gated, kitrun, phase, until, write_scores
@@ -293,7 +294,8 @@ def test_a_namespace_goes_with_its_operator(drill: Drill, operator: OperatorProc
 
     until(gone, 120, lambda: drill.plane.kubectl("get", "--raw", path, check=False).stdout)
     seconds = time.monotonic() - drill.begun
-    drill.table.add("namespace deleted", "in Training, the operator killed first", "gone, KitRun and all", seconds)
+    done, outcome = "in Training, the operator killed first", "gone, KitRun and all"
+    drill_tables.record("The operator", "namespace deleted", done, outcome, seconds)
 
 
 @pytest.mark.usefixtures("operator")
