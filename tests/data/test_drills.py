@@ -28,7 +28,13 @@ from tests.misbehaving_s3 import Misbehaving, misbehaving_s3
 
 LONG = bool(os.environ.get("KIT19_LONG"))
 KILLS = 20 if LONG else 2
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.timeout(2400),
+    # Ray's own, of the nodes that a drill starts in this process (Ray 2.60).
+    pytest.mark.filterwarnings("ignore:Exception ignored in.*socket.socket:pytest.PytestUnraisableExceptionWarning"),
+]
 dear = pytest.mark.skipif(not LONG, reason="a minute or more of builds: KIT19_LONG=1")
 SAME = "the same bytes"
 
@@ -255,7 +261,7 @@ def test_a_node_is_lost(untouched: Untouched, tmp_path: Path, ends: Callable[...
         build.ends()
     finally:
         cluster.shutdown()
-    assert "80 training" not in lost and differences(tmp_path / "root", untouched.files) == []
+    assert "training examples in" not in lost and differences(tmp_path / "root", untouched.files) == []
     ends(
         "nodes lost",
         "of three nodes one gets SIGKILL while it checks rows, later another while it runs a task",
