@@ -13,7 +13,7 @@ from kit19_ray.data.card import render
 from kit19_ray.data.filters import licence_policy
 from kit19_ray.data.inputs import Inputs, collect
 from kit19_ray.data.pipeline import VERSION, Build
-from kit19_ray.io import lease, storage
+from kit19_ray.io import files, lease, storage
 from kit19_ray.lm.prompts import check_prompt
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import say
@@ -51,8 +51,11 @@ def run(config: Config) -> str:
     out = _uri(config, inputs)
     if manifest.finished(out, "data") is None:
         # One build at a time on a root: builds share what is below `tasks/`, whatever their own prefix.
-        with lease.held(storage.join(config.root, "tasks"), "data") as held:
+        shared = storage.join(config.root, "tasks")
+        with lease.held(shared, "data") as held:
             if manifest.finished(out, "data") is None:
+                if local := storage.local_path(shared):
+                    files.sweep(local)
                 _build(config, inputs, out, held)
                 return out
     say(f"data: {out} is built already")

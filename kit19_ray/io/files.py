@@ -35,6 +35,12 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def sweep(folder: Path) -> None:
+    """Removes what writers who were killed left unfinished below `folder`; nobody may be writing there."""
+    for left in list(folder.rglob(".*.partial")):
+        remove(left)
+
+
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
     """A path to write a file or a folder at, which gets the name `target` when the block ends without an error.

@@ -153,18 +153,14 @@ def open_input(uri: str) -> pa.NativeFile:
     with translate_errors(uri):
         if scheme == "file":
             return fs.LocalFileSystem().open_input_file(path)
-        return pa.PythonFile(_Input(uri, path), mode="r")
+        return pa.PythonFile(_Input(path), mode="r")
 
 
 class _Input(s3_objects.Input):
     """An object whose errors, whenever they come, are the storage's messages."""
 
-    def __init__(self, uri: str, path: str) -> None:
-        super().__init__(path)
-        self._uri = uri
-
     def read(self, size: int = -1) -> bytes:
-        with translate_errors(self._uri):
+        with translate_errors(f"s3://{self._path}"):
             return super().read(size)
 
 

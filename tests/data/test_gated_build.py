@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -174,33 +167,3 @@ def test_a_policy_leaves_tasks_out_and_says_so(
     assert manifest.read(uri) is None  # naming the prefix builds nothing
     stage.run(config(tmp_path, samples, "data.tasks=[nsmc,unsmile]"))
     assert "Korean UnSmile (CC BY-NC-ND 4.0) forbids commercial use and derivatives" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_killed_build_leaves_nothing_behind(samples: Path, tmp_path: Path) -> None:
-    """kill -9 at four moments, then to the end: the bytes of a build that nobody touched, and no other file."""
-    words = [f"data.sources={samples}", *SMALL, "data.tasks=[nsmc,apeach,kornli,sae4k]", "data.cpus=2"]
-
-    def start(root: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "kit19_ray", "data", f"root={root}", *words],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-
-    def files(root: Path) -> dict[str, bytes]:
-        return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    for wanted in (r"tasks/.*/rows/", r"tasks/.*/records-.*parquet", r"tasks/.*/tokens-", r"data-.*/train/"):
-        with start(cut) as process:
-            until = time.monotonic() + 120
-            while time.monotonic() < until and process.poll() is None:
-                if any(re.match(wanted, name) for name in map(str, (p.relative_to(cut) for p in cut.rglob("*")))):
-                    break
-                time.sleep(random.Random(wanted).uniform(0.001, 0.02))
-            os.killpg(process.pid, signal.SIGKILL)
-    for root in (cut, whole):
-        with start(root) as process:
-            _, errors = process.communicate(timeout=240)
-            assert process.returncode == 0, errors.decode()
-    assert files(cut) == files(whole)

@@ -23,7 +23,7 @@ from kit19_ray.config import loading
 from kit19_ray.config.schema import Config
 from kit19_ray.data import stage
 from kit19_ray.errors import SourceError, TaskError, UserError
-from kit19_ray.io import node_cache, storage
+from kit19_ray.io import files, node_cache, storage
 from kit19_ray.tasks.task import load_tasks
 from tests.data.conftest import TINY
 
@@ -175,7 +175,10 @@ def test_a_prefix_without_manifest_is_built_anew(tmp_path: Path, ray_cluster: No
     small = config(tmp_path, "data.tasks=[nsmc,apeach]")
     uri = stage.uri(small)
     storage.write_text(storage.join(uri, "train/shard-99999.arrow"), "left by a build that was killed")
+    half = files.partial_name(tmp_path / "tasks" / "nsmc" / "records-0" / "train-00000.parquet")
+    storage.write_text(str(half), "half a file")
     assert stage.run(small) == uri
+    assert not half.exists()
     assert "train/shard-99999.arrow" not in {f.path for f in storage.list_files(uri)}
 
 
