@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from kit19_ray.errors import TrainError, UserError
-from kit19_ray.utils import ray_session
+from kit19_ray.utils import proxies, ray_session
 
 
 @pytest.fixture
@@ -150,12 +150,12 @@ def test_loopback_is_never_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch
     for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("all_proxy", raising=False)
-    ray_session.spare_loopback()
+    proxies.spare_loopback()
     assert "no_proxy" not in os.environ
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "internal,localhost")
     monkeypatch.setenv("NO_PROXY", "")
-    ray_session.spare_loopback()
+    proxies.spare_loopback()
     assert os.environ["no_proxy"] == "internal,localhost,127.0.0.1,::1"
     assert os.environ["NO_PROXY"] == "127.0.0.1,localhost,::1"
 
