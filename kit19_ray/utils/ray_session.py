@@ -19,6 +19,7 @@ from pathlib import Path
 
 from kit19_ray.errors import UserError
 from kit19_ray.redaction import first_line, redacted
+from kit19_ray.utils import machine
 from kit19_ray.utils.console import say
 from kit19_ray.utils.proxies import spare_loopback
 
@@ -125,7 +126,7 @@ def connected(cpus: int | None = None, verbose: bool = False) -> Iterator[None]:
     """A Ray connection for the block: a running one is used as it is, RAY_ADDRESS is honoured, else a local one.
 
     Args:
-        cpus: CPUs of a local cluster; None means all of the machine's. Without effect on an existing cluster.
+        cpus: CPUs of a local cluster; None means all that this process may use. Without effect on an existing cluster.
         verbose: let the workers' output through to this terminal.
 
     Raises:
@@ -162,7 +163,7 @@ def _start(address: str, cpus: int | None, verbose: bool) -> None:
         try:
             ray.init(
                 address=address,
-                num_cpus=cpus if address == "local" else None,
+                num_cpus=(cpus or machine.cpus()) if address == "local" else None,  # Ray knows no affinity
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.ERROR,
                 # The dashboard stays on: without it Train's cleaner logs a failure twice a second (Ray 2.60).

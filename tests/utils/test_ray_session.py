@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from kit19_ray.errors import TrainError, UserError
-from kit19_ray.utils import proxies, ray_session
+from kit19_ray.utils import machine, proxies, ray_session
 
 
 @pytest.fixture
@@ -87,6 +87,22 @@ def test_a_slow_start_is_tried_once_more(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(ray, "init", init)
     ray_session._start("local", 1, False)
     assert init.calls == 2 and "once more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "cpus", "told"),
+    [("local", None, 3), ("local", 2, 2), ("head:6379", None, None), ("head:6379", 2, None)],
+)
+def test_a_local_cluster_has_the_cpus_that_count_here(
+    address: str, cpus: int | None, told: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    asked: list[int | None] = []
+    monkeypatch.setattr(ray, "init", lambda num_cpus, **_: asked.append(num_cpus))
+    monkeypatch.setattr(machine, "cpus", lambda: 3)
+    ray_session._start(address, cpus, False)
+    assert asked == [told]
 
 
 def test_what_a_slow_start_had_begun_is_ended() -> None:
