@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kit19_ray.data.inspect.describe_task import sample_example, sample_records
-from kit19_ray.tasks.task import Condition, Template, load_tasks
+from kit19_ray.tasks.task import FieldCondition, Template, load_tasks
 
 HEAD = """\
 ---
@@ -64,7 +64,7 @@ def _section(number: int, template: Template, example: dict[str, Any] | None) ->
     return "\n".join([f"\n### {number}. {template.name} ({template.kind})\n", *([said] if said else []), *blocks])
 
 
-def _condition(wanted: list[str] | Condition) -> str:
+def _condition(wanted: list[str] | FieldCondition) -> str:
     """When a template applies, in Markdown."""
     if isinstance(wanted, list):
         return "only " + " or ".join(f"`{value}`" for value in wanted)

@@ -60,7 +60,7 @@ class RunState(TypedDict):
     guard: GuardState
 
 
-class Index(TypedDict):
+class CheckpointIndex(TypedDict):
     """index.json: `state` is what the trainer carries, `parameters` the elements of each parameter."""
 
     format: int
@@ -102,7 +102,7 @@ def folders(out: str) -> list[Folder]:
     return sorted(found, reverse=True)
 
 
-def read_index(out: str, at: Folder) -> Index | None:
+def read_index(out: str, at: Folder) -> CheckpointIndex | None:
     """The folder's index, None when it was never finished.
 
     Raises:
@@ -112,7 +112,7 @@ def read_index(out: str, at: Folder) -> Index | None:
     if not storage.exists(path):
         return None
     try:
-        found: Index = json.loads(storage.read_text(path))
+        found: CheckpointIndex = json.loads(storage.read_text(path))
         if found["format"] != FORMAT or found["step"] != at.step or not found["shards"]:
             raise CorruptCheckpoint(f"{path} is not of format {FORMAT}")
     except (ValueError, KeyError, TypeError) as error:
@@ -120,7 +120,7 @@ def read_index(out: str, at: Folder) -> Index | None:
     return found
 
 
-def newest(out: str) -> Index | None:
+def newest(out: str) -> CheckpointIndex | None:
     """The index of the furthest checkpoint that has one; for who only wants to know."""
     for at in folders(out):
         try:
@@ -132,13 +132,13 @@ def newest(out: str) -> Index | None:
     return None
 
 
-def write_index(out: str, at: Folder, index: Index) -> None:
+def write_index(out: str, at: Folder, index: CheckpointIndex) -> None:
     """Commits the checkpoint. Call it when every shard is in place."""
     storage.write_bytes(storage.join(at.uri(out), INDEX), canonical(index) + b"\n")
 
 
 def to_keep(
-    found: dict[Folder, Index | None], newest_kept: int, best_kept: int, spared: Collection[int] = ()
+    found: dict[Folder, CheckpointIndex | None], newest_kept: int, best_kept: int, spared: Collection[int] = ()
 ) -> set[Folder]:
     """Which folders stay: the furthest, those with the lowest validation loss, and unfinished ones further than all.
 
@@ -157,7 +157,7 @@ def to_keep(
 
 def prune(out: str, newest_kept: int, best_kept: int, spared: Collection[int] = ()) -> list[Folder]:
     """Deletes the folders that `to_keep` does not name; returns them."""
-    found: dict[Folder, Index | None] = {}
+    found: dict[Folder, CheckpointIndex | None] = {}
     for at in folders(out):
         try:
             found[at] = read_index(out, at)
@@ -177,7 +177,7 @@ def discard(out: str, at: Folder) -> None:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """A tensor of a shard: `offset` is where its bytes begin, counted from the file's."""
 
     name: str
@@ -201,14 +201,14 @@ def to_header(pieces: Iterable[tuple[str, str, int, int]]) -> bytes:
     return _LENGTH.pack(len(text)) + text
 
 
-def from_header(data: bytes) -> list[Entry]:
+def from_header(data: bytes) -> list[TensorEntry]:
     """The tensors of a header, its length before it included."""
     begin = len(data)
     out = []
     for key, entry in json.loads(data[_LENGTH.size :]).items():
         name, kind, start = key.rsplit("|", 2)
         first, last = entry["data_offsets"]
-        out.append(Entry(name, kind, int(start), (last - first) // 4, begin + first))
+        out.append(TensorEntry(name, kind, int(start), (last - first) // 4, begin + first))
     return out
 
 
@@ -225,7 +225,7 @@ class ShardReader:
         self._file: Any = None
         self._held: tuple[int, bytes] = (-1, b"")  # the last block read, and its number: ranges follow one another
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[TensorEntry]:
         """The tensors in it."""
         (length,) = _LENGTH.unpack(self.read(0, _LENGTH.size))
         return from_header(self.read(0, _LENGTH.size + length))

@@ -14,15 +14,8 @@ from contextlib import closing
 from contextvars import copy_context
 from typing import Any, Literal, overload
 
-from kit19_ray.artifacts.stage_manifests import (
-    DataManifest,
-    Entry,
-    EvaluateManifest,
-    ExamplesManifest,
-    Manifest,
-    RecordsManifest,
-    TrainManifest,
-)
+from kit19_ray.artifacts.data_manifests import DataManifest, ExamplesManifest, FileEntry, RecordsManifest
+from kit19_ray.artifacts.stage_manifests import EvaluateManifest, Manifest, TrainManifest
 from kit19_ray.errors import StorageError, quote
 from kit19_ray.io import s3_objects, storage
 from kit19_ray.io.uris import shown, split
@@ -134,7 +127,7 @@ def finished(uri: str, stage: str) -> Manifest | None:
 
 def damage(uri: str, loaded: Mapping[str, Any]) -> list[str]:
     """What of a manifest's listing is absent or has another size, in words."""
-    listing: Mapping[str, Entry] = loaded.get(LISTING) or {}
+    listing: Mapping[str, FileEntry] = loaded.get(LISTING) or {}
     sizes = {info.path: info.size for info in storage.list_files(uri)} if listing else {}
     wrong = []
     for path, entry in listing.items():
@@ -147,7 +140,7 @@ def damage(uri: str, loaded: Mapping[str, Any]) -> list[str]:
 
 def hashes(loaded: Mapping[str, Any], below: str = "") -> dict[str, str]:
     """SHA-256 of each listed file below a folder of the prefix, by its path in that folder."""
-    listing: Mapping[str, Entry] = loaded.get(LISTING) or {}
+    listing: Mapping[str, FileEntry] = loaded.get(LISTING) or {}
     prefix = f"{below}/" if below else ""
     return {p.removeprefix(prefix): entry["sha256"] for p, entry in listing.items() if p.startswith(prefix)}
 
@@ -177,7 +170,7 @@ def commit(
             hint="run the stage again; it goes on with what is there",
         )
 
-    def entry(info: storage.FileInfo) -> Entry:
+    def entry(info: storage.FileInfo) -> FileEntry:
         return {"bytes": info.size, "sha256": known.get(info.path) or _sha256(storage.join(uri, info.path))}
 
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -72,7 +72,7 @@ class MetricsLine(TypedDict, total=False):
     text: str  # of EVENTS only
 
 
-class Status(TypedDict):
+class RunStatus(TypedDict):
     """status.json."""
 
     phase: str
@@ -123,18 +123,18 @@ def to_json(line: Mapping[str, object]) -> str:
     )
 
 
-def write_status(out: str, status: Status) -> None:
+def write_status(out: str, status: RunStatus) -> None:
     """Says what rank 0 is doing."""
     storage.write_text(storage.join(out, STATUS), json.dumps(status))
 
 
-def read_status(out: str) -> Status | None:
+def read_status(out: str) -> RunStatus | None:
     """What rank 0 was last heard to do."""
     uri = storage.join(out, STATUS)
     if not storage.exists(uri):
         return None
     try:
-        found: Status = json.loads(storage.read_text(uri))
+        found: RunStatus = json.loads(storage.read_text(uri))
     except ValueError:
         return None
     return found

@@ -11,7 +11,7 @@ from kit19_ray.io import storage
 SAMPLES = "samples.jsonl"
 
 
-class Sample(TypedDict, total=False):
+class ScoredSample(TypedDict, total=False):
     """One question. Of a question with choices `choices` to `loglikelihoods` are there, of any other `said`."""
 
     section: str
@@ -56,19 +56,19 @@ class Sample(TypedDict, total=False):
     """This question's own figures by metric; what the harness keeps for an F1 is no number."""
 
 
-def line(sample: Sample) -> str:
+def line(sample: ScoredSample) -> str:
     """A sample as its line."""
     return json.dumps(sample, ensure_ascii=False) + "\n"
 
 
-def read(out: str) -> Iterator[Sample]:
+def read(out: str) -> Iterator[ScoredSample]:
     """The samples of an evaluate prefix, in the file's order; none where none were kept."""
     uri = storage.join(out, SAMPLES)
     if storage.exists(uri):
         yield from parse(storage.read_text(uri).splitlines())
 
 
-def parse(lines: Iterable[str]) -> Iterator[Sample]:
+def parse(lines: Iterable[str]) -> Iterator[ScoredSample]:
     """The samples of some lines."""
     for text in lines:
         yield json.loads(text)

@@ -177,12 +177,14 @@ def generate(
     extras.require("serve", "kit19 generate")
     from kit19_ray import pipeline
     from kit19_ray.serve.batch import stage
-    from kit19_ray.serve.batch.job import Job
+    from kit19_ray.serve.batch.job import GenerateJob
     from kit19_ray.utils import console
 
     options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "stop": stop or []}
     column = messages_column or prompt_column or "prompt"
-    job = Job(column, messages_column is not None, answer_column, options, loaded.seed if seed is None else seed)
+    job = GenerateJob(
+        column, messages_column is not None, answer_column, options, loaded.seed if seed is None else seed
+    )
     if loaded.serve.model is None and not loaded.root:
         raise UserError("serve.model is not set, and without a root there is no trained model", hint="serve.model=...")
     model = pipeline.train_uri(loaded, loaded.serve.model)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kit19_ray.artifacts.stage_manifests import ClassCounts, ClassShare
+from kit19_ray.artifacts.data_manifests import ClassCounts, ClassShare
 from kit19_ray.config.schema import DataConfig
 from kit19_ray.data import mixture
 from kit19_ray.errors import DataError, nearest, quote

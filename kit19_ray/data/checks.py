@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from kit19_ray.config.schema import GatesConfig
 from kit19_ray.data import sampling
-from kit19_ray.data.filters.decontamination import Index
+from kit19_ray.data.filters.decontamination import EvaluationIndex
 from kit19_ray.data.filters.exact_duplicates import content_key, plain
-from kit19_ray.data.filters.ngrams import letters
+from kit19_ray.data.filters.ngrams import normalize_letters
 from kit19_ray.tasks.task import Task
 from kit19_ray.utils.hashing import fraction
 
@@ -46,7 +46,7 @@ class Checker:
     validation_fraction: float
     gates: GatesConfig
 
-    def check(self, table: pa.Table, index: Index | None) -> pa.Table:
+    def check(self, table: pa.Table, index: EvaluationIndex | None) -> pa.Table:
         """Rows of `records.ROWS` as rows of `CHECKED`, the dropped ones among them.
 
         Args:
@@ -85,11 +85,13 @@ class Checker:
             columns[name] = pa.array(values, CHECKED.field(name).type).take(place)
         return pa.table(columns, CHECKED)
 
-    def _leaks(self, fields: list[dict[str, str]], index: Index | None) -> list[str | None]:
+    def _leaks(self, fields: list[dict[str, str]], index: EvaluationIndex | None) -> list[str | None]:
         if index is None:
             return [None] * len(fields)
         answer = self.task.spec.answer
-        return index.match([[letters(text) for name, text in row.items() if name != answer] for row in fields])
+        return index.match(
+            [[normalize_letters(text) for name, text in row.items() if name != answer] for row in fields]
+        )
 
 
 def _places(length: int, going: list[int]) -> pa.Array:

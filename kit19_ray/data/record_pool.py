@@ -21,14 +21,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.stage_manifests import PoolCounts, RecordsManifest
+from kit19_ray.artifacts.data_manifests import PoolCounts, RecordsManifest
 from kit19_ray.config.schema import GatesConfig
 from kit19_ray.data import rejects, sampling, shuffle, tables
 from kit19_ray.data.checks import CHECKED
 from kit19_ray.data.filters import minhash
 from kit19_ray.data.filters.exact_duplicates import DuplicateTracker
 from kit19_ray.data.filters.near_duplicates import BAND_COLUMNS, RecordFile
-from kit19_ray.data.filters.ngrams import letters
+from kit19_ray.data.filters.ngrams import normalize_letters
 from kit19_ray.data.sampling import RankRange, UInt64
 from kit19_ray.io import storage
 from kit19_ray.tasks.task import Task
@@ -53,7 +53,7 @@ RECORDS = pa.schema(
 
 
 @dataclass(frozen=True)
-class Pool:
+class RecordPool:
     """One task's records in the making.
 
     Attributes:
@@ -102,7 +102,7 @@ class Bucket:
     dropped: Counter[str]
 
 
-def copies(pool: Pool, bucket: int) -> Bucket:
+def copies(pool: RecordPool, bucket: int) -> Bucket:
     """Drops a bucket's copies and writes what stays, by rank, as far as the sample can need it."""
     table = shuffle.read([storage.join(pool.rows, name) for name in pool.files], bucket, CHECKED)
     table = table.sort_by([("part", "ascending"), ("nth", "ascending")])
@@ -135,7 +135,7 @@ def _one_per_id(table: pa.Table) -> pa.Table:
     return table.take(pa.array(sorted(row for _, row in first.values()), pa.int64()))
 
 
-def ranges(pool: Pool, drawn: Drawn) -> list[RankRange]:
+def ranges(pool: RecordPool, drawn: Drawn) -> list[RankRange]:
     """A sample over all buckets, in runs of the rank."""
     found: list[UInt64] = []
     for bucket in range(pool.num_buckets):
@@ -144,7 +144,7 @@ def ranges(pool: Pool, drawn: Drawn) -> list[RankRange]:
     return sampling.runs(np.concatenate(found), pool.wanted[drawn[0]], RUN)
 
 
-def sample(pool: Pool, drawn: Drawn, number: int, run: RankRange) -> RecordFile:
+def sample(pool: RecordPool, drawn: Drawn, number: int, run: RankRange) -> RecordFile:
     """Writes one run of a sample: the records, by rank, with what near duplicates are found by.
 
     Args:
@@ -168,7 +168,7 @@ def sample(pool: Pool, drawn: Drawn, number: int, run: RankRange) -> RecordFile:
     made = [
         *(table[name] for name in _KEPT.names),
         pa.array([hash64(answer) >> 1 for answer in table["answer"].to_pylist()], pa.int64()),
-        pa.array([hash64(*map(letters, row)) for row in texts], pa.uint64()),
+        pa.array([hash64(*map(normalize_letters, row)) for row in texts], pa.uint64()),
         *bands,
     ]
     split, cls = drawn
@@ -177,7 +177,7 @@ def sample(pool: Pool, drawn: Drawn, number: int, run: RankRange) -> RecordFile:
     return RecordFile(uri, task.name, pool.task.source_id, split, len(table), sha256, cls)
 
 
-def finish(pool: Pool, counts: PoolCounts, files: Sequence[RecordFile]) -> None:
+def finish(pool: RecordPool, counts: PoolCounts, files: Sequence[RecordFile]) -> None:
     """Writes the rejects, in the order of the files, and commits the pool."""
     with storage.open_output(storage.join(pool.out, REJECTS)) as out:
         for first in range(0, pool.num_parts, _PARTS_AT_ONCE):
@@ -189,7 +189,7 @@ def finish(pool: Pool, counts: PoolCounts, files: Sequence[RecordFile]) -> None:
     manifest.commit(pool.out, made, known=known, without=["rows/"])
 
 
-def _dropped(pool: Pool, first: int, end: int) -> pa.Table:
+def _dropped(pool: RecordPool, first: int, end: int) -> pa.Table:
     """What left of the file parts from `first` to before `end`, in order: by itself, or as a copy."""
     names = [name for name in pool.files if first <= int(name.split("-")[1]) < end]
     alone = shuffle.read([storage.join(pool.rows, name) for name in names], pool.num_buckets, CHECKED)

@@ -101,7 +101,7 @@ def place_key(place: str) -> tuple[str, int]:
 
 
 @dataclass
-class Sample:
+class TaskSample:
     """A task's train and validation samples.
 
     Args:

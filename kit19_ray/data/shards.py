@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from kit19_ray.artifacts import packed_shards
+from kit19_ray.artifacts.data_manifests import ShardEntry, SplitEntry
 from kit19_ray.artifacts.schemas import IGNORE
-from kit19_ray.artifacts.stage_manifests import ShardEntry, SplitEntry
 from kit19_ray.data import rendering, tokenize
 from kit19_ray.data.export import MixtureEntry
 from kit19_ray.data.packing import TokenRow, assign, pack, pieces

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.stage_manifests import BuildOutput, DataManifest, Identity
+from kit19_ray.artifacts.data_manifests import BuildOutput, DataManifest, Identity
 from kit19_ray.config.schema import Config
 from kit19_ray.data import hub_datasets
 from kit19_ray.data.card import render

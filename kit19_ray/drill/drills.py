@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from kit19_ray.drill.faults import POINTS, Fault, Point
+from kit19_ray.drill.faults import Fault
+from kit19_ray.drill.save_faults import POINTS, Point
 
 STEPS, SAVE_EVERY = 12, 3
 _AT = 8  # the step after which it happens: the checkpoint of step 6 is there, or on its way

@@ -7,17 +7,17 @@ before it strikes, so that a worker that is started again leaves it alone.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, NoReturn, TypedDict, cast
+from typing import Any, BinaryIO, Literal, NoReturn, TypedDict
 
 from kit19_ray.artifacts import checkpoint, run_request
 from kit19_ray.artifacts.stage_manifests import Stopped, TrainOutput
+from kit19_ray.drill.save_faults import OF_RANK_0, Point, kill_while_saving
 from kit19_ray.errors import StorageError, UserError
 from kit19_ray.io import storage
 from kit19_ray.train.spec import TrainSpec
@@ -27,13 +27,6 @@ _PATIENCE_SECONDS = 120.0
 STRUCK, DETECTED = "struck.json", "detected.json"  # in the run's prefix
 
 Kind = Literal["kill", "error", "hang", "nan", "store", "corrupt", "stop", "notice", "slow"]
-Point = Literal[
-    "copying", "copied", "sending", "half sent", "sent", "noted", "gathered", "committed", "tidied", "pruning"
-]
-POINTS: tuple[Point, ...] = (
-    "copying", "copied", "sending", "half sent", "sent", "noted", "gathered", "committed", "tidied", "pruning"
-)  # fmt: skip
-_OF_RANK_0 = ("gathered", "committed", "tidied", "pruning")  # rank 0 alone is ever there
 
 
 class Word(TypedDict):
@@ -94,7 +87,7 @@ def loop(settings: Json) -> TrainOutput | Stopped | dict[str, UserError]:
     _count_steps(fault.seconds if fault.kind == "slow" else 0.0)
     if read(spec.out, STRUCK) is None:
         rank, last = dist.get_rank(), dist.get_world_size() - 1
-        victim = 0 if fault.point in _OF_RANK_0 else min(fault.rank, last)
+        victim = 0 if fault.point in OF_RANK_0 else min(fault.rank, last)
         arm(fault, spec.out, rank == victim)
     return train_loop_per_worker(settings)
 
@@ -105,7 +98,7 @@ def arm(fault: Fault, out: str, victim: bool) -> None:
         return
     if fault.point is not None:
         if victim:
-            _kill_while_saving(out, fault.point, fault.step)
+            _die_while_saving(fault.point, fault.step, out)
         return
     if fault.kind == "nan":
         if victim:
@@ -113,6 +106,17 @@ def arm(fault: Fault, out: str, victim: bool) -> None:
         return
     if victim or fault.kind == "store":
         _after_each_step(lambda step: _strike(fault, out, victim) if step == fault.step else None)
+
+
+def _die_while_saving(point: Point, step: int, out: str) -> None:
+    def die() -> None:
+        leave(out, STRUCK, _reached[0])
+        _die()
+
+    # The steps of so small a model would be over before its checkpoint is sent: the victim goes one step further and
+    # waits for its end.
+    _after_each_step(lambda at: time.sleep(_PATIENCE_SECONDS) if at == step + 1 else None)
+    kill_while_saving(point, step, die)
 
 
 _reached = [0]  # the last step of this process
@@ -156,7 +160,7 @@ def _strike(fault: Fault, out: str, victim: bool) -> None:
         _cut_the_newest(out)
         _die()
     elif fault.kind == "stop":
-        run_request.leave(out, "stop")
+        run_request.write(out, "stop")
         _let_it_be_seen(out)
     elif fault.kind == "notice":
         _announce(out, fault.seconds)
@@ -215,9 +219,9 @@ def _cut_the_newest(out: str) -> None:
 
 def _break_a_gradient(out: str, step: int) -> None:
     """This rank's gradient of one step is no number."""
-    from kit19_ray.train.engine import Engine
+    from kit19_ray.train.engine import TrainEngine
 
-    take, count = Engine.step, [0]
+    take, count = TrainEngine.step, [0]
 
     def broken(self: Any, *args: Any) -> Any:
         count[0] += 1
@@ -231,90 +235,4 @@ def _break_a_gradient(out: str, step: int) -> None:
         finally:
             handle.remove()
 
-    setattr(Engine, "step", broken)  # noqa: B010 - as above
-
-
-def _kill_while_saving(out: str, point: Point, step: int) -> None:
-    """SIGKILL at one point of writing the checkpoint of `step`."""
-    from kit19_ray.train.checkpoint_writer import CheckpointWriter
-
-    def die() -> None:
-        leave(out, STRUCK, _reached[0])
-        _die()
-
-    # The steps of so small a model would be over before its checkpoint is sent: the victim goes one step further and
-    # waits for its end.
-    _after_each_step(lambda at: time.sleep(_PATIENCE_SECONDS) if at == step + 1 else None)
-
-    def mine(uri: str) -> bool:
-        return f"/{checkpoint.FOLDER}/{step:08d}-" in uri
-
-    def before(owner: Any, name: str, ours: Callable[..., bool]) -> None:
-        inner = getattr(owner, name)
-
-        def wrapped(*args: Any) -> Any:
-            if ours(*args):
-                die()
-            return inner(*args)
-
-        setattr(owner, name, wrapped)
-
-    def after(owner: Any, name: str, ours: Callable[..., bool]) -> None:
-        inner = getattr(owner, name)
-
-        def wrapped(*args: Any) -> Any:
-            result = inner(*args)
-            if ours(*args):
-                die()
-            return result
-
-        setattr(owner, name, wrapped)
-
-    def half(uri: str, source: BinaryIO) -> None:
-        if mine(uri):
-            source.seek(0, io.SEEK_END)
-            length = source.tell()
-            source.seek(0)
-            storage.write_bytes(uri, source.read(length // 2))  # what a cut upload to a disk leaves
-            die()
-        write(uri, source)
-
-    write = storage.write_stream
-    if point == "copying":
-        before(CheckpointWriter, "start", lambda _, pieces, index: index["step"] == step)
-    elif point == "copied":
-        before(CheckpointWriter, "_run", lambda _, at, *rest: at.step == step)
-    elif point == "sending":
-        before(storage, "write_stream", lambda uri, source: mine(uri))
-    elif point == "half sent":
-        storage.write_stream = half
-    elif point == "sent":
-        after(storage, "write_stream", lambda uri, source: mine(uri))
-    elif point == "noted":
-        after(storage, "write_text", lambda uri, text: mine(uri))
-    elif point == "gathered":
-        before(checkpoint, "write_index", lambda run, at, index: at.step == step)
-    elif point == "committed":
-        after(checkpoint, "write_index", lambda run, at, index: at.step == step)
-    elif point == "tidied":
-        before(checkpoint, "prune", lambda run, *kept: _is_there(run, step))
-    else:
-        _kill_while_pruning(die, step)
-
-
-def _kill_while_pruning(die: Callable[[], None], step: int) -> None:
-    """Once the first file of an old checkpoint is deleted."""
-    discard = checkpoint.discard
-
-    def half(out: str, at: checkpoint.Folder) -> None:
-        if _is_there(out, step):
-            storage.delete(storage.join(at.uri(out), checkpoint.INDEX))
-            die()
-        discard(out, at)
-
-    checkpoint.discard = cast(Any, half)
-
-
-def _is_there(out: str, step: int) -> bool:
-    newest = checkpoint.newest(out)
-    return newest is not None and newest["step"] == step
+    setattr(TrainEngine, "step", broken)  # noqa: B010 - as above

@@ -14,7 +14,7 @@ from kit19_ray.drill.drills import Drill
 WEIGHTS = "export/model.safetensors"
 
 
-class Outcome(TypedDict):
+class DrillOutcome(TypedDict):
     """One row.
 
     Attributes:
@@ -34,7 +34,7 @@ class Outcome(TypedDict):
     wrong: str
 
 
-def measure(out: str, drill: Drill, made: TrainOutput, expected: TrainOutput) -> Outcome:
+def measure(out: str, drill: Drill, made: TrainOutput, expected: TrainOutput) -> DrillOutcome:
     """The outcome of a drill whose run ended.
 
     Args:
@@ -77,7 +77,7 @@ def measure(out: str, drill: Drill, made: TrainOutput, expected: TrainOutput) ->
     }
 
 
-def failed(drill: Drill, why: str) -> Outcome:
+def failed(drill: Drill, why: str) -> DrillOutcome:
     """The outcome of a drill whose run did not end well."""
     return {
         "drill": drill.name, "done": drill.done, "detected_seconds": None, "steps_lost": None,

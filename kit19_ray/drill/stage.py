@@ -16,7 +16,7 @@ from kit19_ray.config.schema import Config, TrainConfig
 from kit19_ray.drill import driver, faults, sample_data
 from kit19_ray.drill.drills import DRILLS, SAVE_EVERY, SHORT, STEPS, Drill
 from kit19_ray.drill.local_nodes import LocalNodes, local_nodes
-from kit19_ray.drill.measure import Outcome, failed, measure
+from kit19_ray.drill.measure import DrillOutcome, failed, measure
 from kit19_ray.errors import TrainError, nearest, quote
 from kit19_ray.io import storage
 from kit19_ray.redaction import redacted
@@ -50,7 +50,7 @@ def named(names: Sequence[str], local: bool) -> list[Drill]:
     return [known[name] for name in names]
 
 
-def run(config: Config, names: Sequence[str] = (), local: bool = False, keep: bool = False) -> list[Outcome]:
+def run(config: Config, names: Sequence[str] = (), local: bool = False, keep: bool = False) -> list[DrillOutcome]:
     """Trains a model of some 40,000 parameters once undisturbed, and once for each drill.
 
     Args:
@@ -63,7 +63,7 @@ def run(config: Config, names: Sequence[str] = (), local: bool = False, keep: bo
     """
     wanted = named(names, local)
     root = storage.join(config.root, f"drill-{secrets.token_hex(3)}")
-    outcomes: list[Outcome] = []
+    outcomes: list[DrillOutcome] = []
     with _cluster(local) as nodes:
         try:
             base = _spec(config, root)
@@ -125,7 +125,7 @@ def _of(base: TrainSpec, name: str, steps: int, **train: Any) -> TrainSpec:
     return replace(base, out=f"{base.out}-{name.replace(' ', '-').replace(':', '')}", config=config, plan=plan)
 
 
-def _run(drill: Drill, base: TrainSpec, expected: TrainOutput, nodes: LocalNodes | None) -> Outcome:
+def _run(drill: Drill, base: TrainSpec, expected: TrainOutput, nodes: LocalNodes | None) -> DrillOutcome:
     from kit19_ray.drill.detector import Detector
 
     train: Json = {"hang_minutes": 0.5} if drill.name == "hang" else {}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from kit19_ray.drill.measure import Outcome
+from kit19_ray.drill.measure import DrillOutcome
 from kit19_ray.utils import console
 
 _COLUMNS = ("drill", "detected in", "steps lost", "next step in", "weights", "outcome")
 
 
-def rows(outcomes: list[Outcome]) -> list[list[str]]:
+def rows(outcomes: list[DrillOutcome]) -> list[list[str]]:
     """A row an outcome, by _COLUMNS."""
     return [
         [
@@ -20,12 +20,12 @@ def rows(outcomes: list[Outcome]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def text(outcomes: list[Outcome]) -> str:
+def text(outcomes: list[DrillOutcome]) -> str:
     """For a terminal."""
     return console.table_text(_COLUMNS, rows(outcomes), right=_COLUMNS[1:4])
 
 
-def markdown(outcomes: list[Outcome]) -> str:
+def markdown(outcomes: list[DrillOutcome]) -> str:
     """For a page, with what is done."""
     heads = ("drill", "what is done", *_COLUMNS[1:])
     lines = [f"| {' | '.join(heads)} |", "| --- | --- | ---: | ---: | ---: | --- | --- |"]

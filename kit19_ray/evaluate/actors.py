@@ -13,7 +13,7 @@ from kit19_ray.lm.prefix_tree import Request
 from kit19_ray.utils import console, ray_session
 
 if TYPE_CHECKING:
-    from kit19_ray.lm.decoding import Completion
+    from kit19_ray.lm.decoding import DecodedText
 
 _IN_FLIGHT = 2  # chunks an actor holds, so that it never waits for the driver
 _CHUNKS_PER_ACTOR = 16  # small enough for the last ones to end together, large enough to sort by length within
@@ -46,7 +46,7 @@ class Backend(Protocol):
 
     def generate(
         self, prompts: Sequence[list[int]], options: GenerateOptions, what: str, on_results: OnResults | None = None
-    ) -> list[Completion]:
+    ) -> list[DecodedText]:
         """A completion of every prompt, in order; `options` are keywords of `Generator.generate`, the same for all."""
 
 
@@ -70,7 +70,7 @@ class Scorer:
         """See `Generator.loglikelihoods`."""
         return self.generator.loglikelihoods(requests)
 
-    def generate(self, prompts: list[list[int]], options: GenerateOptions) -> list[Completion]:
+    def generate(self, prompts: list[list[int]], options: GenerateOptions) -> list[DecodedText]:
         """See `Generator.generate`."""
         return self.generator.generate(prompts, **options)
 
@@ -92,7 +92,7 @@ def sizes(config: EvaluateConfig) -> tuple[bool, int, int]:
     return use_gpu, cpus, gpus
 
 
-class Pool:
+class ScorerPool:
     """The actors. A Ray connection must stand.
 
     Args:
@@ -139,7 +139,7 @@ class Pool:
 
     def generate(
         self, prompts: Sequence[list[int]], options: GenerateOptions, what: str, on_results: OnResults | None = None
-    ) -> list[Completion]:
+    ) -> list[DecodedText]:
         """See `Backend.generate`."""
         order = sorted(range(len(prompts)), key=lambda n: -len(prompts[n]))
         return self._spread(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.sample_file import ScoredSample
 from kit19_ray.artifacts.score_files import TaskOutcomes
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.errors import EvaluateError
@@ -21,7 +21,7 @@ _TOKENS = 64  # of an answer, beside the longest choice
 
 def evaluate(
     lm: RayLM, task: Any, named: str, num_fewshot: int, config: EvaluateConfig
-) -> tuple[UnitScores, list[Sample]]:
+) -> tuple[UnitScores, list[ScoredSample]]:
     """One task at one number of solved examples; an answer that names no choice, or several, is wrong.
 
     Raises:
@@ -37,7 +37,7 @@ def evaluate(
     options: GenerateOptions = {"max_tokens": _TOKENS + longest, "stop": [str(task.config.fewshot_delimiter)]}
     prompts = [lm.tok_encode(prompt) for _, prompt, _ in documents]
     said = lm.backend.generate(prompts, options, f"answers of {lm.task}")
-    samples: list[Sample] = []
+    samples: list[ScoredSample] = []
     pairs = []
     for (doc, prompt, choices), completion in zip(documents, said, strict=True):
         gold, picked = _gold(task, doc, choices), answers.pick_choice(completion.text, choices)

@@ -13,8 +13,8 @@ from typing import Any
 
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate.actors import GenerateOptions, OnResults, progress
-from kit19_ray.evaluate.openai_client import OpenAIClient, Refused
-from kit19_ray.lm.decoding import Completion
+from kit19_ray.evaluate.openai_client import EndpointRefusal, OpenAIClient
+from kit19_ray.lm.decoding import DecodedText
 from kit19_ray.lm.prefix_tree import Request
 from kit19_ray.utils.json_types import Json
 
@@ -85,7 +85,7 @@ class Endpoint:
     def _gives_logprobs(self) -> bool:
         try:
             self._loglikelihood("대한민국의 수도는", " 서울")
-        except (Refused, KeyError, TypeError, ValueError, IndexError):
+        except (EndpointRefusal, KeyError, TypeError, ValueError, IndexError):
             return False
         return True
 
@@ -116,11 +116,11 @@ class Endpoint:
 
     def generate(
         self, prompts: Sequence[list[int]], options: GenerateOptions, what: str, on_results: OnResults | None = None
-    ) -> list[Completion]:
+    ) -> list[DecodedText]:
         """See `Backend.generate`; a prompt that is a conversation is sent as one."""
         return self._each([partial(self._generate, _text(prompt), options) for prompt in prompts], what, on_results)
 
-    def _generate(self, prompt: str, options: GenerateOptions) -> Completion:
+    def _generate(self, prompt: str, options: GenerateOptions) -> DecodedText:
         stop = list(options.get("stop", ()))
         body: Json = {
             "model": self.model,
@@ -141,7 +141,7 @@ class Endpoint:
             text = choice["text"]
         ends = [place for place in (text.find(word) for word in stop) if place >= 0]
         reason = "length" if choice.get("finish_reason") == "length" and not ends else "stop"
-        return Completion(text=text[: min(ends)] if ends else text, finish_reason=reason)  # type: ignore[arg-type]
+        return DecodedText(text=text[: min(ends)] if ends else text, finish_reason=reason)  # type: ignore[arg-type]
 
     def _each(self, calls: Sequence[Callable[[], Any]], what: str, on_results: OnResults | None) -> list[Any]:
         out: list[Any] = [None] * len(calls)

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from kit19_ray.artifacts import lexical
-from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.data_manifests import DataManifest
+from kit19_ray.artifacts.sample_file import ScoredSample
 from kit19_ray.artifacts.score_files import Outcomes, TaskScores
-from kit19_ray.artifacts.stage_manifests import DataManifest
 from kit19_ray.config.schema import Config
 from kit19_ray.evaluate import (
     choices_in_words,
@@ -72,7 +72,7 @@ class Evaluation:
                 if found is not None:
                     self.groups[name if place == 0 else f"{name}@{count}"] = {**found, "num_fewshot": count}
 
-    def _task(self, task: Any, shots: int, named: str) -> tuple[UnitScores, list[Sample]]:
+    def _task(self, task: Any, shots: int, named: str) -> tuple[UnitScores, list[ScoredSample]]:
         self._lm.task = named
         if not self._lm.backend.can_score and task.OUTPUT_TYPE != "generate_until":
             kept, samples = choices_in_words.evaluate(self._lm, task, named, shots, self._config.evaluate)
@@ -104,7 +104,7 @@ class Evaluation:
 
         letters = lexical.read(data_uri)
 
-        def scored(task: str) -> tuple[UnitScores, list[Sample]]:
+        def scored(task: str) -> tuple[UnitScores, list[ScoredSample]]:
             rows = held_out.read(data_uri, task)
             unseen = held_out.unseen_templates(data_uri, task)
             samples = held_out.ask(rows, reader, self._lm.backend, self._config.evaluate, unseen)
@@ -134,7 +134,9 @@ class Evaluation:
         try:
             for name, questions in judge_questions.read(section).items():
 
-                def scored(name: str = name, questions: list[Question] = questions) -> tuple[UnitScores, list[Sample]]:
+                def scored(
+                    name: str = name, questions: list[Question] = questions
+                ) -> tuple[UnitScores, list[ScoredSample]]:
                     said = judging.answer(questions, self._lm, wrapper, section.max_tokens)
                     log = ResponseLog(judge.backend, self.store.responses(f"judge.{name}.judgements"))
                     samples = judging.judge(name, said, log, section)
@@ -148,7 +150,7 @@ class Evaluation:
         finally:
             judge.close()
 
-    def _unit(self, name: str, score: Callable[[], tuple[UnitScores, list[Sample]]]) -> UnitScores:
+    def _unit(self, name: str, score: Callable[[], tuple[UnitScores, list[ScoredSample]]]) -> UnitScores:
         """A unit's scores, read where it is finished, else made by `score` and kept."""
         self.units.append(name)
         found = self.store.read(name)

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.sample_file import ScoredSample
 from kit19_ray.config.schema import Config, EvaluateConfig
 from kit19_ray.errors import EvaluateError, nearest, quote
 from kit19_ray.evaluate import documents, suites
@@ -180,7 +180,7 @@ def asked_with(task: Any, num_fewshot: int) -> Iterator[None]:
         task.set_config(key="num_fewshot", value=before)
 
 
-def samples(result: Result, task: Any, named: str, num_fewshot: int) -> Iterator[Sample]:
+def samples(result: Result, task: Any, named: str, num_fewshot: int) -> Iterator[ScoredSample]:
     """What the model said, document by document.
 
     Args:
@@ -189,7 +189,7 @@ def samples(result: Result, task: Any, named: str, num_fewshot: int) -> Iterator
     template = f"{task.task_name}@{result.version}"
     for found in result.samples:
         arguments = found["arguments"]
-        sample: Sample = {
+        sample: ScoredSample = {
             "section": "tasks",
             "task": named,
             "num_fewshot": num_fewshot,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict, cast
 
-from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.sample_file import ScoredSample
 from kit19_ray.artifacts.schemas import TEXT
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.evaluate import answers
@@ -26,7 +26,7 @@ _COLUMNS = ["id", "task", "template", "kind", "instruction", "input", "output", 
 _ANSWER = ["answer", "answer_type"]  # columns that prefixes of earlier versions lack
 
 
-class Row(TypedDict):
+class HeldOutRow(TypedDict):
     """A validation row; see `schemas.EXAMPLE_SCHEMA`."""
 
     id: str
@@ -47,7 +47,7 @@ class Row(TypedDict):
 class Example:
     """A validation row as the model sees it."""
 
-    row: Row
+    row: HeldOutRow
     prompt: list[int]
     text: str
     """The prompt as text, its input cut where it was too long."""
@@ -66,7 +66,7 @@ class Reader:
     room: int
     """Tokens of prompt and answer together."""
 
-    def examples(self, rows: Sequence[Row], answer_tokens: int) -> Iterator[Example]:
+    def examples(self, rows: Sequence[HeldOutRow], answer_tokens: int) -> Iterator[Example]:
         """The rows that fit. One whose instruction and answer alone are too long is left out, as from training.
 
         Args:
@@ -117,23 +117,27 @@ def _files(data_uri: str, split: str = "validation") -> dict[str, list[str]]:
     return found
 
 
-def read(data_uri: str, task: str) -> list[Row]:
+def read(data_uri: str, task: str) -> list[HeldOutRow]:
     """The validation rows of a task, in the data stage's own order, which is that of a hash."""
     import pyarrow.parquet as pq
 
-    rows: list[Row] = []
+    rows: list[HeldOutRow] = []
     for uri in _files(data_uri)[task]:
         with storage.open_input(uri) as file:
             there = set(pq.ParquetFile(file).schema_arrow.names)
             found = pq.read_table(file, columns=[*_COLUMNS, *(name for name in _ANSWER if name in there)]).to_pylist()
         # A plain text asks nothing.
-        rows += [cast(Row, {"answer": None, "answer_type": None, **row}) for row in found if row["kind"] != TEXT]
+        rows += [cast(HeldOutRow, {"answer": None, "answer_type": None, **row}) for row in found if row["kind"] != TEXT]
     return sorted(rows, key=lambda row: (row["order"], row["id"]))
 
 
 def ask(
-    rows: Sequence[Row], reader: Reader, backend: Backend, config: EvaluateConfig, unseen: frozenset[str] = frozenset()
-) -> list[Sample]:
+    rows: Sequence[HeldOutRow],
+    reader: Reader,
+    backend: Backend,
+    config: EvaluateConfig,
+    unseen: frozenset[str] = frozenset(),
+) -> list[ScoredSample]:
     """Asks the rows of one task.
 
     Args:
@@ -151,7 +155,7 @@ def ask(
     return found
 
 
-def _choose(rows: Sequence[Row], reader: Reader, backend: Backend) -> list[Sample]:
+def _choose(rows: Sequence[HeldOutRow], reader: Reader, backend: Backend) -> list[ScoredSample]:
     """The likeliest candidate of each row, the first one on a tie."""
     examples = list(reader.examples(rows, 0))
     if not examples:
@@ -180,7 +184,7 @@ def _choose(rows: Sequence[Row], reader: Reader, backend: Backend) -> list[Sampl
     return samples
 
 
-def _choose_in_words(rows: Sequence[Row], reader: Reader, backend: Backend) -> list[Sample]:
+def _choose_in_words(rows: Sequence[HeldOutRow], reader: Reader, backend: Backend) -> list[ScoredSample]:
     """The choice that the model writes; a row whose answer names none counts as wrong."""
     words = _words(rows)
     tokens = max((len(ids) for ids in reader.encode([c for row in rows for c in row["candidates"]])), default=0)
@@ -195,7 +199,7 @@ def _choose_in_words(rows: Sequence[Row], reader: Reader, backend: Backend) -> l
     return samples
 
 
-def _words(rows: Sequence[Row]) -> dict[tuple[str, int], str]:
+def _words(rows: Sequence[HeldOutRow]) -> dict[tuple[str, int], str]:
     """The bare word of each label under each template, from the rows whose answer it is; none for words of one row."""
     found: dict[tuple[str, int], set[str]] = {}
     for row in rows:
@@ -204,7 +208,7 @@ def _words(rows: Sequence[Row]) -> dict[tuple[str, int], str]:
     return {key: next(iter(words)) for key, words in found.items() if len(words) == 1}
 
 
-def _write(rows: Sequence[Row], reader: Reader, backend: Backend, max_tokens: int) -> list[Sample]:
+def _write(rows: Sequence[HeldOutRow], reader: Reader, backend: Backend, max_tokens: int) -> list[ScoredSample]:
     """Free answers, of at most the length of the task's longest reference."""
     references = reader.encode([row["output"] for row in rows])
     tokens = min(max_tokens, max(map(len, references), default=0) + _SPARE)
@@ -222,10 +226,12 @@ def _write(rows: Sequence[Row], reader: Reader, backend: Backend, max_tokens: in
     return samples
 
 
-def _decoded(rows: Sequence[Row], reader: Reader, backend: Backend, max_tokens: int) -> Iterator[tuple[Sample, Row]]:
+def _decoded(
+    rows: Sequence[HeldOutRow], reader: Reader, backend: Backend, max_tokens: int
+) -> Iterator[tuple[ScoredSample, HeldOutRow]]:
     """Each row that fits, with what the model writes to it, greedily."""
     tokens = max(1, min(max_tokens, reader.room // 2))
-    bare: list[Row] = [{**row, "candidates": []} for row in rows]
+    bare: list[HeldOutRow] = [{**row, "candidates": []} for row in rows]
     whole = {row["id"]: row for row in rows}
     examples = list(reader.examples(bare, tokens))
     if not examples:
@@ -238,7 +244,7 @@ def _decoded(rows: Sequence[Row], reader: Reader, backend: Backend, max_tokens: 
         yield sample, whole[example.row["id"]]
 
 
-def _sample(example: Example) -> Sample:
+def _sample(example: Example) -> ScoredSample:
     row = example.row
     return {
         "section": "held_out",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.sample_file import ScoredSample
 from kit19_ray.artifacts.score_files import TaskOutcomes, TaskScores
 from kit19_ray.evaluate import metrics
 
@@ -13,7 +13,7 @@ _ORDINAL = ("korsts",)
 
 
 def summarize(
-    task: str, samples: Sequence[Sample], lexical: Mapping[str, int] | None = None
+    task: str, samples: Sequence[ScoredSample], lexical: Mapping[str, int] | None = None
 ) -> tuple[TaskScores, TaskOutcomes]:
     """A task's part of scores.json and of outcomes.json.
 
@@ -44,13 +44,13 @@ def summarize(
     return scores, outcomes
 
 
-def _pair(sample: Sample) -> tuple[int, int]:
+def _pair(sample: ScoredSample) -> tuple[int, int]:
     """(gold, predicted); -1 for an answer that names no choice."""
     answer = sample["answer"]
     return int(sample["gold"]), -1 if answer is None else int(answer)  # type: ignore[arg-type]
 
 
-def _choices(task: str, samples: Sequence[Sample], lexical: Mapping[str, int]) -> TaskScores:
+def _choices(task: str, samples: Sequence[ScoredSample], lexical: Mapping[str, int]) -> TaskScores:
     """`majority` is what the most frequent label of these very rows would reach, always answered; `above_majority` is
     the distance to it in standard errors, of the accuracy or of the constant answer, whichever is larger."""
     pairs = [_pair(sample) for sample in samples]
@@ -89,14 +89,14 @@ def _choices(task: str, samples: Sequence[Sample], lexical: Mapping[str, int]) -
     return scores
 
 
-def _lexical(samples: Sequence[Sample], lexical: Mapping[str, int]) -> TaskScores:
+def _lexical(samples: Sequence[ScoredSample], lexical: Mapping[str, int]) -> TaskScores:
     """The baseline's share of right answers to these rows; nothing where it has not answered every one."""
     if not all(sample["doc_id"] in lexical for sample in samples):
         return {}
     return {"lexical": sum(lexical[sample["doc_id"]] == sample["gold"] for sample in samples) / len(samples)}
 
 
-def _share(samples: Sequence[Sample]) -> TaskScores:
+def _share(samples: Sequence[ScoredSample]) -> TaskScores:
     pairs = [_pair(sample) for sample in samples]
     share = metrics.accuracy(pairs)
     return {
@@ -108,7 +108,7 @@ def _share(samples: Sequence[Sample]) -> TaskScores:
     }
 
 
-def _free(samples: Sequence[Sample]) -> TaskScores:
+def _free(samples: Sequence[ScoredSample]) -> TaskScores:
     scores: TaskScores = {**_means(samples), "interval": {}}
     for name in scores["stderr"]:
         scores["interval"][name] = list(metrics.mean_interval(_values(samples, name)))
@@ -117,7 +117,7 @@ def _free(samples: Sequence[Sample]) -> TaskScores:
     return {**scores, **_groups(samples, _means), "by_type": {name: _means(found) for name, found in types.items()}}
 
 
-def _means(samples: Sequence[Sample]) -> TaskScores:
+def _means(samples: Sequence[ScoredSample]) -> TaskScores:
     """Means over the samples that have the figure."""
     names = list(dict.fromkeys(name for sample in samples for name in sample["metrics"]))
     out: TaskScores = {"n": len(samples), "stderr": {}}
@@ -128,11 +128,11 @@ def _means(samples: Sequence[Sample]) -> TaskScores:
     return out
 
 
-def _values(samples: Sequence[Sample], name: str) -> list[float]:
+def _values(samples: Sequence[ScoredSample], name: str) -> list[float]:
     return [sample["metrics"][name] for sample in samples if name in sample["metrics"]]
 
 
-def _groups(samples: Sequence[Sample], summary: Callable[[Sequence[Sample]], TaskScores]) -> TaskScores:
+def _groups(samples: Sequence[ScoredSample], summary: Callable[[Sequence[ScoredSample]], TaskScores]) -> TaskScores:
     seen = _by(samples, lambda sample: "unseen" if sample["unseen_template"] else "seen")
     return {
         "by_kind": {key: summary(found) for key, found in _by(samples, lambda sample: sample["kind"]).items()},
@@ -141,8 +141,8 @@ def _groups(samples: Sequence[Sample], summary: Callable[[Sequence[Sample]], Tas
     }
 
 
-def _by(samples: Iterable[Sample], key: Callable[[Sample], str]) -> dict[str, list[Sample]]:
-    found: dict[str, list[Sample]] = {}
+def _by(samples: Iterable[ScoredSample], key: Callable[[ScoredSample], str]) -> dict[str, list[ScoredSample]]:
+    found: dict[str, list[ScoredSample]] = {}
     for sample in samples:
         found.setdefault(key(sample), []).append(sample)
     return dict(sorted(found.items()))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kit19_ray.artifacts import sample_file
-from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.sample_file import ScoredSample
 from kit19_ray.artifacts.score_files import TaskOutcomes, TaskScores
 from kit19_ray.config.schema import JudgeConfig
 from kit19_ray.errors import EvaluateError
@@ -134,7 +134,7 @@ def _wrapped_ids(turns: Sequence[dict[str, str]], wrapper: str, lm: RayLM) -> li
     return ids
 
 
-def judge(name: str, said: Sequence[Said], judge_backend: Backend, config: JudgeConfig) -> list[Sample]:
+def judge(name: str, said: Sequence[Said], judge_backend: Backend, config: JudgeConfig) -> list[ScoredSample]:
     """Each answer with its grade, or with the verdict against the other prefix's answer.
 
     Raises:
@@ -193,7 +193,7 @@ def points_of(first: str, second: str) -> float | None:
     return (1 + (sum(own) > 0) - (sum(own) < 0)) / 2 if own[0] * own[1] >= 0 else 0.5
 
 
-def summarize(samples: Sequence[Sample]) -> tuple[TaskScores, TaskOutcomes]:
+def summarize(samples: Sequence[ScoredSample]) -> tuple[TaskScores, TaskOutcomes]:
     """The file's part of scores.json, `score` from 1 to 10 or `win` as a share, by category and turn too; outcomes."""
     name = "win" if samples and samples[0]["template"] == "pairwise" else "score"
     judged = [sample for sample in samples if name in sample["metrics"]]
@@ -211,7 +211,7 @@ def summarize(samples: Sequence[Sample]) -> tuple[TaskScores, TaskOutcomes]:
     return scores, {name: {sample["doc_id"]: sample["metrics"][name] for sample in judged}}
 
 
-def _sample(name: str, said: Said, number: int) -> Sample:
+def _sample(name: str, said: Said, number: int) -> ScoredSample:
     prompt = said.prompts[number]
     return {
         "section": "judge",

@@ -25,7 +25,7 @@ _BUSY = (408, 409, 429, 500, 502, 503, 504)
 T = TypeVar("T")
 
 
-class Refused(EvaluateError):
+class EndpointRefusal(EvaluateError):
     """The server understood a request and will not answer it."""
 
 
@@ -115,7 +115,9 @@ class OpenAIClient:
                     hint=f"its API key is read from {' or '.join(self._environment)}",
                 )
             if response.is_error:
-                raise Refused(f"{self._key}: {self.url}/{path} answers {response.status_code}: {_message(response)}")
+                raise EndpointRefusal(
+                    f"{self._key}: {self.url}/{path} answers {response.status_code}: {_message(response)}"
+                )
             try:
                 found = response.json()
             except ValueError:

@@ -17,7 +17,7 @@ import numpy as np
 
 from kit19_ray.evaluate.actors import Backend, GenerateOptions, OnResults
 from kit19_ray.io import storage
-from kit19_ray.lm.decoding import Completion
+from kit19_ray.lm.decoding import DecodedText
 from kit19_ray.lm.prefix_tree import Request
 from kit19_ray.utils.console import say
 
@@ -74,7 +74,7 @@ class ResponseLog:
 
     def generate(
         self, prompts: Sequence[list[int]], options: GenerateOptions, what: str, on_results: OnResults | None = None
-    ) -> list[Completion]:
+    ) -> list[DecodedText]:
         """See `Backend.generate`; of a completion the text and the reason of its end are kept."""
 
         def ask(numbers: list[int], heard: OnResults) -> None:
@@ -87,7 +87,7 @@ class ResponseLog:
             what,
             on_results,
         )
-        return [Completion(text=r["text"], finish_reason=r["finish_reason"]) for r in found]  # type: ignore[arg-type]
+        return [DecodedText(text=r["text"], finish_reason=r["finish_reason"]) for r in found]  # type: ignore[arg-type]
 
     def _answered(
         self,

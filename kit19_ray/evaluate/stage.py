@@ -17,8 +17,9 @@ from typing import Any
 
 from kit19_ray import __version__
 from kit19_ray.artifacts import manifest, sample_file, score_files
+from kit19_ray.artifacts.data_manifests import DataManifest
 from kit19_ray.artifacts.score_files import Leak, Outcomes, Scores
-from kit19_ray.artifacts.stage_manifests import DataManifest, EvaluateIdentity, is_data, is_train
+from kit19_ray.artifacts.stage_manifests import EvaluateIdentity, is_data, is_train
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import report
@@ -128,7 +129,7 @@ def _scores(
     """scores.json, outcomes.json, and the store with its units in order."""
     import transformers
 
-    from kit19_ray.evaluate.actors import Pool
+    from kit19_ray.evaluate.actors import ScorerPool
     from kit19_ray.evaluate.endpoint import KEYS, MAX_LENGTH, CharacterTokenizer, Endpoint
     from kit19_ray.evaluate.evaluation import Evaluation
     from kit19_ray.evaluate.ray_lm import RayLM
@@ -136,7 +137,7 @@ def _scores(
 
     # The harness's requests are cut to the context later; that the tokenizer finds them long is no news.
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    backend: Pool | Endpoint
+    backend: ScorerPool | Endpoint
     if config.evaluate.endpoint:
         section, chat = config.evaluate, config.evaluate.endpoint_api == "chat"
         backend = Endpoint(
@@ -149,7 +150,7 @@ def _scores(
         model = f"{config.evaluate.endpoint} {backend.model}"
     else:
         tokenizer = pretrained.load_tokenizer(model)
-        backend = Pool(normalize_model_uri(model), config.evaluate)
+        backend = ScorerPool(normalize_model_uri(model), config.evaluate)
         max_length = context_length(pretrained.load_config(model), tokenizer)
         lm = RayLM(backend, tokenizer, max_length, config.evaluate.apply_chat_template)
     try:

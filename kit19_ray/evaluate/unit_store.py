@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypedDict
 
 from kit19_ray.artifacts import sample_file
-from kit19_ray.artifacts.sample_file import Sample
+from kit19_ray.artifacts.sample_file import ScoredSample
 from kit19_ray.artifacts.score_files import TaskOutcomes, TaskScores
 from kit19_ray.evaluate.harness import HarnessMetrics
 from kit19_ray.io import storage
@@ -51,7 +51,7 @@ class UnitStore:
         found: UnitScores = json.loads(storage.read_text(uri).partition("\n")[0])
         return found
 
-    def write(self, unit: str, scores: UnitScores, samples: Iterable[Sample]) -> None:
+    def write(self, unit: str, scores: UnitScores, samples: Iterable[ScoredSample]) -> None:
         """Keeps a finished unit; its responses are in its samples, and go."""
         lines = [json.dumps(scores, ensure_ascii=False) + "\n", *map(sample_file.line, samples)]
         storage.write_text(self._unit(unit), "".join(lines))
@@ -65,7 +65,7 @@ class UnitStore:
         """The folder of a unit's responses."""
         return storage.join(self._base, "responses", unit)
 
-    def samples(self, unit: str) -> Iterator[Sample]:
+    def samples(self, unit: str) -> Iterator[ScoredSample]:
         """A finished unit's samples."""
         yield from sample_file.parse(storage.read_text(self._unit(unit)).splitlines()[1:])
 

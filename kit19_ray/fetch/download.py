@@ -50,7 +50,7 @@ class Patience:
     silence_seconds: float = 60.0
 
 
-class Fault(Exception):
+class PassingFault(Exception):
     """A failure that may pass. `retry_after`: seconds the server asks to wait."""
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
@@ -141,13 +141,13 @@ async def _receive(
 
     def wait(state: RetryCallState) -> float:
         fault = state.outcome.exception() if state.outcome else None
-        return max(backoff(state), fault.retry_after if isinstance(fault, Fault) else 0.0)
+        return max(backoff(state), fault.retry_after if isinstance(fault, PassingFault) else 0.0)
 
     while True:
         before = partial.size
         try:
             async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(Fault),
+                retry=retry_if_exception_type(PassingFault),
                 stop=stop_after_attempt(patience.attempts),
                 wait=wait,
                 sleep=asyncio.sleep,
@@ -156,7 +156,7 @@ async def _receive(
                 with attempt:
                     await _attempt(http, published, partial, patience, progress, fresh)
             return
-        except Fault as fault:
+        except PassingFault as fault:
             if partial.size - before < _GAIN:
                 raise FetchError(
                     f"{published.shown}: {fault} ({patience.attempts} attempts)",
@@ -189,7 +189,7 @@ async def _attempt(
                 if response.headers.get("content-range") == f"bytes */{start}":
                     return  # an earlier run was stopped between the last byte and the check
                 partial.restart(None)
-                raise Fault(f"the server has nothing after byte {start:,}")
+                raise PassingFault(f"the server has nothing after byte {start:,}")
             _check_status(response, published, patience)
             total = _begin(response, partial, start)
             if total is None and published.bytes is None and "transfer-encoding" not in response.headers:
@@ -200,7 +200,7 @@ async def _attempt(
             await _append(response, published, partial, progress)
             total = published.bytes if total is None else total
             if total is not None and partial.size < total and not _too_long(published, partial):
-                raise Fault(f"the server stopped after {partial.size:,} of {total:,} bytes")
+                raise PassingFault(f"the server stopped after {partial.size:,} of {total:,} bytes")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _told(error, published) from error
 
@@ -212,7 +212,7 @@ def _check_status(response: httpx.Response, published: Published, patience: Pati
         asked = _retry_after(response.headers.get("retry-after", ""))
         if asked > patience.asked_seconds:
             raise FetchError(f"{published.shown}: {said}; the server asks to come again in {asked:,.0f} seconds")
-        raise Fault(said, asked)
+        raise PassingFault(said, asked)
     if code not in (200, 206):
         raise FetchError(f"{published.shown}: {said}")
     if published.url.startswith("https:") and response.url.scheme != "https":
@@ -235,7 +235,7 @@ def _begin(response: httpx.Response, partial: Partial, start: int) -> int | None
     other = partial.validator and version and version != partial.validator
     if not start or not found or int(found[1]) != start or other:
         partial.restart(None)
-        raise Fault("the server answers with another part of the file than was asked for")
+        raise PassingFault("the server answers with another part of the file than was asked for")
     return int(found[2]) if found[2] != "*" else None
 
 
@@ -279,4 +279,4 @@ def _told(error: Exception, published: Published) -> Exception:
     final = (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL)
     if isinstance(error, final) or "CERTIFICATE_VERIFY_FAILED" in said:
         return FetchError(f"{published.shown}: {said}")
-    return Fault(said)
+    return PassingFault(said)

@@ -30,7 +30,7 @@ _SAID: dict[str, str] = {
 
 
 @dataclass
-class Outcome:
+class FetchOutcome:
     """What became of one wanted file.
 
     Attributes:
@@ -102,15 +102,15 @@ def _require_bucket(base: str) -> None:
         raise StorageError(f"{base}: there is no bucket {quote(bucket.removeprefix('s3://'))}", hint="create it first")
 
 
-def survey(config: Config, names: Sequence[str]) -> list[Outcome]:
+def survey(config: Config, names: Sequence[str]) -> list[FetchOutcome]:
     """Every wanted file and what is at its target."""
     items = plan.items(config, names)
     with progress("checking what is there", len(items)) as done:
         states = present.states(items, done)
-    return [Outcome(item, state) for item, state in zip(items, states, strict=True)]
+    return [FetchOutcome(item, state) for item, state in zip(items, states, strict=True)]
 
 
-async def _all(todo: list[Outcome], where: Path, parallel: int, patience: Patience) -> None:
+async def _all(todo: list[FetchOutcome], where: Path, parallel: int, patience: Patience) -> None:
     places = asyncio.Semaphore(parallel)
     total = sum(o.item.origin.bytes or 0 for o in todo if o.item.origin is not None)
     with Downloads(total) as bars:
@@ -119,7 +119,7 @@ async def _all(todo: list[Outcome], where: Path, parallel: int, patience: Patien
 
 
 async def _one(
-    outcome: Outcome,
+    outcome: FetchOutcome,
     where: Path,
     places: asyncio.Semaphore,
     http: httpx.AsyncClient,
@@ -146,7 +146,7 @@ async def _one(
     bars.line(f"{item.name}: {outcome.said}")
 
 
-def _failures(failed: list[Outcome], tried: int) -> str:
+def _failures(failed: list[FetchOutcome], tried: int) -> str:
     lines = [f"{len(failed)} of {tried} files could not be fetched; the others are there"]
     for outcome in failed:
         item = outcome.item
@@ -156,7 +156,7 @@ def _failures(failed: list[Outcome], tried: int) -> str:
     return "\n".join(lines)
 
 
-def _summarise(outcomes: list[Outcome]) -> None:
+def _summarise(outcomes: list[FetchOutcome]) -> None:
     rows = []
     for name in dict.fromkeys(o.item.source_id for o in outcomes):
         mine = [o for o in outcomes if o.item.source_id == name]
@@ -188,7 +188,7 @@ def listing(config: Config, names: Sequence[str], as_json: bool) -> str:
     return table_text(("file", "bytes", "licence", "state"), rows, right=("bytes",))
 
 
-def _row(outcome: Outcome) -> dict[str, object]:
+def _row(outcome: FetchOutcome) -> dict[str, object]:
     item = outcome.item
     return {
         "source": item.source_id,

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from kit19_ray.errors import StorageError
-from kit19_ray.io import files, s3_objects, storage
+from kit19_ray.io import files, s3_calls, s3_objects, storage
 from kit19_ray.io.uris import shown, split
 from kit19_ray.utils.console import say
 
@@ -128,7 +128,7 @@ def _make(where: str, data: bytes) -> bool:
         if scheme == "s3":
             try:
                 s3_objects.put(path, data, only_if="")
-            except s3_objects.Replaced:
+            except s3_calls.Replaced:
                 return False
             return True
         target = Path(path)
@@ -152,7 +152,7 @@ def _take(where: str, data: bytes, version: str) -> bool:
             with storage.translate_errors(where):
                 s3_objects.put(path, data, only_if=version)
         except StorageError as error:
-            if isinstance(error.__cause__, s3_objects.Replaced):
+            if isinstance(error.__cause__, s3_calls.Replaced):
                 return False
             raise
         return True

@@ -1,16 +1,10 @@
-"""What is done with S3 objects; a path is bucket/key. All errors are OSErrors: absent, forbidden, replaced, others.
-
-KIT19_S3_SSE (AES256 or aws:kms), KIT19_S3_SSE_KMS_KEY_ID, KIT19_S3_ACL and KIT19_S3_REQUEST_PAYER (requester) go with
-each request that they concern, for buckets whose policy or owner asks for them.
-"""
+"""What is done with S3 objects; a path is bucket/key. All errors are OSErrors: absent, forbidden, replaced, others."""
 
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
@@ -18,35 +12,15 @@ from typing import Any, BinaryIO, TypeVar
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from kit19_ray.io import s3
+from kit19_ray.io.s3_calls import Broken, address, as_os_errors, payer, renewing, write_options
 from kit19_ray.utils.json_types import Json
 
 T = TypeVar("T")
-_ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
-# Credentials that lapsed or were changed since they were read: told apart from a right that is missing only by trying.
-_DENIED = frozenset(
-    {
-        "401", "403", "AccessDenied", "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken",
-        "InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch", "RequestExpired",
-    }
-)  # fmt: skip
 _THREADS = 16
-_WRITES = {
-    "ServerSideEncryption": "KIT19_S3_SSE",
-    "SSEKMSKeyId": "KIT19_S3_SSE_KMS_KEY_ID",
-    "ACL": "KIT19_S3_ACL",
-}
-
-
-class Replaced(OSError):
-    """The object is not the one it was."""
-
-
-class _Broken(OSError):
-    """A body that ended early; the rest can be asked for."""
 
 
 @dataclass(frozen=True)
-class Object:
+class S3Object:
     """An object as a listing or its head has it; `sha256` only where its head was asked and we wrote it."""
 
     key: str
@@ -56,72 +30,22 @@ class Object:
     sha256: str | None = None
 
 
-def _payer() -> dict[str, str]:
-    payer = os.environ.get("KIT19_S3_REQUEST_PAYER")
-    return {"RequestPayer": payer} if payer else {}
-
-
-def _writing() -> dict[str, str]:
-    return {name: os.environ[variable] for name, variable in _WRITES.items() if os.environ.get(variable)} | _payer()
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
-
-    try:
-        yield
-    except ClientError as error:
-        said = error.response.get("Error", {})
-        code = str(said.get("Code") or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
-        if code in _ABSENT:
-            raise FileNotFoundError(code) from None
-        if code in ("412", "PreconditionFailed", "ConditionalRequestConflict", "409"):
-            raise Replaced("it was replaced while it was read or written") from None
-        text = f"{code} ({error.operation_name})" + (f": {said['Message']}" if said.get("Message") else "")
-        raise (PermissionError if code in _DENIED else OSError)(text) from error
-    except (IncompleteReadError, HTTPClientError) as error:
-        raise _Broken(str(error)) from error
-    except (Boto3Error, BotoCoreError) as error:
-        if isinstance(error.__cause__ or error.__context__, ClientError):
-            with _errors():
-                raise (error.__cause__ or error.__context__) from None
-        raise OSError(str(error)) from error
-
-
-def _renewing(call: Callable[[Any], T]) -> T:
-    """`call` with the client; once more with credentials that are read anew when S3 does not take those at hand."""
-    try:
-        with _errors():
-            return call(s3.connection().client)
-    except PermissionError:
-        s3.renew()
-        with _errors():
-            return call(s3.connection().client)
-
-
-def _split(path: str) -> dict[str, str]:
-    bucket, _, key = path.partition("/")
-    return {"Bucket": bucket, "Key": key}
-
-
-def head(path: str) -> Object | None:
+def head(path: str) -> S3Object | None:
     """The object's size and hash; None when it is not there."""
     if "/" not in path:
         return None
     try:
-        found = _renewing(lambda client: client.head_object(**_split(path), **_payer()))
+        found = renewing(lambda client: client.head_object(**address(path), **payer()))
     except FileNotFoundError:
         return None
     sha256 = found.get("Metadata", {}).get("sha256")
-    return Object(path, found["ContentLength"], found.get("ETag", ""), str(found.get("LastModified")), sha256)
+    return S3Object(path, found["ContentLength"], found.get("ETag", ""), str(found.get("LastModified")), sha256)
 
 
 def has_bucket(bucket: str) -> bool:
     """Whether the bucket is there."""
     try:
-        _renewing(lambda client: client.head_bucket(Bucket=bucket))
+        renewing(lambda client: client.head_bucket(Bucket=bucket))
     except FileNotFoundError:
         return False
     return True
@@ -132,22 +56,22 @@ def _pages(path: str, **options: Any) -> list[Json]:
     prefix = f"{key}/" if key else ""
 
     def pages(client: Any) -> list[Json]:
-        found = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **options, **_payer())
+        found = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **options, **payer())
         return list(found)
 
     try:
-        return _renewing(pages)
+        return renewing(pages)
     except OSError as error:
         if str(error).startswith("NoSuchBucket"):
             return []
         raise
 
 
-def below(path: str) -> list[Object]:
+def below(path: str) -> list[S3Object]:
     """Every object below the folder, folder markers aside; keys begin with the bucket."""
     bucket = path.partition("/")[0]
     return [
-        Object(f"{bucket}/{o['Key']}", o["Size"], o.get("ETag", ""), str(o.get("LastModified")))
+        S3Object(f"{bucket}/{o['Key']}", o["Size"], o.get("ETag", ""), str(o.get("LastModified")))
         for page in _pages(path)
         for o in page.get("Contents", ())
         if not o["Key"].endswith("/")
@@ -213,10 +137,10 @@ class Input(io.RawIOBase):
         try:
             if self._body is None or self._streamed != self._at:
                 self._open(size)
-            with _errors():
+            with as_os_errors():
                 data = bytes(self._body.read(size))
             if not data:
-                raise _Broken(f"the body ended at byte {self._at:,} of {self._size:,}")
+                raise Broken(f"the body ended at byte {self._at:,} of {self._size:,}")
         except OSError:
             self._drop()
             raise
@@ -228,8 +152,8 @@ class Input(io.RawIOBase):
         # What is read on from where the last read ended is a stream; what is jumped to is a piece.
         end = "" if self._streamed == self._at else str(self._at + size - 1)
         self._drop()
-        options = {"Range": f"bytes={self._at}-{end}", **_payer()} | ({"IfMatch": self._etag} if self._etag else {})
-        self._body = _renewing(lambda client: client.get_object(**_split(self._path), **options))["Body"]
+        options = {"Range": f"bytes={self._at}-{end}", **payer()} | ({"IfMatch": self._etag} if self._etag else {})
+        self._body = renewing(lambda client: client.get_object(**address(self._path), **options))["Body"]
         self._streamed = self._at
 
     def _drop(self) -> None:
@@ -244,7 +168,7 @@ class Input(io.RawIOBase):
 
 def _patient(read: Callable[[], T]) -> T:
     return Retrying(
-        retry=retry_if_exception(lambda error: isinstance(error, _Broken)),
+        retry=retry_if_exception(lambda error: isinstance(error, Broken)),
         stop=stop_after_attempt(s3.attempts()),
         wait=wait_random_exponential(multiplier=0.5, max=8),
         reraise=True,
@@ -255,8 +179,8 @@ def read(path: str) -> bytes:
     """The whole object."""
 
     def whole() -> bytes:
-        with _errors():
-            return bytes(_renewing(lambda client: client.get_object(**_split(path), **_payer()))["Body"].read())
+        with as_os_errors():
+            return bytes(renewing(lambda client: client.get_object(**address(path), **payer()))["Body"].read())
 
     return _patient(whole)
 
@@ -267,14 +191,14 @@ def upload(buffer: BinaryIO, path: str, sha256: str | None = None) -> None:
     Args:
         sha256: of the bytes, kept with the object.
     """
-    start, options = buffer.tell(), _writing() | ({"Metadata": {"sha256": sha256}} if sha256 else {})
+    start, options = buffer.tell(), write_options() | ({"Metadata": {"sha256": sha256}} if sha256 else {})
 
     def send(client: Any) -> None:
         buffer.seek(start)
         # boto3 closes what it is given; the caller's file stays open.
-        client.upload_fileobj(_Unclosed(buffer), **_split(path), ExtraArgs=options)
+        client.upload_fileobj(_Unclosed(buffer), **address(path), ExtraArgs=options)
 
-    _renewing(send)
+    renewing(send)
 
 
 class _Unclosed(io.RawIOBase):
@@ -307,7 +231,7 @@ def put(path: str, data: bytes, only_if: str | None = None) -> str:
         Replaced: it is there, or another one.
     """
     condition = {} if only_if is None else {"IfMatch": only_if} if only_if else {"IfNoneMatch": "*"}
-    made = _renewing(lambda client: client.put_object(**_split(path), Body=data, **condition, **_writing()))
+    made = renewing(lambda client: client.put_object(**address(path), Body=data, **condition, **write_options()))
     return str(made.get("ETag", ""))
 
 
@@ -320,7 +244,7 @@ def delete(path: str) -> None:
     keys = [path] + [f"{bucket}/{o['Key']}" for page in _pages(path) for o in page.get("Contents", ())]
 
     def one(key: str, context: Context) -> None:  # threads do not inherit `s3.override_credentials`
-        context.run(_renewing, lambda client: client.delete_object(**_split(key), **_payer()))
+        context.run(renewing, lambda client: client.delete_object(**address(key), **payer()))
 
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(one, keys, [copy_context() for _ in keys]))

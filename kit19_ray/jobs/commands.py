@@ -15,7 +15,7 @@ from kit19_ray.config.schema import Config
 from kit19_ray.errors import EXIT_DONE, OperateError
 from kit19_ray.jobs import submission
 from kit19_ray.jobs.follow import Follower
-from kit19_ray.jobs.job import ENDED, Gone, Job, Outcome, State, Unreachable
+from kit19_ray.jobs.job import ENDED, Gone, Job, JobOutcome, State, Unreachable
 from kit19_ray.jobs.log_cursor import Lines
 from kit19_ray.jobs.ray_dashboard import Dashboard, DashboardJob, Listed
 from kit19_ray.operate.controller.conditions import duration
@@ -130,18 +130,18 @@ def call_with_retry(call: Callable[[], T]) -> T:
         raise OperateError(f"the cluster does not answer: {error}") from error
 
 
-def follow(job: Job, patience: float, newest: Newest | None) -> Outcome:
+def follow(job: Job, patience: float, newest: Newest | None) -> JobOutcome:
     """Follows the job to its end; see `Follower`."""
     follow_command, _ = job.commands()
     say(f"submit: following {job.id}; from elsewhere: {follow_command}")
     return Follower(job, patience, newest).run()
 
 
-def detach(job: Job) -> Outcome:
+def detach(job: Job) -> JobOutcome:
     """The job is not followed."""
     follow_command, stop_command = job.commands()
     say(f"submit: follow it: {follow_command}\nsubmit: stop it:   {stop_command}")
-    return Outcome(job.id, None, EXIT_DONE)
+    return JobOutcome(job.id, None, EXIT_DONE)
 
 
 def stop(job: Job) -> str:
@@ -216,7 +216,7 @@ def row(one: Listed) -> JobRow:
     }
 
 
-def result(outcome: Outcome) -> Json:
+def result(outcome: JobOutcome) -> Json:
     """The outcome for `--json`."""
     return {("exit_code" if key == "code" else key): value for key, value in asdict(outcome).items()}
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kit19_ray.errors import EXIT_OURS
-from kit19_ray.jobs.job import ENDED, EXIT_STOPPED, Gone, Job, JobReport, Outcome, Unreachable, exit_code
+from kit19_ray.jobs.job import ENDED, EXIT_STOPPED, Gone, Job, JobOutcome, JobReport, Unreachable, exit_code
 from kit19_ray.jobs.log_cursor import Lines, LogCursor
 from kit19_ray.utils.console import say
 
@@ -66,7 +66,7 @@ class Follower:
         self._spoke = time.monotonic()
         self._stopping = False
 
-    def run(self) -> Outcome:
+    def run(self) -> JobOutcome:
         """Returns when the job has ended, when the user leaves it, or when it is lost."""
         self._start(self._poll)
         self._open()
@@ -79,7 +79,7 @@ class Follower:
             finally:
                 self._over.set()
 
-    def _handle(self, event: _Event) -> Outcome | None:
+    def _handle(self, event: _Event) -> JobOutcome | None:
         if event.kind == "log" and event.stream == self._stream:
             self._pause = 0.0
             self._show(event.text)
@@ -97,7 +97,7 @@ class Follower:
             return self._interrupted()
         return None
 
-    def _reported(self, report: JobReport) -> Outcome | None:
+    def _reported(self, report: JobReport) -> JobOutcome | None:
         if self._lost_since is not None:
             self._say(f"submit: the cluster answers again after {time.monotonic() - self._lost_since:.0f} s")
             self._lost_since = None
@@ -111,7 +111,7 @@ class Follower:
         self._show_metrics()
         return None
 
-    def _ended(self, report: JobReport, missing: str) -> Outcome:
+    def _ended(self, report: JobReport, missing: str) -> JobOutcome:
         code = exit_code(report)
         said = {"SUCCEEDED": "succeeded", "STOPPED": "was stopped", "FAILED": "failed"}[report.state]
         if report.state == "FAILED" and report.exit_code is not None:
@@ -127,9 +127,9 @@ class Follower:
         self._say(f"submit: {self._job.id} {said}")
         if self._lines.no_package:
             self._say("submit: the cluster's Python has no kit19-ray: start Ray from an image built from docker/")
-        return Outcome(self._job.id, report.state, code, self._lines.uri, report.message)
+        return JobOutcome(self._job.id, report.state, code, self._lines.uri, report.message)
 
-    def _lost(self, why: str) -> Outcome | None:
+    def _lost(self, why: str) -> JobOutcome | None:
         now = time.monotonic()
         if self._lost_since is None:
             self._lost_since = now
@@ -139,17 +139,17 @@ class Follower:
         follow, _ = self._job.commands()
         message = f"no answer for {self._patience:.0f} s; whether {self._job.id} goes on is not known"
         self._say(f"submit: {message}; follow it again with: {follow}")
-        return Outcome(self._job.id, None, EXIT_OURS, message=message)
+        return JobOutcome(self._job.id, None, EXIT_OURS, message=message)
 
-    def _gone(self, why: str) -> Outcome:
+    def _gone(self, why: str) -> JobOutcome:
         if self._stopping:
             self._say(f"submit: {self._job.id} was stopped")
-            return Outcome(self._job.id, "STOPPED", EXIT_STOPPED, self._lines.uri)
+            return JobOutcome(self._job.id, "STOPPED", EXIT_STOPPED, self._lines.uri)
         message = f"the cluster does not know {self._job.id} any more: it was deleted, or the cluster was made anew"
         self._say(f"submit: {message} ({why}); how it ended is not known")
-        return Outcome(self._job.id, None, EXIT_OURS, message=message)
+        return JobOutcome(self._job.id, None, EXIT_OURS, message=message)
 
-    def _interrupted(self) -> Outcome | None:
+    def _interrupted(self) -> JobOutcome | None:
         answer = "detach" if self._stopping else ask(self._job.id)
         if answer == "stop":
             self._stopping = True
@@ -160,7 +160,7 @@ class Follower:
             return None
         follow, stop = self._job.commands()
         self._say(f"submit: {self._job.id} goes on\n  follow it: {follow}\n  stop it:   {stop}")
-        return Outcome(self._job.id, None, EXIT_STOPPED, message="detached")
+        return JobOutcome(self._job.id, None, EXIT_STOPPED, message="detached")
 
     def _start(self, work: Callable[[], None]) -> None:
         """A thread of `work`; what it did not expect is raised in the main one."""

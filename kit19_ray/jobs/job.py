@@ -38,7 +38,7 @@ class JobReport:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """How following ended.
 
     Attributes:

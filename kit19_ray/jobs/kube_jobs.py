@@ -24,7 +24,7 @@ from kit19_ray.operate.api.crd import API_VERSION, PLURAL
 from kit19_ray.operate.api.spec import STAGES, KitRunSpec, Stage, parse
 from kit19_ray.operate.api.status import Status
 from kit19_ray.operate.controller.observation import child, judge
-from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.kube_client import Cluster, KubeError
 from kit19_ray.operate.manifests import children, naming
 from kit19_ray.operate.manifests.naming import RunRef
 from kit19_ray.utils.console import say
@@ -282,7 +282,7 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except ApiError as error:
+    except KubeError as error:
         if error.status == 404 and '" not found' in error.message:
             raise Gone(error.message) from None
         if error.status == 404:

@@ -6,7 +6,7 @@ import codecs
 import threading
 from collections.abc import Callable
 
-from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.kube_client import Cluster, KubeError
 from kit19_ray.operate.manifests.ray_cluster import LOG_CONTAINER
 from kit19_ray.utils.json_types import Json
 
@@ -72,7 +72,7 @@ class PodLogs:
                     self._texts[uid] = known + text[max(0, len(known) - at) :]
                 emit(text[max(0, seen - at) :])
                 at += len(text)
-        except ApiError as error:
+        except KubeError as error:
             if error.status == 400:  # the container is waiting to start
                 return False
             raise

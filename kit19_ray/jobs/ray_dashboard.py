@@ -43,7 +43,7 @@ class Listed:
     command: str
 
 
-class Refused(Exception):
+class DashboardRefusal(Exception):
     """An answer that is neither success nor an outage.
 
     Args:
@@ -91,7 +91,7 @@ class Dashboard:
         try:
             with _translated():
                 self._client: Any = _client_class()(address, headers=headers, verify=_verify())
-        except (Unreachable, Gone, Refused, ConnectionError, RuntimeError, ValueError) as error:
+        except (Unreachable, Gone, DashboardRefusal, ConnectionError, RuntimeError, ValueError) as error:
             said = redacted(str(error))[:_ERROR_LENGTH]
             raise OperateError(
                 f"{shown}: no Ray dashboard answers there: {said}",
@@ -125,7 +125,7 @@ class Dashboard:
                         runtime_env={"working_dir": folder} | ({"env_vars": dict(env)} if env else {}),
                         metadata={BASE_KEY: submission.base},
                     )
-                except Refused as error:
+                except DashboardRefusal as error:
                     if "already exists" in error.said:
                         continue  # someone else was quicker
                     raise OperateError(f"{name}: the cluster refuses the job: {_last_line(error.said)}") from None
@@ -219,7 +219,7 @@ def _client_class() -> Any:
             return super()._do_request(method, endpoint, timeout=_TIMEOUT, **kwargs)
 
         def _raise_error(self, r: Any) -> None:
-            raise Refused(r.status_code, r.text)
+            raise DashboardRefusal(r.status_code, r.text)
 
     return Client
 
@@ -242,7 +242,7 @@ def _translated() -> Iterator[None]:
             str(error).splitlines()[0],
             hint="set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or RAY_AUTH_MODE=token when it is in ~/.ray/auth_token",
         ) from None
-    except Refused as error:
+    except DashboardRefusal as error:
         if error.status == 404 and "does not exist" in error.said:
             raise Gone(error.said[:_ERROR_LENGTH]) from None
         if error.status == 400:

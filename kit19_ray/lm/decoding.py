@@ -14,7 +14,7 @@ FinishReason = Literal["stop", "length"]
 
 
 @dataclass
-class Completion:
+class DecodedText:
     """What followed one prompt. The lists have one entry a token."""
 
     text: str = ""
@@ -68,7 +68,7 @@ class DecodingSequence:
         self.on_token = on_token
         self.cancelled = threading.Event()
         self._should_continue = should_continue
-        self.completion = Completion()
+        self.completion = DecodedText()
         self.finished = False
         self.error: Exception | None = None
         """What went wrong with the batch it was in."""

@@ -22,7 +22,7 @@ import torch
 from kit19_ray.errors import UserError
 from kit19_ray.lm import cuda, prefix_tree, pretrained
 from kit19_ray.lm.continuous_batching import BatchLimits, ContinuousBatch
-from kit19_ray.lm.decoding import Completion, DecodingSequence
+from kit19_ray.lm.decoding import DecodedText, DecodingSequence
 from kit19_ray.lm.loaded_model import LoadedModel, ModelInputs, compute_dtype
 from kit19_ray.lm.prefix_tree import Request
 from kit19_ray.lm.sampling import SamplingParams, top
@@ -228,8 +228,8 @@ class Generator(LoadedModel):
         seed: int | Sequence[int | None] | None = None,
         top_logprobs: int = 0,
         should_continue: Callable[[int], bool] | None = None,
-        on_token: Callable[[int, Completion], None] | None = None,
-    ) -> list[Completion]:
+        on_token: Callable[[int, DecodedText], None] | None = None,
+    ) -> list[DecodedText]:
         """Completes each prompt.
 
         Args:

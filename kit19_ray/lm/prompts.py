@@ -12,7 +12,6 @@ A wrapper has no beginning-of-text token, whatever the tokenizer would add; a ch
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
@@ -250,41 +249,6 @@ def load_prompt(name: str, tokenizer: PreTrainedTokenizerBase, key: str = "data.
     return ChatPrompt(tokenizer, key) if name == CHAT else prompt_format(name, key)
 
 
-def chat_template(name: str) -> str | None:
-    """A wrapper as a tokenizer's chat template, for servers that know nothing else; None: the tokenizer's own stays.
-
-    It renders what `PromptFormat.segments` makes of a conversation, an end-of-text token behind each answer.
-    """
-    if name == CHAT:
-        return None
-    prompt = prompt_format(name)
-
-    def pieces(template: str, **values: str) -> str:
-        return "".join(
-            "{{ " + values[part[1:-1]] + " }}"
-            if part in ("{instruction}", "{input}")
-            else "{{ " + _literal(part) + " }}"
-            for part in re.split(r"(\{instruction\}|\{input\})", template)
-            if part
-        )
-
-    with_system = pieces(prompt.with_input, instruction="system", input="message['content']")
-    alone = pieces(prompt.without_input, instruction="message['content']")
-    return (
-        "{%- set system = messages[0]['content'] if messages[0]['role'] == 'system' else '' -%}"
-        "{%- for message in messages -%}"
-        "{%- if message['role'] == 'user' -%}"
-        "{%- if system -%}" + with_system + "{%- else -%}" + alone + "{%- endif -%}"
-        "{%- elif message['role'] == 'assistant' -%}{{ message['content'] }}{{ eos_token }}"
-        "{%- endif -%}{%- endfor -%}"
-    )
-
-
-def _literal(text: str) -> str:
-    """A Jinja string of the text."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
-
-
 def prompt_format(name: str, key: str = "data.prompt") -> PromptFormat:
     """The wrapper called `name`.
 
@@ -298,11 +262,6 @@ def prompt_format(name: str, key: str = "data.prompt") -> PromptFormat:
         known = [*PROMPTS, CHAT]
         raise ConfigError(f"{key}: {quote(name)} is not one of {', '.join(known)}{nearest(name, known)}")
     return PROMPTS[name]
-
-
-def render_prompt(name: str, instruction: str, input: str = "") -> str:
-    """The text of a prompt up to where the answer starts."""
-    return prompt_format(name).render(instruction, input)
 
 
 def fit_prompt(

@@ -32,7 +32,7 @@ OBSERVED = ("RayJob", "RayService", "Ingress", "NetworkPolicy")
 _UNKNOWN_FIELD = re.compile(r"(\.spec[\w.\[\]/=\"-]{0,300}): field not declared in schema|unknown field \"([^\"]+)\"")
 
 
-class ApiError(Exception):
+class KubeError(Exception):
     """What the API server refuses, or that it cannot be reached.
 
     Args:
@@ -93,7 +93,7 @@ class Cluster:
         try:
             yield from answer.stream()
         except urllib3.exceptions.HTTPError as error:
-            raise ApiError(0, f"the connection broke: {error}") from None
+            raise KubeError(0, f"the connection broke: {error}") from None
         finally:
             answer.release_conn()
 
@@ -120,9 +120,9 @@ class Cluster:
                 _request_timeout=timeout,
             )
         except kubernetes.client.ApiException as error:
-            raise ApiError(error.status or 0, _said(error)) from None
+            raise KubeError(error.status or 0, _said(error)) from None
         except urllib3.exceptions.HTTPError as error:
-            raise ApiError(0, f"the API server cannot be reached: {error}") from None
+            raise KubeError(0, f"the API server cannot be reached: {error}") from None
 
     def serves(self, group: str, version: str) -> bool:
         """Whether the API server knows a group in a version."""
@@ -154,7 +154,7 @@ class Cluster:
         created = self.request("POST", path, manifest, query={"fieldValidation": "Strict"})
         if lost := _lost(manifest["spec"], created["spec"], ".spec"):  # a server before 1.25 drops it and says nothing
             self._delete(f"{path}/{metadata['name']}", "Background")
-            raise ApiError(400, f"{lost}: field not declared in schema")
+            raise KubeError(400, f"{lost}: field not declared in schema")
         return created
 
     def create_once(self, manifest: Json) -> None:
@@ -167,17 +167,17 @@ class Cluster:
         metadata = manifest["metadata"]
         try:
             self.request("POST", f"{api}/namespaces/{metadata['namespace']}/{plural}", manifest)
-        except ApiError as error:
+        except KubeError as error:
             if error.status != 409:
                 raise
             try:
                 reason = self.stranger(manifest, may_be_nobodys=True)
-            except ApiError as other:
+            except KubeError as other:
                 if other.status == 403:  # it may be made and not be read
                     return
                 raise
             if reason:
-                raise ApiError(409, reason) from None
+                raise KubeError(409, reason) from None
 
     def apply(self, manifest: Json, manager: str = naming.MANAGER) -> Json:
         """Server-side apply, and the object as it is then; the manager's fields are its own, whoever changed them.
@@ -196,7 +196,7 @@ class Cluster:
         if manifest["kind"].startswith("Ray") and (lost := _lost(manifest["spec"], applied["spec"], ".spec")):
             if applied["metadata"].get("generation") == 1:
                 self._delete(path, "Background")
-            raise ApiError(400, f"{lost}: field not declared in schema")
+            raise KubeError(400, f"{lost}: field not declared in schema")
         return applied
 
     def stranger(self, manifest: Json, may_be_nobodys: bool = False) -> str | None:
@@ -269,7 +269,7 @@ class Cluster:
     def _found(self, path: str) -> Json | None:
         try:
             return self.request("GET", path)
-        except ApiError as error:
+        except KubeError as error:
             if error.status == 404:
                 return None
             raise
@@ -277,7 +277,7 @@ class Cluster:
     def _delete(self, path: str, policy: str) -> None:
         try:
             self.request("DELETE", path, query={"propagationPolicy": policy})
-        except ApiError as error:
+        except KubeError as error:
             if error.status != 404:
                 raise
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.stage_manifests import DataManifest, is_train
+from kit19_ray.artifacts.data_manifests import DataManifest
+from kit19_ray.artifacts.stage_manifests import is_train
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import documents, suites

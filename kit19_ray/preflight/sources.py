@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TypedDict
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.stage_manifests import DataManifest, is_data
+from kit19_ray.artifacts.data_manifests import DataManifest
+from kit19_ray.artifacts.stage_manifests import is_data
 from kit19_ray.config.schema import Config
 from kit19_ray.data import hub_datasets, stage
 from kit19_ray.data.filters import licence_policy

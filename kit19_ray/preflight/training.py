@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from kit19_ray.artifacts import checkpoint, manifest, metrics_log
-from kit19_ray.artifacts.stage_manifests import DataManifest, is_train
+from kit19_ray.artifacts.data_manifests import DataManifest
+from kit19_ray.artifacts.stage_manifests import is_train
 from kit19_ray.config.schema import Config, TrainConfig
 from kit19_ray.errors import StorageError, UserError
 from kit19_ray.evaluate import checkpoints, documents

@@ -14,7 +14,7 @@ from kit19_ray.artifacts import manifest
 from kit19_ray.artifacts.score_files import Leak, TaskScores
 from kit19_ray.evaluate.metrics import binary_f1, macro_f1, paired_bootstrap
 from kit19_ray.evaluate.report import PAPER, PAPER_MODELS
-from kit19_ray.report.record import Cell, Comparison, Conditions, Difference, RunRow, ScoreRow
+from kit19_ray.report.record import GUESSES, Cell, Comparison, Conditions, Difference, RunRow, ScoreRow
 from kit19_ray.report.runs import ComparedRun
 from kit19_ray.utils.json_types import Json
 
@@ -29,6 +29,7 @@ PAPER_DOCUMENTS = {
 _METRICS = ("acc", "acc_norm", "macro_f1", "macro_f1_norm", "f1")
 _FREE = tuple(f"generation.{name}" for name in ("exact_match", "set_f1", "chrf", "rouge_l"))
 _HELD_OUT = ("accuracy", "accuracy_norm", "macro_f1", "pearson", "spearman", *_FREE)
+_GUESSED = ("accuracy", "accuracy_norm")  # shares of right answers, as the guesses' are
 _JUDGED = ("score", "win")
 _FULL = {"generation.chrf": 100.0, "score": 10.0}
 """What the best possible value of a metric is where it is not 1 in scores.json; here all are shares of it."""
@@ -184,13 +185,18 @@ def _cell(run: ComparedRun, section: str, task: str, metric: str) -> Cell | None
     if value is None:
         return None
     n = entry["generation"]["n"] if metric in _FREE else entry["n"]
-    return {
+    cell: Cell = {
         "value": value,
         "stderr": _value(entry, metric, "stderr"),
         "interval": _value(entry, metric, "interval"),
         "n": n,
         "conditions": _conditions(run, section, task, entry, n),
     }
+    if section == "held_out" and metric in _GUESSED:
+        for name in GUESSES:
+            if name in entry:
+                cell[name] = entry[name]
+    return cell
 
 
 def _conditions(run: ComparedRun, section: str, task: str, entry: Mapping[str, Any], n_documents: int) -> Conditions:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from kit19_ray.artifacts.score_files import Leak
-from kit19_ray.report.record import Cell, Comparison, Difference, RunRow, ScoreRow
+from kit19_ray.report.record import GUESSES, Cell, Comparison, Difference, RunRow, ScoreRow
 
 _SHOWN_PAPER = ("KIT 1.3B", "KIT 5.8B", "Polyglot-Ko 1.3B")
 _MARKS = "abcdefghijklmnopqrstuvwxyz"
@@ -57,11 +57,16 @@ def markdown(found: Comparison, charts: Sequence[str] = ()) -> str:
         parts += [*_table(header, rows), ""]
     if found["held_out"]:
         rows = [
-            (row["task"], row["metric"].removeprefix("generation."), *(_cell(cell, notes) for cell in row["cells"]))
+            (
+                row["task"],
+                row["metric"].removeprefix("generation."),
+                *(_cell(cell, notes) for cell in row["cells"]),
+                *(_guess(row, name) for name in GUESSES),
+            )
             for row in found["held_out"]
         ]
-        parts += ["## Held-out rows of the data stage", "", "Percent, ± one standard error.", ""]
-        parts += [*_table(("task", "metric", *names), rows), ""]
+        parts += ["## Held-out rows of the data stage", "", _HELD_OUT, ""]
+        parts += [*_table(("task", "metric", *names, *GUESSES), rows), ""]
     if found.get("judge"):
         rows = [(row["task"], row["metric"], *(_cell(cell, notes) for cell in row["cells"])) for row in found["judge"]]
         parts += ["## Open answers, judged by another model", "", _JUDGED, ""]
@@ -83,6 +88,11 @@ _HOW = (
     "Points of percent, ± the standard error of the difference. Paired: over the same documents, one by one. Unpaired: "
     "from both scores' own errors, as if the documents had been others, so too wide. p: how often chance alone gives "
     "such a difference, by 1,000 draws of the documents; of twenty rows one is below 0.05 by chance."
+)
+_HELD_OUT = (
+    "Percent, ± one standard error. majority: the most frequent label of these rows, always answered. lexical: what a "
+    "linear classifier that sees runs of one to three letters, trained on the training rows, answers to these; one "
+    "figure a run where their rows differ. A model that is no better has read no sentence."
 )
 _JUDGED = "Percent, ± one standard error. score: the mean grade, 10 being 100. win: pairs won, a tie as half a win."
 _LEAKS = (
@@ -138,6 +148,13 @@ def _cell(cell: Cell | None, notes: _Footnotes) -> str:
     if cell["unlike_paper"]:
         text += " " + notes.mark(f"unlike the paper: {', '.join(cell['unlike_paper'])}")
     return text
+
+
+def _guess(row: ScoreRow, name: Literal["majority", "lexical"]) -> str:
+    """A guess's share, in percent: one figure, or one a scored run where they are not the same."""
+    shares = [f"{100 * cell[name]:.2f}" if name in cell else "" for cell in row["cells"] if cell]
+    known = set(shares) - {""}
+    return " / ".join(share or "none" for share in shares) if len(known) > 1 else "".join(known)
 
 
 def _paper(row: ScoreRow, places: Sequence[int]) -> list[str]:

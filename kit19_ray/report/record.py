@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from kit19_ray.artifacts.score_files import Leak
 
 Conditions = dict[str, Any]
 """What a score depends on besides the model, under the names that the page prints; other ones for rows of data."""
+
+
+GUESSES: tuple[Literal["majority", "lexical"], ...] = ("majority", "lexical")
+"""Shares of held-out rows that are right without a sentence read: the commonest label always, and a linear classifier
+that sees letters alone (`artifacts.lexical`)."""
 
 
 class RunRow(TypedDict):
@@ -30,13 +35,16 @@ class RunRow(TypedDict):
 
 
 class Cell(TypedDict):
-    """A score of one run; `differs_in` has the conditions that another run of the row was not measured under."""
+    """A score of one run; `differs_in` has the conditions that another run of the row was not measured under. With a
+    held-out accuracy stand the `GUESSES` on the same rows, as far as the evaluation has them."""
 
     value: float
     stderr: float | None
     interval: list[float] | None
     n: int
     conditions: Conditions
+    majority: NotRequired[float]
+    lexical: NotRequired[float]
     differs_in: NotRequired[Conditions]
     unlike_paper: NotRequired[list[str]]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from kit19_ray.artifacts import manifest, metrics_log, run_start, score_files
+from kit19_ray.artifacts.data_manifests import DataManifest
 from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.artifacts.score_files import Outcomes, Scores
 from kit19_ray.artifacts.stage_manifests import (
-    DataManifest,
     EvaluateManifest,
     Manifest,
     TrainManifest,

@@ -61,14 +61,14 @@ class Registry(Protocol):
     async def unload(self, name: str) -> Json: ...
 
 
-class Service(Protocol):
+class ManagedModels(Protocol):
     """Who has the models."""
 
     @property
     def registry(self) -> Registry: ...
 
 
-def routes(service: Service) -> APIRouter:
+def routes(service: ManagedModels) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/admin/models")
 

@@ -31,11 +31,11 @@ log = logging.getLogger("ray.serve")
 Parse = Callable[[bytes, ServeConfig], CompletionRequest | ChatRequest]
 
 
-class Service(Protocol):
+class ModelService(Protocol):
     """What the routes need of the models."""
 
     limits: ServeConfig
-    metrics: metrics.Metrics
+    metrics: metrics.ServeMetrics
     keys: ApiKeys | None
     admin_keys: ApiKeys
 
@@ -72,7 +72,7 @@ class Service(Protocol):
         """The metrics of every replica, in Prometheus' text format."""
 
 
-def build(service: Service) -> FastAPI:
+def build(service: ModelService) -> FastAPI:
     """The ASGI application in front of `service`. Every error it answers with is in OpenAI's shape."""
     # No page of interactive documentation: FastAPI's loads scripts from elsewhere. /openapi.json stays.
     app = FastAPI(title="kit19", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -147,7 +147,7 @@ def build(service: Service) -> FastAPI:
     return app
 
 
-async def _parsed(service: Service, body: bytes, parse: Callable[[bytes, ServeConfig], Any]) -> Any:
+async def _parsed(service: ModelService, body: bytes, parse: Callable[[bytes, ServeConfig], Any]) -> Any:
     """The request; in a thread, because a hostile body costs time that the event loop does not have."""
     request = await asyncio.to_thread(parse, body, service.limits)
     if request.model is not None:
@@ -155,7 +155,7 @@ async def _parsed(service: Service, body: bytes, parse: Callable[[bytes, ServeCo
     return request
 
 
-async def _answer(service: Service, body: bytes, parse: Parse) -> Response:
+async def _answer(service: ModelService, body: bytes, parse: Parse) -> Response:
     start = time.monotonic()
     model = ""  # until it is known to be one of ours: a metric's labels are not for clients to choose
     timeout = service.limits.request_timeout_seconds
@@ -183,7 +183,7 @@ async def _answer(service: Service, body: bytes, parse: Parse) -> Response:
     return JSONResponse(answer)
 
 
-async def _whole(service: Service, request: CompletionRequest | ChatRequest) -> Json:
+async def _whole(service: ModelService, request: CompletionRequest | ChatRequest) -> Json:
     timeout = service.limits.request_timeout_seconds
     try:
         async with asyncio.timeout(timeout):

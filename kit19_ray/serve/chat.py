@@ -39,7 +39,7 @@ _MESSAGE_IGNORED = frozenset({"name", "annotations", "id", "provider_specific_fi
 _MESSAGE_NEUTRAL: dict[str, tuple[Any, ...]] = {"tool_calls": ([],), "function_call": (), "audio": ()}
 
 
-class Message(BaseModel):
+class RequestMessage(BaseModel):
     """One turn."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -82,7 +82,7 @@ def _joined(parts: list[Any]) -> str:
 class ChatRequest(SamplingRequest):
     """The body of POST /v1/chat/completions. A null is the same as leaving the field out."""
 
-    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: list[RequestMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     """The conversation so far; the last turn is the user's."""
     max_tokens: int | None = Field(None, ge=1)
     """OpenAI's older name of max_completion_tokens."""

@@ -23,7 +23,7 @@ from kit19_ray.io import storage
 from kit19_ray.lm.prompts import CHAT, PromptFormat, prompt_format
 from kit19_ray.lm.text_encoder import TextEncoder
 from kit19_ray.serve.api_error import ApiError
-from kit19_ray.serve.chat import Message
+from kit19_ray.serve.chat import RequestMessage
 
 
 def wrapper(model: str, named: str | None) -> PromptFormat | None:
@@ -60,7 +60,7 @@ class Conversation:
         self.stop = wrapper.stop if wrapper is not None else ()
         """Texts that would open a new turn."""
 
-    def tokens(self, messages: Sequence[Message]) -> list[int]:
+    def tokens(self, messages: Sequence[RequestMessage]) -> list[int]:
         """The prompt up to where the answer starts.
 
         Raises:
@@ -77,7 +77,7 @@ class Conversation:
             )
         return self._templated(messages)
 
-    def _wrapped(self, wrapper: PromptFormat, messages: Sequence[Message]) -> list[int]:
+    def _wrapped(self, wrapper: PromptFormat, messages: Sequence[RequestMessage]) -> list[int]:
         system = messages[0].content if messages[0].role in ("system", "developer") else ""
         turns = messages[1:] if messages[0].role in ("system", "developer") else messages
         for place, message in enumerate(turns):
@@ -98,7 +98,7 @@ class Conversation:
             ids += self._encoder.text([text])[0]
         return ids
 
-    def _templated(self, messages: Sequence[Message]) -> list[int]:
+    def _templated(self, messages: Sequence[RequestMessage]) -> list[int]:
         from jinja2 import TemplateError
 
         quoted = self._encoder.quoted

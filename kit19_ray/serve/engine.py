@@ -21,7 +21,7 @@ from kit19_ray.lm.adapters import Adapters
 from kit19_ray.lm.continuous_batching import BatchLimits, ContinuousBatch
 from kit19_ray.lm.decoding import DecodingSequence, OnToken
 from kit19_ray.lm.loaded_model import LoadedModel
-from kit19_ray.serve.metrics import Metrics
+from kit19_ray.serve.metrics import ServeMetrics
 
 log = logging.getLogger("ray.serve")
 
@@ -81,7 +81,7 @@ class TransformersEngine:
         name: the model's name in metrics.
     """
 
-    def __init__(self, loaded: LoadedModel, limits: BatchLimits, metrics: Metrics, name: str) -> None:
+    def __init__(self, loaded: LoadedModel, limits: BatchLimits, metrics: ServeMetrics, name: str) -> None:
         self._batches: dict[str | None, ContinuousBatch] = {None: ContinuousBatch(loaded, limits)}
         self._adapters = Adapters(loaded)
         self._limits, self._loaded = limits, loaded

@@ -13,7 +13,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
 from kit19_ray.serve.api_error import ApiError
-from kit19_ray.serve.metrics import Metrics
+from kit19_ray.serve.metrics import ServeMetrics
 from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
@@ -22,7 +22,7 @@ _PING_SECONDS = 15  # a comment while nothing comes, so that proxies do not take
 
 
 async def response(
-    chunks: AsyncIterator[Json], metrics: Metrics, model: str, timeout_seconds: float, held: ExitStack
+    chunks: AsyncIterator[Json], metrics: ServeMetrics, model: str, timeout_seconds: float, held: ExitStack
 ) -> Response:
     """The chunks as an event stream, once the first is there: until then a refusal is a plain response.
 

@@ -22,7 +22,7 @@ from kit19_ray.serve import app, metrics
 from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.keys import ADMIN_ENVIRONMENT, ApiKeys
-from kit19_ray.serve.metrics import Metrics, RayRecorder
+from kit19_ray.serve.metrics import RayRecorder, ServeMetrics
 from kit19_ray.serve.model_apps import ClusterStore, ServeApps
 from kit19_ray.serve.model_registry import ModelRegistry, config_of, wanted
 from kit19_ray.serve.protocol import CompletionRequest
@@ -52,7 +52,7 @@ class Gateway:
         self, limits: ServeConfig, model: str, autoscaling: Json | None = None
     ) -> None:
         self.limits = limits
-        self.metrics = Metrics(RayRecorder())
+        self.metrics = ServeMetrics(RayRecorder())
         self.keys = ApiKeys(limits.api_keys_file) if limits.auth != "none" else None
         if self.keys is not None and not self.keys and limits.auth is None:
             self.keys = None  # a server of this machine's own; `stage` and `deployment` have seen to that

@@ -98,7 +98,7 @@ class MemoryRecorder:
             self.values[key] = value + (self.values.get(key, 0) if metric.kind == "counter" else 0)
 
 
-class Metrics:
+class ServeMetrics:
     """Counts what one process does."""
 
     def __init__(self, recorder: Recorder) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 from kit19_ray.config.serve import ServeConfig
 from kit19_ray.serve.api_error import ApiError
-from kit19_ray.serve.model_registry import ModelSpec, config_of
+from kit19_ray.serve.model_registry import config_of
+from kit19_ray.serve.served_models import ModelSpec
 from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")

@@ -18,10 +18,10 @@ from kit19_ray.serve import conversation
 from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.engine import Engine, TransformersEngine, batch_limits
-from kit19_ray.serve.metrics import Metrics, RayRecorder
-from kit19_ray.serve.model_registry import ModelSpec
+from kit19_ray.serve.metrics import RayRecorder, ServeMetrics
 from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.serve.request_parser import ParsedRequest, RequestParser
+from kit19_ray.serve.served_models import ModelSpec
 from kit19_ray.serve.streamed_choice import StreamedChoice
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
 from kit19_ray.utils.json_types import Json
@@ -42,7 +42,7 @@ class ModelServer:
     def __init__(self, model: str, name: str, limits: ServeConfig, threads: int) -> None:
         self.limits, self.model = limits, model
         self.created = int(time.time())
-        self._metrics = Metrics(RayRecorder())
+        self._metrics = ServeMetrics(RayRecorder())
         self._engine, codec = _engine(model, name, limits, threads, self._metrics)
         self._context = codec.max_length
         self._codec = codec
@@ -255,7 +255,7 @@ def _teller(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[tuple[int, An
     return tell
 
 
-def _engine(model: str, name: str, limits: ServeConfig, threads: int, metrics: Metrics) -> tuple[Engine, Any]:
+def _engine(model: str, name: str, limits: ServeConfig, threads: int, metrics: ServeMetrics) -> tuple[Engine, Any]:
     """The engine, and what knows the model's tokens, vocabulary and context."""
     from kit19_ray.lm.generator import Generator
     from kit19_ray.serve import vllm_engine

@@ -25,7 +25,7 @@ from kit19_ray.serve.response_models import (
     Model,
     ModelList,
     Rendered,
-    Status,
+    ServerStatus,
     Tokenized,
 )
 from kit19_ray.serve.tokenizing import DetokenizeRequest, TokenizeRequest
@@ -55,8 +55,8 @@ _REQUESTS: dict[str, tuple[type[BaseModel], type[BaseModel], str, bool]] = {
 _READS: dict[str, tuple[type[BaseModel] | None, str, tuple[str, ...]]] = {
     "/v1/models": (ModelList, "Models that can be asked", ("401", "503")),
     "/v1/models/{name}": (Model, "One of them", ("401", "404", "503")),
-    "/healthz": (Status, "Alive: the server answers", ()),
-    "/readyz": (Status, "Ready: the models are loaded and decode", ("503",)),
+    "/healthz": (ServerStatus, "Alive: the server answers", ()),
+    "/readyz": (ServerStatus, "Ready: the models are loaded and decode", ("503",)),
     "/metrics": (None, "Figures of every replica, in Prometheus' text format", ()),
 }
 _ANSWERS = ("400", "401", "404", "408", "413", "429", "500", "503", "504")

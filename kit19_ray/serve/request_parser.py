@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kit19_ray.config.schema import ServeConfig
-from kit19_ray.lm.decoding import Completion
+from kit19_ray.lm.decoding import DecodedText
 from kit19_ray.lm.sampling import SamplingParams
 from kit19_ray.serve import responses, token_text
 from kit19_ray.serve.api_error import ApiError
@@ -109,7 +109,7 @@ class RequestParser:
         self._check_ids(request.tokens, "tokens")
         return {"prompt": self._codec.decode(request.tokens)}
 
-    def tokens(self, parsed: ParsedRequest, prompt: Sequence[int], head: str, done: Completion) -> list[Token] | None:
+    def tokens(self, parsed: ParsedRequest, prompt: Sequence[int], head: str, done: DecodedText) -> list[Token] | None:
         """Those of the prompt (with `echo`) and of the completion up to where its text was cut; None if not asked."""
         if parsed.logprobs is None:
             return None

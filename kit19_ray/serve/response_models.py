@@ -178,7 +178,7 @@ class AdminList(_Body):
     data: list[AdminEntry]
 
 
-class Status(_Body):
+class ServerStatus(_Body):
     """The response of a probe."""
 
     status: str = Field(examples=["ok"])

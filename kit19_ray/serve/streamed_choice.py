@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kit19_ray.lm.decoding import Completion
+from kit19_ray.lm.decoding import DecodedText
 from kit19_ray.serve.detokenizer import Detokenizer
 from kit19_ray.serve.request_parser import ParsedRequest, RequestParser
 from kit19_ray.serve.responses import Token
@@ -20,7 +20,7 @@ class StreamedChoice:
         self._parsed, self._parser, self._index, self._prompt = parsed, parser, index, prompt
         self._head = parsed.heads[index // parsed.n]
         self._detokenizer = Detokenizer(tokenizer, parsed.params.stop)
-        self._so_far = Completion()
+        self._so_far = DecodedText()
         self._sent = 0
 
     def opening(self) -> list[Json]:
@@ -42,12 +42,12 @@ class StreamedChoice:
         self._so_far.text += text
         return self._parsed.shape.delta(self._index, text, self._fresh(self._so_far), None)
 
-    def last(self, done: Completion) -> Json:
+    def last(self, done: DecodedText) -> Json:
         """What is left, and why it ended."""
         text = done.text[len(self._so_far.text) :]
         return self._parsed.shape.delta(self._index, text, self._fresh(done), done.finish_reason)
 
-    def _fresh(self, done: Completion) -> list[Token] | None:
+    def _fresh(self, done: DecodedText) -> list[Token] | None:
         """The tokens whose text was sent now for the first time."""
         tokens = self._parser.tokens(self._parsed, self._prompt, self._head, done)
         if tokens is None:

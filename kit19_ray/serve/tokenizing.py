@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve.api_error import ApiError
-from kit19_ray.serve.chat import MAX_MESSAGES, Message
+from kit19_ray.serve.chat import MAX_MESSAGES, RequestMessage
 from kit19_ray.serve.request_body import is_unicode, read
 
 
@@ -19,7 +19,7 @@ class TokenizeRequest(BaseModel):
     """None is the first of /v1/models."""
     prompt: str | None = None
     """A text."""
-    messages: list[Message] | None = Field(None, min_length=1, max_length=MAX_MESSAGES)
+    messages: list[RequestMessage] | None = Field(None, min_length=1, max_length=MAX_MESSAGES)
     """A conversation."""
     add_special_tokens: bool = True
     """Of a text: begin with what the tokenizer puts before every text."""

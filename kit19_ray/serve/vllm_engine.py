@@ -32,7 +32,7 @@ from kit19_ray.lm.loaded_model import context_length
 from kit19_ray.lm.sampling import SamplingParams
 from kit19_ray.lm.text_encoder import TextEncoder
 from kit19_ray.serve.engine import OnEnd
-from kit19_ray.serve.metrics import Metrics
+from kit19_ray.serve.metrics import ServeMetrics
 from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger("ray.serve")
@@ -89,7 +89,7 @@ class VllmEngine:
         Exception: what vLLM raises when it cannot load the model.
     """
 
-    def __init__(self, model: str, codec: VllmCodec, section: ServeConfig, metrics: Metrics, name: str) -> None:
+    def __init__(self, model: str, codec: VllmCodec, section: ServeConfig, metrics: ServeMetrics, name: str) -> None:
         if section.use_gpu and (problem := cuda.problem()):
             raise ServeError(problem)
         self._codec, self._metrics, self._name = codec, metrics, name

@@ -25,7 +25,7 @@ DEFINITIONS = Path(__file__).parent / "definitions"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-class Condition(BaseModel):
+class FieldCondition(BaseModel):
     """What a field must look like; regular expressions that are searched for in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -36,7 +36,7 @@ class Condition(BaseModel):
     """Not found in it."""
 
     @model_validator(mode="after")
-    def _says_something(self) -> Condition:
+    def _says_something(self) -> FieldCondition:
         if self.matches is None and self.lacks is None:
             raise ValueError("a condition needs `matches` or `lacks`")
         for pattern in (self.matches, self.lacks):
@@ -71,7 +71,7 @@ class Template(BaseModel):
     the place of `choice` among the `choices` shown, from 1."""
     choices: dict[str, str] | None = None
     """Other words for the task's labels, for this template alone."""
-    requires: dict[str, list[str] | Condition] = Field(default_factory=dict)
+    requires: dict[str, list[str] | FieldCondition] = Field(default_factory=dict)
     """Applies only to records whose field has one of these values, or is as a condition says."""
     held_out: bool = False
     """Only validation rows are asked with it; `data.held_out_templates` sets this."""
@@ -97,7 +97,7 @@ class Template(BaseModel):
     def applies(self, fields: dict[str, str]) -> bool:
         """Whether the template can be used for a record with these fields."""
         return all(
-            wanted.holds(fields.get(name, "")) if isinstance(wanted, Condition) else fields.get(name) in wanted
+            wanted.holds(fields.get(name, "")) if isinstance(wanted, FieldCondition) else fields.get(name) in wanted
             for name, wanted in self.requires.items()
         )
 
@@ -229,7 +229,7 @@ class Task(BaseModel):
             shown |= set(self.spec.choice_fields or ())
         return [name for name in self.spec.fields if name in shown]
 
-    def words(self, template: Template, fields: dict[str, str]) -> list[str]:
+    def choice_words(self, template: Template, fields: dict[str, str]) -> list[str]:
         """The word or text of each label, in the order of `labels`, for a record under a template."""
         if self.spec.choice_fields is not None:
             return [fields[name] for name in self.spec.choice_fields]

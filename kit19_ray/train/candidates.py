@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kit19_ray.artifacts import checkpoint
-from kit19_ray.artifacts.checkpoint import CorruptCheckpoint, Folder, Index
+from kit19_ray.artifacts.checkpoint import CheckpointIndex, CorruptCheckpoint, Folder
 from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.artifacts.stage_manifests import BestEntry
 from kit19_ray.errors import StorageError
@@ -27,7 +27,7 @@ _POLL_SECONDS = {"file": 0.5, "s3": 10.0}
 _STATUS_SECONDS = 30.0  # between questions to Ray Train what became of its tasks
 
 
-class Candidates:
+class CheckpointCandidates:
     """One rank's view; all but rank 0 know only which steps are due.
 
     Args:
@@ -122,9 +122,9 @@ class Candidates:
         wanted = self._wanted
         return best.choose(self._scores, self._steps, wanted.more_is_better, wanted.patience)
 
-    def ranked(self) -> list[tuple[Folder, Index]]:
+    def ranked(self) -> list[tuple[Folder, CheckpointIndex]]:
         """Checkpoints to export, the best first; only those that are whole."""
-        whole: dict[int, tuple[Folder, Index]] = {}
+        whole: dict[int, tuple[Folder, CheckpointIndex]] = {}
         for at in checkpoint.folders(self._spec.out):
             with contextlib.suppress(CorruptCheckpoint):
                 index = checkpoint.read_index(self._spec.out, at)

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from kit19_ray.artifacts.checkpoint import CorruptCheckpoint, Entry, Folder, Index, ShardReader
+from kit19_ray.artifacts.checkpoint import CheckpointIndex, CorruptCheckpoint, Folder, ShardReader, TensorEntry
 from kit19_ray.train.state_pieces import KINDS, Piece
 
 _Values = list[dict[str, torch.Tensor]]
 
 
-def read(out: str, at: Folder, index: Index, pieces: list[Piece]) -> _Values:
+def read(out: str, at: Folder, index: CheckpointIndex, pieces: list[Piece]) -> _Values:
     """The values of `pieces` in the checkpoint `at`, float32 on the CPU, by KINDS.
 
     Nothing of the model is touched: whether all ranks could read theirs is for the caller to find out first.
@@ -36,7 +36,7 @@ def read(out: str, at: Folder, index: Index, pieces: list[Piece]) -> _Values:
     return values
 
 
-def weights(out: str, at: Folder, index: Index) -> Iterator[tuple[str, torch.Tensor]]:
+def weights(out: str, at: Folder, index: CheckpointIndex) -> Iterator[tuple[str, torch.Tensor]]:
     """Every trained weight of the checkpoint `at`, whole: its name and float32 `[elements]` on the CPU.
 
     Raises:
@@ -55,10 +55,10 @@ def write(values: _Values, pieces: list[Piece]) -> None:
             piece.tensors[kind].copy_(value)
 
 
-_Table = dict[tuple[str, str], list[tuple[Entry, ShardReader]]]
+_Table = dict[tuple[str, str], list[tuple[TensorEntry, ShardReader]]]
 
 
-def _table(out: str, at: Folder, index: Index) -> _Table:
+def _table(out: str, at: Folder, index: CheckpointIndex) -> _Table:
     """Where each parameter's pieces lie, by name and kind."""
     table: _Table = defaultdict(list)
     for shard in index["shards"]:
@@ -68,7 +68,9 @@ def _table(out: str, at: Folder, index: Index) -> _Table:
     return table
 
 
-def _range(sources: list[tuple[Entry, ShardReader]], name: str, kind: str, start: int, length: int) -> torch.Tensor:
+def _range(
+    sources: list[tuple[TensorEntry, ShardReader]], name: str, kind: str, start: int, length: int
+) -> torch.Tensor:
     out = np.empty(length, np.float32)
     end, filled = start + length, 0
     for entry, reader in sources:

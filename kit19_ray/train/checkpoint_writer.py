@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 import torch
 
 from kit19_ray.artifacts import checkpoint
-from kit19_ray.artifacts.checkpoint import Folder, Index, Shard
+from kit19_ray.artifacts.checkpoint import CheckpointIndex, Folder, Shard
 from kit19_ray.errors import StorageError
 from kit19_ray.io import storage
 from kit19_ray.redaction import first_line
@@ -60,7 +60,7 @@ class CheckpointWriter:
         """Whether a checkpoint is on its way."""
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, pieces: list[Piece], index: Index) -> None:
+    def start(self, pieces: list[Piece], index: CheckpointIndex) -> None:
         """Copies the pieces and sends them to the store in a thread; waits for the one before.
 
         Args:
@@ -103,7 +103,7 @@ class CheckpointWriter:
         if self._thread is not None:
             self._thread.join(60)
 
-    def _run(self, at: Folder, copies: list[tuple[Piece, dict[str, torch.Tensor]]], index: Index) -> None:
+    def _run(self, at: Folder, copies: list[tuple[Piece, dict[str, torch.Tensor]]], index: CheckpointIndex) -> None:
         try:
             path = f"shard-{self._rank:05d}"
             shard = self._insist(lambda: _send(self._out, at, f"{path}.safetensors", copies))

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 
 from kit19_ray.artifacts.stage_manifests import BestEntry
 from kit19_ray.train.agreement import Agreement
-from kit19_ray.train.candidates import Candidates
-from kit19_ray.train.engine import Engine
+from kit19_ray.train.candidates import CheckpointCandidates
+from kit19_ray.train.engine import TrainEngine
 from kit19_ray.train.flags import ENOUGH, REPORT, STOP
 from kit19_ray.train.restore import take_up
 from kit19_ray.train.saver import Saver
@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.5
 
 
 def wait_for_scores(
-    candidates: Candidates, saver: Saver, agreement: Agreement, dtype: str, look: Callable[[], int]
+    candidates: CheckpointCandidates, saver: Saver, agreement: Agreement, dtype: str, look: Callable[[], int]
 ) -> bool:
     """Waits until the best checkpoint is known; all ranks must call it.
 
@@ -45,9 +45,9 @@ def wait_for_scores(
 
 def take_best(
     spec: TrainSpec,
-    engine: Engine,
+    engine: TrainEngine,
     state: TrainState,
-    candidates: Candidates,
+    candidates: CheckpointCandidates,
     agreement: Agreement,
     phase: Callable[[str], AbstractContextManager[None]],
 ) -> tuple[BestEntry | None, list[str]]:

@@ -33,7 +33,7 @@ def load_model(spec: TrainSpec) -> Any:
     return models.build(spec, deepspeed_config(spec, dtype, dist.get_world_size()), dtype)
 
 
-class Engine:
+class TrainEngine:
     """One worker's part of the sharded model.
 
     Args:

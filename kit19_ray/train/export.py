@@ -13,7 +13,7 @@ from kit19_ray.artifacts.stage_manifests import TrainFigures
 from kit19_ray.io import storage
 from kit19_ray.lm import pretrained
 from kit19_ray.train import model_card
-from kit19_ray.train.engine import Engine
+from kit19_ray.train.engine import TrainEngine
 from kit19_ray.train.inputs import Batch, without_targets
 from kit19_ray.train.spec import ADAPTER_FOLDER, EXPORT_FOLDER, TrainSpec
 from kit19_ray.train.weights_writer import stored_names, write_all
@@ -28,7 +28,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 _MERGED_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 
 
-def export(engine: Engine, spec: TrainSpec, batch: Batch, figures: TrainFigures) -> dict[str, str] | None:
+def export(engine: TrainEngine, spec: TrainSpec, batch: Batch, figures: TrainFigures) -> dict[str, str] | None:
     """Writes `<out>/export/`, and `<out>/adapter/` beside it, and returns their files' SHA-256 at rank 0.
 
     Args:

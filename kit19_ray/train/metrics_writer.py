@@ -21,7 +21,7 @@ from kit19_ray.io import storage
 from kit19_ray.lm import pretrained
 from kit19_ray.redaction import redacted
 from kit19_ray.train import samples
-from kit19_ray.train.samples import Prompt
+from kit19_ray.train.samples import SamplePrompt
 
 _STATUS_SECONDS = 5.0
 _RETRY_SECONDS = 5.0
@@ -67,7 +67,7 @@ class MetricsWriter:
         """Adds a line of events.jsonl; any thread may."""
         self._queue.put((metrics_log.EVENTS, {"step": step, "time": time.time(), "text": text}))
 
-    def sample(self, step: int, prompt: Prompt, answer: list[int]) -> None:
+    def sample(self, step: int, prompt: SamplePrompt, answer: list[int]) -> None:
         """Adds a line of samples.jsonl: a prompt, the answer that is expected and the model's, as text."""
         tokens = {"prompt": prompt.tokens, "expected": prompt.expected, "answer": answer}
         self._queue.put((samples.NAME, {"step": step, **tokens}))

@@ -8,7 +8,7 @@ from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.train import flops
 from kit19_ray.train.batches import Int64
-from kit19_ray.train.engine import Engine
+from kit19_ray.train.engine import TrainEngine
 from kit19_ray.train.spec import TrainSpec
 
 
@@ -19,7 +19,7 @@ class Pace:
         seconds: of steps since the last line, without validation and checkpoints.
     """
 
-    def __init__(self, spec: TrainSpec, engine: Engine, device: torch.device) -> None:
+    def __init__(self, spec: TrainSpec, engine: TrainEngine, device: torch.device) -> None:
         self._spec, self._workers, self._device = spec, engine.world_size, device
         self._peak = flops.peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
         config = engine.module.model.config.get_text_config()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kit19_ray.artifacts import metrics_log
-from kit19_ray.artifacts.metrics_log import MetricsLine, Status
+from kit19_ray.artifacts.metrics_log import MetricsLine, RunStatus
 from kit19_ray.errors import StorageError
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.utils.console import bars, say
@@ -33,7 +33,7 @@ class News:
 
     line: MetricsLine | None
     events: list[str]
-    status: Status | None
+    status: RunStatus | None
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def describe(line: MetricsLine) -> str:
     return ", ".join(parts)
 
 
-def waiting(spec: TrainSpec, status: Status | None, seconds: float) -> str:
+def waiting(spec: TrainSpec, status: RunStatus | None, seconds: float) -> str:
     """What to say when there has been no figure for `seconds`."""
     if status is None:
         gpu = " and a GPU" if spec.use_gpu else ""

@@ -7,17 +7,17 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from kit19_ray.artifacts import checkpoint
-from kit19_ray.artifacts.checkpoint import CorruptCheckpoint, Folder, Index
+from kit19_ray.artifacts.checkpoint import CheckpointIndex, CorruptCheckpoint, Folder
 from kit19_ray.errors import StorageError
 from kit19_ray.train import checkpoint_reader
 from kit19_ray.train.agreement import Agreement
-from kit19_ray.train.engine import Engine
+from kit19_ray.train.engine import TrainEngine
 from kit19_ray.train.train_state import TrainState
 
 
 def restore(
     out: str,
-    engine: Engine,
+    engine: TrainEngine,
     state: TrainState,
     agreement: Agreement,
     phase: Callable[[str], AbstractContextManager[None]],
@@ -30,7 +30,7 @@ def restore(
     Returns:
         What the user should know of checkpoints that were left out; of broken indexes, at rank 0 alone.
     """
-    found: list[tuple[Folder, Index]] = []
+    found: list[tuple[Folder, CheckpointIndex]] = []
     broken: list[str] = []
     with phase("looking for checkpoints"):
         if agreement.rank == 0:
@@ -40,8 +40,8 @@ def restore(
 
 def take_up(
     out: str,
-    found: list[tuple[Folder, Index]],
-    engine: Engine,
+    found: list[tuple[Folder, CheckpointIndex]],
+    engine: TrainEngine,
     state: TrainState,
     agreement: Agreement,
     phase: Callable[[str], AbstractContextManager[None]],
@@ -77,7 +77,7 @@ def take_up(
     return broken
 
 
-def _candidates(out: str) -> tuple[list[tuple[Folder, Index]], list[str]]:
+def _candidates(out: str) -> tuple[list[tuple[Folder, CheckpointIndex]], list[str]]:
     """Checkpoints with a whole index, in the order in which they are tried, and what is wrong with the others."""
     found, broken = [], []
     for at in checkpoint.folders(out):

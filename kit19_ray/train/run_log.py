@@ -10,7 +10,7 @@ from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.redaction import redacted
 from kit19_ray.train import trackers
 from kit19_ray.train.metrics_writer import MetricsWriter
-from kit19_ray.train.samples import Prompt
+from kit19_ray.train.samples import SamplePrompt
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.train.train_state import TrainState
 
@@ -63,7 +63,7 @@ class RunLog:
             place = self._state.place(self._spec.plan)
             self._writer.line({**place, **line, **self.figures(), "time": time.time()})
 
-    def sample(self, prompt: Prompt, answer: list[int]) -> None:
+    def sample(self, prompt: SamplePrompt, answer: list[int]) -> None:
         """A prompt and the model's answer, into samples.jsonl."""
         if self._writer is not None:
             self._writer.sample(self._state.step, prompt, answer)

@@ -14,7 +14,7 @@ from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.artifacts.schemas import IGNORE
 
 if TYPE_CHECKING:  # the driver reads this module for its names and loads no torch
-    from kit19_ray.train.engine import Engine
+    from kit19_ray.train.engine import TrainEngine
 
 NAME = "samples.jsonl"
 MAX_TOKENS = 24
@@ -22,16 +22,16 @@ _LONGEST_PROMPT = 512  # tokens; a longer one is another example's turn
 
 
 @dataclass(frozen=True)
-class Prompt:
+class SamplePrompt:
     """The first example of a validation row: the tokens before its answer, and the answer's."""
 
     tokens: list[int]
     expected: list[int]
 
 
-def prompts(split: PackedSplit, number: int) -> list[Prompt]:
+def prompts(split: PackedSplit, number: int) -> list[SamplePrompt]:
     """The first `number` of the split that have a prompt of at most 512 tokens, one a row."""
-    out: list[Prompt] = []
+    out: list[SamplePrompt] = []
     for row in range(len(split)):
         if len(out) == number:
             break
@@ -42,11 +42,11 @@ def prompts(split: PackedSplit, number: int) -> list[Prompt]:
         if not len(learned) or not 0 < learned[0] <= _LONGEST_PROMPT:
             continue
         ids = columns["input_ids"][:end].tolist()
-        out.append(Prompt(ids[: learned[0]], ids[learned[0] : learned[-1] + 1]))
+        out.append(SamplePrompt(ids[: learned[0]], ids[learned[0] : learned[-1] + 1]))
     return out
 
 
-def answer(engine: Engine, prompt: Prompt, eos_token_id: int) -> list[int]:
+def answer(engine: TrainEngine, prompt: SamplePrompt, eos_token_id: int) -> list[int]:
     """The tokens the model goes on with, at most MAX_TOKENS; all ranks must call it, and get the same."""
     tokens = list(prompt.tokens)
     for _ in range(MAX_TOKENS):

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Collection
 
 from kit19_ray.artifacts import checkpoint
-from kit19_ray.artifacts.checkpoint import Index
+from kit19_ray.artifacts.checkpoint import CheckpointIndex
 from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.errors import TrainError
 from kit19_ray.train.agreement import Agreement
 from kit19_ray.train.checkpoint_writer import CheckpointWriter
-from kit19_ray.train.engine import Engine
+from kit19_ray.train.engine import TrainEngine
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.train.train_state import TrainState
 
@@ -99,14 +99,14 @@ class Saver:
         self._owed = False
         return self._state.step not in (0, self._step)
 
-    def save(self, engine: Engine) -> None:
+    def save(self, engine: TrainEngine) -> None:
         """Begins a checkpoint, at every rank; returns when the state is copied."""
         state = self._state
         pieces = engine.pieces()
         numels: dict[str, int] = {}
         for part in self._agreement.gather({piece.name: piece.numel for piece in pieces}):
             numels |= part
-        index: Index = {
+        index: CheckpointIndex = {
             "format": checkpoint.FORMAT,
             "step": state.step,
             "time": time.time(),

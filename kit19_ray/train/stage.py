@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 from kit19_ray.artifacts import checkpoint, manifest, run_start
+from kit19_ray.artifacts.data_manifests import DataManifest
 from kit19_ray.artifacts.run_start import RunStart
-from kit19_ray.artifacts.stage_manifests import DataManifest, TrainManifest
+from kit19_ray.artifacts.stage_manifests import TrainManifest
 from kit19_ray.config.schema import Config, TrainConfig
 from kit19_ray.errors import TrainError, UserError, quote
 from kit19_ray.io import lease, storage

@@ -9,7 +9,7 @@ import torch
 
 from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.train import batches
-from kit19_ray.train.engine import Engine
+from kit19_ray.train.engine import TrainEngine
 from kit19_ray.train.inputs import Batch, prepare_batch
 from kit19_ray.train.pace import Pace
 from kit19_ray.train.spec import TrainSpec, accumulation
@@ -35,7 +35,7 @@ class StepReader:
     """Reads one rank's step inputs in a thread of its own."""
 
     def __init__(
-        self, spec: TrainSpec, split: PackedSplit, engine: Engine, pace: Pace, rank: int, device: torch.device
+        self, spec: TrainSpec, split: PackedSplit, engine: TrainEngine, pace: Pace, rank: int, device: torch.device
     ) -> None:
         self._spec, self._split, self._engine, self._pace = spec, split, engine, pace
         self._rank, self._device = rank, device

@@ -19,8 +19,8 @@ from kit19_ray.errors import TrainError
 from kit19_ray.lm import pretrained
 from kit19_ray.train import ending, model_card, schedule
 from kit19_ray.train.agreement import AgreedError, Agreement
-from kit19_ray.train.candidates import Candidates
-from kit19_ray.train.engine import Engine, load_model
+from kit19_ray.train.candidates import CheckpointCandidates
+from kit19_ray.train.engine import TrainEngine, load_model
 from kit19_ray.train.export import export
 from kit19_ray.train.flags import DRAINING, ENOUGH, FAILED, REPORT, SAVE, STOP
 from kit19_ray.train.interruptions import Interruptions
@@ -53,7 +53,7 @@ class Trainer:
         self._log = RunLog(spec, self.state, self._rank, attempt)
         self._saver = Saver(spec, self.state, agreement, attempt, self._log.say)
         self._log.figures = self._saver.figures
-        self._candidates = Candidates(spec, self._rank, self._log.say, self._log.line)
+        self._candidates = CheckpointCandidates(spec, self._rank, self._log.say, self._log.line)
         self._saver.spare(self._candidates.spared)
         self._closing = contextlib.ExitStack()
 
@@ -98,7 +98,7 @@ class Trainer:
         with self._phase("loading the model"):
             model = load_model(spec)
         with self._phase("sharding the model"):
-            self._engine = Engine(spec, self._device, model)
+            self._engine = TrainEngine(spec, self._device, model)
             self._precision = str(self._engine.dtype).removeprefix("torch.")
             if spec.config.use_gpu is None and not spec.use_gpu and self._engine.parameters > _LARGEST_ON_CPU:
                 raise TrainError(

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from kit19_ray.artifacts.packed_shards import Int32, PackedSplit
 from kit19_ray.train import batches
-from kit19_ray.train.engine import Engine
+from kit19_ray.train.engine import TrainEngine
 from kit19_ray.train.inputs import prepare_batch
 
 
@@ -28,7 +28,7 @@ class ValidationLoss(NamedTuple):
 
 
 def validation_loss(
-    engine: Engine,
+    engine: TrainEngine,
     split: PackedSplit,
     tasks: Sequence[Sequence[str]] | None,
     micro_batch_size: int,

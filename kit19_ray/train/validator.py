@@ -10,7 +10,7 @@ from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.artifacts.packed_shards import PackedSplit
 from kit19_ray.train import samples
 from kit19_ray.train.agreement import AgreedError
-from kit19_ray.train.engine import Engine
+from kit19_ray.train.engine import TrainEngine
 from kit19_ray.train.inputs import Batch, prepare_batch
 from kit19_ray.train.run_log import RunLog
 from kit19_ray.train.spec import TrainSpec
@@ -27,7 +27,7 @@ class Validator:
         self._split = PackedSplit.open(spec.data, "validation")
         self._tasks = packed_shards.read_tasks(spec.data, "validation")
 
-    def run(self, engine: Engine, device: torch.device) -> MetricsLine:
+    def run(self, engine: TrainEngine, device: torch.device) -> MetricsLine:
         """The mean loss per label of the whole split, and of each task's rows; answers go into samples.jsonl.
 
         Raises:
@@ -49,7 +49,7 @@ class Validator:
         line: MetricsLine = {"validation_loss": found.whole}
         return {**line, "validation_loss_by_task": found.by_task} if found.by_task else line
 
-    def first_rows(self, most: int, engine: Engine, device: torch.device) -> Batch:
+    def first_rows(self, most: int, engine: TrainEngine, device: torch.device) -> Batch:
         """The split's first rows, `most` at most, as the engine takes them."""
         rows = np.arange(min(most, len(self._split)))
         return prepare_batch(self._split, rows, device, engine.flat)

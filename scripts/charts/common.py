@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from kit19_ray import __version__
-from kit19_ray.operate.api.kubernetes_types import Name, Object
+from kit19_ray.operate.api.kubernetes_types import Name, SpecModel
 
 GLOBAL = Field({}, alias="global", json_schema_extra={"hidden": True})
 IMAGE_RULE: dict[str, Any] = {"not": {"type": "string", "pattern": ":latest$"}}
@@ -19,7 +19,7 @@ def image(name: str) -> Any:
     return Field(f"kit19-ray/{name}:{__version__}", pattern=IMAGE_PATTERN, json_schema_extra=IMAGE_RULE)
 
 
-class ServiceAccount(Object):
+class ServiceAccount(SpecModel):
     """The pods' ServiceAccount."""
 
     create: bool = True
@@ -30,7 +30,7 @@ class ServiceAccount(Object):
     """Its annotations: workload identity, such as `eks.amazonaws.com/role-arn`."""
 
 
-class PullImage(Object):
+class PullImage(SpecModel):
     """How images are pulled."""
 
     pull_policy: str = Field("IfNotPresent", pattern="^(Always|IfNotPresent|Never)$")
@@ -39,7 +39,7 @@ class PullImage(Object):
     """Secrets for a registry that asks who pulls."""
 
 
-class PodMonitor(Object):
+class PodMonitor(SpecModel):
     """Of Ray pods: Ray's own metrics and the servers', port 8080."""
 
     enabled: bool = False
@@ -50,7 +50,7 @@ class PodMonitor(Object):
     """Labels by which Prometheus finds it."""
 
 
-class Dashboards(Object):
+class Dashboards(SpecModel):
     """Grafana dashboards as a ConfigMap for Grafana's sidecar."""
 
     enabled: bool = False

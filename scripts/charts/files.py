@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from kit19_ray.operate.api import kubernetes_types
-from kit19_ray.operate.api.kubernetes_types import Embedded, Object
+from kit19_ray.operate.api.kubernetes_types import Embedded, SpecModel
 
 Json = dict[str, Any]
 BEGIN, END = "<!-- values: made by `make generated` -->\n", "<!-- end of values -->\n"
@@ -112,7 +112,7 @@ def _text(field: FieldInfo) -> str:
 
 
 def _nested(field: FieldInfo, value: Any) -> bool:
-    return isinstance(value, Object) and not _extra(field).get("empty")
+    return isinstance(value, SpecModel) and not _extra(field).get("empty")
 
 
 def _plain(field: FieldInfo, value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from kit19_ray.operate.api.kubernetes_types import Embedded, EnvVar, Name, Object, Quantity
+from kit19_ray.operate.api.kubernetes_types import Embedded, EnvVar, Name, Quantity, SpecModel
 from scripts.charts.common import GLOBAL, Dashboards, PodMonitor, PullImage, ServiceAccount, image
 
 
@@ -17,7 +17,7 @@ class Image(PullImage):
     """Image with the `operate` extra, by tag or digest; `latest` is refused."""
 
 
-class Crds(Object):
+class Crds(SpecModel):
     """The KitRun CustomResourceDefinition."""
 
     enabled: bool = True
@@ -26,7 +26,7 @@ class Crds(Object):
     """Leave it, and so every KitRun, in place on uninstall."""
 
 
-class Rbac(Object):
+class Rbac(SpecModel):
     """The operator's rights."""
 
     create: bool = True
@@ -40,7 +40,7 @@ class Rbac(Object):
     counts as there."""
 
 
-class Amount(Object):
+class Amount(SpecModel):
     """CPU and memory."""
 
     cpu: Quantity
@@ -49,7 +49,7 @@ class Amount(Object):
     """Bytes."""
 
 
-class Resources(Object):
+class Resources(SpecModel):
     """The operator's resources."""
 
     requests: Amount = Amount(cpu="100m", memory="256Mi")
@@ -58,7 +58,7 @@ class Resources(Object):
     """What it may not go beyond."""
 
 
-class NetworkPolicy(Object):
+class NetworkPolicy(SpecModel):
     """Who the operator talks to."""
 
     enabled: bool = True
@@ -71,7 +71,7 @@ class NetworkPolicy(Object):
     server's and the object store's (9000 for MinIO)."""
 
 
-class DisruptionBudget(Object):
+class DisruptionBudget(SpecModel):
     """Voluntary evictions."""
 
     enabled: bool = True
@@ -80,7 +80,7 @@ class DisruptionBudget(Object):
     """Pods that may be away at once; 0 makes a drain wait for you."""
 
 
-class ServiceMonitor(Object):
+class ServiceMonitor(SpecModel):
     """For the Prometheus operator."""
 
     enabled: bool = False
@@ -91,7 +91,7 @@ class ServiceMonitor(Object):
     """Labels by which Prometheus finds it."""
 
 
-class PrometheusRule(Object):
+class PrometheusRule(SpecModel):
     """Alerts: a run that stands still, waits, failed or is refused; no operator at work; an unreadable root."""
 
     enabled: bool = False
@@ -100,7 +100,7 @@ class PrometheusRule(Object):
     """Labels by which Prometheus finds it."""
 
 
-class Metrics(Object):
+class Metrics(SpecModel):
     """Prometheus metrics, on port 8080."""
 
     service_monitor: ServiceMonitor = ServiceMonitor()
@@ -111,7 +111,7 @@ class Metrics(Object):
     """Alerts."""
 
 
-class Pod(Object):
+class Pod(SpecModel):
     """Where and how the pod runs."""
 
     labels: dict[str, str] = {}
@@ -130,7 +130,7 @@ class Pod(Object):
     """Time to give the lease back after SIGTERM."""
 
 
-class OperatorValues(Object):
+class OperatorValues(SpecModel):
     """Values of the kit19-operator chart."""
 
     name_override: str = Field("", pattern=r"^([a-z]([-a-z0-9]{0,50}[a-z0-9])?)?$")

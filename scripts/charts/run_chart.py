@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kit19_ray.config.schema import Config
-from kit19_ray.operate.api.kubernetes_types import Embedded, Name, Object
+from kit19_ray.operate.api.kubernetes_types import Embedded, Name, SpecModel
 from kit19_ray.operate.api.pods import StagePods
-from kit19_ray.operate.api.serving import Autoscaling, Ingress, NetworkPolicy
+from kit19_ray.operate.api.serving import Ingress, NetworkPolicy, ReplicaAutoscaling
 from kit19_ray.operate.api.spec import RAY_VERSION, Queue, Stage
 from scripts.charts.common import (
     GLOBAL,
@@ -47,7 +47,7 @@ class Images(PullImage):
     """Image of heads that have workers beside them, where only the driver runs. null means the stage's."""
 
 
-class JobValues(Object):
+class JobValues(SpecModel):
     """The RayJobs."""
 
     stages: list[Stage] = []
@@ -67,7 +67,7 @@ class JobValues(Object):
     """Free every pod; when this is false again the job starts anew and goes on from its checkpoint."""
 
 
-class StageOverrides(Object):
+class StageOverrides(SpecModel):
     """What a stage's own RayJob has other than `pods`; for stages in `job.stages`."""
 
     data: Pods = Field(Pods(), json_schema_extra=EMPTY)
@@ -78,14 +78,14 @@ class StageOverrides(Object):
     """Keys of `pods` for the evaluate stage."""
 
 
-class Serve(Object):
+class Serve(SpecModel):
     """The RayService; `config.serve` has what the server itself needs."""
 
     enabled: bool = False
     """Serve `config.serve.model`."""
     pods: Pods = Pods()
     """Its Ray cluster; one worker pod holds `gpus` or `cpu` worth of replicas."""
-    autoscaling: Autoscaling | None = None
+    autoscaling: ReplicaAutoscaling | None = None
     """`minReplicas`, `maxReplicas`, `targetOngoingRequests`. null keeps `config.serve.replicas` copies."""
     new_model: Literal["NewCluster", "InPlace"] = "NewCluster"
     """How a new model takes the place of the one that serves. NewCluster: on a second Ray cluster, while the old one
@@ -104,7 +104,7 @@ class Serve(Object):
     """`host`, `path`, `className`, `tlsSecret`, `annotations`. null: reachable inside the cluster only."""
 
 
-class Storage(Object):
+class Storage(SpecModel):
     """How pods reach the root."""
 
     credentials_secret: str = ""
@@ -116,7 +116,7 @@ class Storage(Object):
     """Becomes AWS_REGION."""
 
 
-class Auth(Object):
+class Auth(SpecModel):
     """Ray's own authentication: dashboard, jobs and client ask for a token."""
 
     mode: Literal["token", "none"] = "token"
@@ -126,14 +126,14 @@ class Auth(Object):
     cluster (`helm template`, Argo CD) cannot, and needs this."""
 
 
-class Metrics(Object):
+class Metrics(SpecModel):
     """Prometheus metrics: Ray's own and the server's (`ray_kit19_*`), port 8080 of every pod."""
 
     pod_monitor: PodMonitor = PodMonitor()
     """Of this release's pods."""
 
 
-class RunValues(Object):
+class RunValues(SpecModel):
     """Values of the kit19-run chart."""
 
     name_override: str = Field("", pattern=r"^([a-z]([-a-z0-9]{0,26}[a-z0-9])?)?$")

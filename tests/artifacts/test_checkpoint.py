@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.artifacts import checkpoint
-from kit19_ray.artifacts.checkpoint import CorruptCheckpoint, Folder, Index, Shard, ShardReader
+from kit19_ray.artifacts.checkpoint import CheckpointIndex, CorruptCheckpoint, Folder, Shard, ShardReader
 from kit19_ray.io import storage
 
 BLOCK = 64
@@ -26,7 +26,7 @@ def shard(out: str, at: Folder, data: bytes) -> Shard:
     return {"path": "shard-00000.safetensors", "size": len(data), "sha256": whole, "blocks": blocks}
 
 
-def index(step: int, loss: float | None = None, **more: Any) -> Index:
+def index(step: int, loss: float | None = None, **more: Any) -> CheckpointIndex:
     found: Any = {
         "format": checkpoint.FORMAT, "step": step, "time": 0.0, "validation_loss": loss, "workers": 1, "zero_stage": 2,
         "state": {}, "parameters": {}, "block": BLOCK,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit19_ray.artifacts.stage_manifests import ClassCounts
+from kit19_ray.artifacts.data_manifests import ClassCounts
 from kit19_ray.config import loading
 from kit19_ray.data import balance
 from kit19_ray.data.balance import Balance, Shares

@@ -23,7 +23,7 @@ from kit19_ray.data import stage
 from kit19_ray.errors import DataError
 from kit19_ray.io import storage
 from kit19_ray.sources.catalog import load_catalog
-from kit19_ray.sources.readers.base import LocatedFile, Raw
+from kit19_ray.sources.readers.base import LocatedFile, SourceRow
 
 pytestmark = pytest.mark.ray
 SMALL = [
@@ -67,7 +67,7 @@ def sentences(source: str, path: Path, field: str) -> list[str]:
     catalog = load_catalog()[source]
     file = next(f for f in catalog.files if f.path == path.name)
     located = LocatedFile(f"file://{path}", path.name, file.split, options=file.options)
-    return [raw.fields[field] for raw in catalog.read(located) if isinstance(raw, Raw)]
+    return [raw.fields[field] for raw in catalog.read(located) if isinstance(raw, SourceRow)]
 
 
 def test_planted_evaluation_rows_are_all_found(sources: Path, tmp_path: Path, ray_cluster: None) -> None:
@@ -125,6 +125,27 @@ def test_duplicates_leave_with_a_reason(sources: Path, tmp_path: Path, ray_clust
         tmp_path, sources, "data.tasks=[nsmc]", "data.gates.duplicates=false", "data.gates.near_duplicates=1"
     )
     assert set(off["tasks"]["nsmc"]["dropped"]) == {"empty_field"}
+
+
+def test_pairs_of_one_sentence_leave_with_a_reason(sources: Path, tmp_path: Path, ray_cluster: None) -> None:
+    file = sources / "question_pair" / "kor_pair_train.csv"
+    before = len(file.read_text("utf-8-sig").splitlines())
+    append(
+        file,
+        "901,1,2,점심에 뭐 먹을까,점심에 뭐  먹을까,0",
+        "902,3,4,점심에 뭐 먹을까,저녁에 뭐 먹을까,1",
+        "903,5,6,TV 보고 싶다,tv보고 싶다,1",
+    )
+    uri, found = built(tmp_path, sources, "data.tasks=[question_pair]")
+    assert found["tasks"]["question_pair"]["dropped"]["identical_pair"] == 2
+    left = [r for r in rejects(uri, "question_pair") if r["reason"] == "identical_pair"]
+    assert [r["line"] for r in left] == [before + 1, before + 3]
+    assert left[1]["row"]["question2"] == "tv보고 싶다"
+    (toolkit,) = [info.path for info in storage.list_files(uri) if info.path.endswith(".csv")]
+    text = storage.read_text(storage.join(uri, toolkit))
+    assert "tv보고 싶다" not in text and "점심에 뭐  먹을까" not in text
+    _, off = built(tmp_path, sources, "data.tasks=[question_pair]", "data.gates.identical_pairs=false")
+    assert "identical_pair" not in off["tasks"]["question_pair"]["dropped"]
 
 
 def test_another_mixture_uses_what_is_there(samples: Path, tmp_path: Path, ray_cluster: None) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.data.records import Record
-from kit19_ray.data.sampling import BottomK, Sample, priority, runs, wanted
+from kit19_ray.data.sampling import BottomK, TaskSample, priority, runs, wanted
 from kit19_ray.tasks.task import load_tasks
 from kit19_ray.utils.hashing import hash64
 
@@ -20,8 +20,8 @@ def record(name: str, line: int = 1, group: str | None = None) -> Record:
     return Record(id=name, group=group or name, place=f"f.tsv:{line}", fields={"text": name})
 
 
-def sample(records: list[Record], train: int = 5, validation: int = 3, share: float = 0.3) -> Sample:
-    kept = Sample(NSMC, 19, train, validation, share)
+def sample(records: list[Record], train: int = 5, validation: int = 3, share: float = 0.3) -> TaskSample:
+    kept = TaskSample(NSMC, 19, train, validation, share)
     for r in records:
         kept.add(r)
     return kept
@@ -64,7 +64,7 @@ def test_the_validation_share_is_about_what_was_asked() -> None:
 
 def test_another_seed_gives_another_sample() -> None:
     records = [record(f"r{i}") for i in range(200)]
-    other = Sample(NSMC, 20, 5, 3, 0.3)
+    other = TaskSample(NSMC, 20, 5, 3, 0.3)
     for r in records:
         other.add(r)
     assert [r.id for r in sample(records).records("train")] != [r.id for r in other.records("train")]

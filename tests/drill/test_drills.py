@@ -10,14 +10,14 @@ import pytest
 from kit19_ray.config.schema import Config
 from kit19_ray.drill import faults, stage, table
 from kit19_ray.drill.drills import DRILLS, SHORT, Drill
-from kit19_ray.drill.measure import Outcome, measure
+from kit19_ray.drill.measure import DrillOutcome, measure
 from kit19_ray.errors import TrainError
 from kit19_ray.io import storage
 
 LONG = pytest.mark.skipif(not os.environ.get("KIT19_LONG"), reason="minutes a drill: KIT19_LONG=1")
 
 
-def ended_badly(outcomes: list[Outcome]) -> dict[str, str]:
+def ended_badly(outcomes: list[DrillOutcome]) -> dict[str, str]:
     return {found["drill"]: found["wrong"] for found in outcomes if found["wrong"]}
 
 
@@ -79,7 +79,7 @@ class TestMeasuring:
 
     def measured(
         self, root: str, drill: Drill, lines: list[tuple[int, float]], events: list[tuple[str, float]]
-    ) -> Outcome:
+    ) -> DrillOutcome:
         from kit19_ray.artifacts.metrics_log import EVENTS, NAME, to_json
 
         storage.write_text(

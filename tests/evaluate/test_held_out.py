@@ -13,7 +13,7 @@ import pytest
 from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.evaluate import held_out, held_out_scores
-from kit19_ray.lm.decoding import Completion
+from kit19_ray.lm.decoding import DecodedText
 from kit19_ray.lm.prompts import PROMPTS
 from kit19_ray.lm.text_encoder import TextEncoder
 
@@ -49,9 +49,9 @@ class Judge:
 
     def generate(
         self, prompts: Sequence[list[int]], options: dict[str, Any], what: str, on_results: Any = None
-    ) -> list[Completion]:
+    ) -> list[DecodedText]:
         self.options = options
-        return [Completion(text=" 가나\n", finish_reason="stop") for _ in prompts]
+        return [DecodedText(text=" 가나\n", finish_reason="stop") for _ in prompts]
 
 
 def row(task: str, number: int, text: str, **values: Any) -> dict[str, Any]:
@@ -171,10 +171,10 @@ class Writer(Judge):
 
     def generate(
         self, prompts: Sequence[list[int]], options: dict[str, Any], what: str, on_results: Any = None
-    ) -> list[Completion]:
+    ) -> list[DecodedText]:
         said = {"좋다": "답은 좋!", "나쁘다": "나", "모르겠다": "글쎄요"}
         texts = [next((said[key] for key in said if key in "".join(map(chr, ids))), "가나") for ids in prompts]
-        return [Completion(text=text, finish_reason="stop") for text in texts]
+        return [DecodedText(text=text, finish_reason="stop") for text in texts]
 
 
 def test_choices_in_words(prefix: str) -> None:

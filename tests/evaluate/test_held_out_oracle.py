@@ -12,7 +12,7 @@ import pytest
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.evaluate import held_out, held_out_scores
 from kit19_ray.evaluate.endpoint import END, CharacterTokenizer
-from kit19_ray.lm.decoding import Completion
+from kit19_ray.lm.decoding import DecodedText
 from kit19_ray.lm.prompts import PROMPTS
 from kit19_ray.sources.files import SAMPLES
 from kit19_ray.tasks.filled_template import fill
@@ -23,9 +23,9 @@ LETTERS = CharacterTokenizer(False)
 TASKS = load_tasks()
 
 
-def rows(task: Task) -> tuple[list[held_out.Row], dict[str, str]]:
+def rows(task: Task) -> tuple[list[held_out.HeldOutRow], dict[str, str]]:
     """Rows of every template, and by prompt the answer in another of the template's phrasings than the row's own."""
-    found: list[held_out.Row] = []
+    found: list[held_out.HeldOutRow] = []
     said: dict[str, str] = {}
     for number, fields in enumerate(records(task, Path(SAMPLES))[:8]):
         for template in task.spec.templates:
@@ -61,11 +61,11 @@ class Knowing:
 
     def generate(
         self, prompts: Sequence[list[int]], options: dict[str, Any], what: str, on_results: Any = None
-    ) -> list[Completion]:
-        return [Completion(text=self.said[LETTERS.decode(prompt)], finish_reason="stop") for prompt in prompts]
+    ) -> list[DecodedText]:
+        return [DecodedText(text=self.said[LETTERS.decode(prompt)], finish_reason="stop") for prompt in prompts]
 
 
-def scored(found: list[held_out.Row], said: dict[str, str], label: int | None) -> dict[str, Any]:
+def scored(found: list[held_out.HeldOutRow], said: dict[str, str], label: int | None) -> dict[str, Any]:
     """Scores of a backend that answers with this label, or with each row's own."""
     wanted = {
         (

@@ -13,7 +13,7 @@ from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import harness
 from kit19_ray.evaluate.evaluation import Evaluation
 from kit19_ray.lm import pretrained
-from kit19_ray.lm.decoding import Completion
+from kit19_ray.lm.decoding import DecodedText
 
 _LETTERS = {letter: f"보기 {letter}" for letter in "ABCDE"}
 _KINDS = (
@@ -75,9 +75,9 @@ class Answering:
             on_results(list(range(len(found))), found)
         return found
 
-    def generate(self, prompts: Sequence[Any], options: Any, what: str, on_results: Any = None) -> list[Completion]:
+    def generate(self, prompts: Sequence[Any], options: Any, what: str, on_results: Any = None) -> list[DecodedText]:
         self.room |= {len(prompt) + options["max_tokens"] for prompt in prompts}
-        found = [Completion(text="정답: A 그리고 $\\boxed{12}$", finish_reason="stop") for _ in prompts]
+        found = [DecodedText(text="정답: A 그리고 $\\boxed{12}$", finish_reason="stop") for _ in prompts]
         if on_results is not None:
             on_results(list(range(len(found))), found)
         return found

@@ -14,7 +14,7 @@ from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import held_out, judging
 from kit19_ray.evaluate.judge_questions import Question
 from kit19_ray.evaluate.ray_lm import RayLM
-from kit19_ray.lm.decoding import Completion
+from kit19_ray.lm.decoding import DecodedText
 from kit19_ray.lm.prompts import encode_prompts, load_prompt
 from kit19_ray.lm.text_encoder import TextEncoder
 
@@ -45,11 +45,11 @@ class Recorder:
 
     def generate(
         self, prompts: Sequence[list[int]], options: dict[str, Any], what: str, on_results: Any = None
-    ) -> list[Completion]:
+    ) -> list[DecodedText]:
         assert all(prompt and len(prompt) + options["max_tokens"] <= self.longest for prompt in prompts)
         self.prompts += prompts
         self.options = options
-        return [Completion(text=TYPED, finish_reason="stop") for _ in prompts]
+        return [DecodedText(text=TYPED, finish_reason="stop") for _ in prompts]
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_a_model_of_32_tokens_scores_and_writes(tokenizer: Any, ends: bool) -> N
         def loglikelihoods(self, requests: Any, what: str, on_results: Any = None) -> list[tuple[float, bool]]:
             return generator.loglikelihoods(list(requests))
 
-        def generate(self, prompts: Any, options: Any, what: str, on_results: Any = None) -> list[Completion]:
+        def generate(self, prompts: Any, options: Any, what: str, on_results: Any = None) -> list[DecodedText]:
             return generator.generate(prompts, **options)
 
     lm = RayLM(Local(), tokenizer, generator.max_length)

@@ -16,7 +16,7 @@ import pytest
 from kit19_ray.config.schema import EvaluateConfig
 from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import harness, harness_scores, suites
-from kit19_ray.evaluate.actors import Pool
+from kit19_ray.evaluate.actors import ScorerPool
 from kit19_ray.lm import pretrained
 from kit19_ray.lm.loaded_model import context_length
 
@@ -27,14 +27,14 @@ TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module")
-def pool(tiny_model: Path, ray_cluster: None) -> Iterator[Pool]:
-    made = Pool(str(tiny_model), EvaluateConfig(workers=2, batch_tokens=2048))
+def pool(tiny_model: Path, ray_cluster: None) -> Iterator[ScorerPool]:
+    made = ScorerPool(str(tiny_model), EvaluateConfig(workers=2, batch_tokens=2048))
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def lm(pool: Pool, tiny_model: Path) -> Any:
+def lm(pool: ScorerPool, tiny_model: Path) -> Any:
     from kit19_ray.evaluate.ray_lm import RayLM
 
     tokenizer = pretrained.load_tokenizer(str(tiny_model))
@@ -146,12 +146,12 @@ def test_full_kobest_has_the_harness_own_counts(
     from kit19_ray.evaluate.ray_lm import RayLM
     from tests.evaluate.conftest import save_model
 
-    # Five solved examples need a context of 2,048, where hf's padded batches take an hour; without any, passages are cut
-    # at 192 by both alike.
+    # Five solved examples need a context of 2,048, where hf's padded batches take an hour; without any, passages are
+    # cut at 192 by both alike.
     context = 2048 if shots else 192
     folder = str(save_model(tmp_path, samples, seq_len=context))
     config = configured(f"data.sources={shared_sources}", f"evaluate.num_fewshot={shots}")
-    pool = Pool(folder, EvaluateConfig(workers=1, cpus_per_worker=1))
+    pool = ScorerPool(folder, EvaluateConfig(workers=1, cpus_per_worker=1))
     ours = run(RayLM(pool, pretrained.load_tokenizer(folder), context), config, list(suites.KOBEST), shots)
     pool.close()
     hf = HFLM(pretrained=folder, device="cpu", batch_size=16)
@@ -236,7 +236,7 @@ def test_the_context_is_the_harness_own(lm: Any, hf: Any) -> None:
     assert (lm.max_length, lm.prefix_token_id, lm.eot_token_id) == (hf.max_length, hf.prefix_token_id, hf.eot_token_id)
 
 
-def test_an_actor_that_dies_is_started_again(pool: Pool) -> None:
+def test_an_actor_that_dies_is_started_again(pool: ScorerPool) -> None:
     import ray
 
     requests = [([5, 6, 7, n], [8, n]) for n in range(2, 60)]
@@ -262,7 +262,7 @@ def test_what_a_dead_actor_repeats_is_its_own_and_is_counted(
             return super().loglikelihoods(requests)
 
     monkeypatch.setattr(actors, "Scorer", Noting)
-    noting = Pool(str(tiny_model), EvaluateConfig(workers=2, batch_tokens=2048))
+    noting = ScorerPool(str(tiny_model), EvaluateConfig(workers=2, batch_tokens=2048))
     requests = [([5, 6, 7, n], [8, n]) for n in range(2, 202)]
     heard: list[int] = []
 
@@ -283,9 +283,9 @@ def test_what_a_dead_actor_repeats_is_its_own_and_is_counted(
 
 def test_more_actors_than_the_cluster_holds(tiny_model: Path, ray_cluster: None) -> None:
     with pytest.raises(EvaluateError, match="workers=3 need 3 CPUs, the Ray cluster has 2"):
-        Pool(str(tiny_model), EvaluateConfig(workers=3))
+        ScorerPool(str(tiny_model), EvaluateConfig(workers=3))
     with pytest.raises(EvaluateError, match="workers=1 need 2 GPUs, the Ray cluster has 0") as caught:
-        Pool(str(tiny_model), EvaluateConfig(use_gpu=True, gpus_per_worker=2))
+        ScorerPool(str(tiny_model), EvaluateConfig(use_gpu=True, gpus_per_worker=2))
     assert "evaluate.gpus_per_worker" in caught.value.hint
 
 

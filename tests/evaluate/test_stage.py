@@ -173,14 +173,14 @@ class Dying:
 def test_an_evaluation_that_was_cut_off_goes_on(
     tiny_model: Path, configured: Any, ray_cluster: None, tmp_path: Path
 ) -> None:
-    from kit19_ray.evaluate.actors import Pool
+    from kit19_ray.evaluate.actors import ScorerPool
     from kit19_ray.evaluate.evaluation import Evaluation
     from kit19_ray.evaluate.ray_lm import RayLM
     from kit19_ray.lm import pretrained
 
     config = configured("evaluate.limit=4", "evaluate.tasks=[kobest_copa,kobest_wic]", "evaluate.cpus_per_worker=1")
     tokenizer = pretrained.load_tokenizer(str(tiny_model))
-    pool = Pool(str(tiny_model), config.evaluate)
+    pool = ScorerPool(str(tiny_model), config.evaluate)
     asked: list[Any] = []
     try:
         whole = Evaluation(config, RayLM(pool, tokenizer, 192), f"file://{tmp_path}/whole")

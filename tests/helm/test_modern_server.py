@@ -13,7 +13,7 @@ import yaml
 from kit19_ray.errors import OperateError
 from kit19_ray.operate.api import crd
 from kit19_ray.operate.api.spec import STAGES, parse
-from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.kube_client import Cluster, KubeError
 from kit19_ray.operate.manifests import children
 from kit19_ray.operate.manifests.naming import RunRef
 from tests.helm.rendering import CI_VALUES, Helm, Loader
@@ -92,7 +92,7 @@ def test_a_field_nobody_knows_is_refused_and_not_dropped(server: Cluster) -> Non
     job = every_child({"config": {"root": "s3://bucket/r"}, "images": {"train": "kit19:1"}})[0]
     job["spec"]["rayClusterSpec"]["authOption"] = {"mode": "token"}
     for make in (server.create, server.apply):
-        with pytest.raises(ApiError) as caught:
+        with pytest.raises(KubeError) as caught:
             make(job)
         assert caught.value.unknown_field == ".spec.rayClusterSpec.authOption" or "authOption" in str(
             caught.value.unknown_field
@@ -119,7 +119,7 @@ def test_an_older_kuberay_without_tokens_is_named_and_never_left_open(crd_server
     path = f"/apis/old.io/v1/namespaces/default/oldjobs/{job['metadata']['name']}"
     query = {"fieldManager": "x", "force": "true"}
     cluster = harness.admin(crd_server)
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(KubeError) as caught:
         cluster.request("PATCH", path, job, "application/apply-patch+yaml", query)
     assert caught.value.status == 500 and "authOptions" in str(caught.value.unknown_field)
     assert "KubeRay is too old; upgrade it (auth: token needs KubeRay 1.5.1)" in _refusal("RayJob", caught.value)
@@ -274,7 +274,7 @@ def test_the_operator_s_fields_are_its_own_and_others_keep_theirs(server: Cluste
     assert again["status"]["jobDeploymentStatus"] == "Suspended"
     mine = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "managers", "namespace": "default"}}
     body = mine | {"spec": {"entrypoint": "sleep 2"}}
-    with pytest.raises(ApiError) as caught:  # whoever does not insist is told whose the field is
+    with pytest.raises(KubeError) as caught:  # whoever does not insist is told whose the field is
         server.request("PATCH", path, body, "application/apply-patch+yaml", {"fieldManager": "argocd"})
     assert caught.value.status == 409 and "kit19-operator" in caught.value.message
     assert server.apply(job)["metadata"]["generation"] == again["metadata"]["generation"]  # the same is no change

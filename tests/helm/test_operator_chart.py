@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from kit19_ray.operate.api import crd, rbac
-from kit19_ray.operate.controller.metrics import Metrics
+from kit19_ray.operate.controller.metrics import ControllerMetrics
 from kit19_ray.serve import metrics as serve_metrics
 from tests.helm.rendering import REPO, Helm, Json, Loader, assert_hardened, kinds, only
 
@@ -174,7 +174,9 @@ def test_dashboard_asks_for_metrics_the_operator_has(helm: Helm) -> None:
     assert config_map["metadata"]["annotations"] == {"folder": "ML"}
     dashboard = yaml.safe_load(config_map["data"]["kit19-runs.json"])
     asked = set(re.findall(r"kit19_\w+", str(dashboard["panels"]) + str(dashboard["templating"])))
-    declared = {line.split()[2] for line in Metrics().text().decode().splitlines() if line.startswith("# TYPE")}
+    declared = {
+        line.split()[2] for line in ControllerMetrics().text().decode().splitlines() if line.startswith("# TYPE")
+    }
     assert asked and all(name.removesuffix("_bucket") in declared for name in asked), asked - declared
     cells = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in dashboard["panels"]]
     assert len(set(cells)) == len(cells)
@@ -213,7 +215,9 @@ def test_alerts_ask_for_metrics_the_operator_has(helm: Helm) -> None:
     (group,) = rule["spec"]["groups"]
     assert rule["metadata"]["labels"]["release"] == "prometheus" and len(group["rules"]) == 13
     asked = set(re.findall(r"\b(?:ray_)?kit19_\w+", " ".join(one["expr"] for one in group["rules"])))
-    declared = {line.split()[2] for line in Metrics().text().decode().splitlines() if line.startswith("# TYPE")}
+    declared = {
+        line.split()[2] for line in ControllerMetrics().text().decode().splitlines() if line.startswith("# TYPE")
+    }
     assert asked <= declared | serving_names(), asked - declared
     assert {one["alert"] for one in group["rules"]} >= {
         "Kit19TrainingStalled", "Kit19CheckpointFailing", "Kit19QueueGrowing", "Kit19ServeQueueGrowing",

@@ -14,7 +14,7 @@ from werkzeug.serving import make_server
 from werkzeug.wsgi import get_input_stream
 
 from kit19_ray.errors import StorageError
-from kit19_ray.io import s3, s3_objects, storage
+from kit19_ray.io import s3, s3_calls, s3_objects, storage
 
 pytestmark = pytest.mark.s3
 
@@ -114,6 +114,6 @@ def test_a_body_that_is_cut_is_read_on_and_an_object_that_was_replaced_is_not(se
     assert first + found.read() == data
     found.seek(10)
     storage.write_bytes("s3://kit19/x", data[::-1])
-    with pytest.raises(s3_objects.Replaced, match="was replaced"):
+    with pytest.raises(s3_calls.Replaced, match="was replaced"):
         found.read(10)
     found.close()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kit19_ray.errors import OperateError
 from kit19_ray.jobs import follow
 from kit19_ray.jobs.follow import Follower
-from kit19_ray.jobs.job import Gone, JobReport, Outcome, Unreachable, exit_code
+from kit19_ray.jobs.job import Gone, JobOutcome, JobReport, Unreachable, exit_code
 from kit19_ray.jobs.log_cursor import Lines, LogCursor
 
 LOG = "data: begun\n한글 로그\ntrain: 3 steps -> s3://b/runs/train-0123456789ab\ns3://b/runs/data-0123\nlast words"
@@ -97,7 +97,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "_SILENCE_SECONDS", 0.0)
 
 
-def run(job: Scripted, **options: object) -> tuple[Outcome, str]:
+def run(job: Scripted, **options: object) -> tuple[JobOutcome, str]:
     text: list[str] = []
     outcome = Follower(job, write=text.append, **options).run()  # type: ignore[arg-type]
     return outcome, "".join(text)

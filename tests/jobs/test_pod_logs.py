@@ -8,7 +8,7 @@ import time
 import pytest
 
 from kit19_ray.jobs.pod_logs import PodLogs
-from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.kube_client import Cluster, KubeError
 from tests.operate import harness
 from tests.operate.kubelet import Kubelet
 
@@ -27,7 +27,7 @@ class Reader(threading.Thread):
     def run(self) -> None:
         try:
             self.logs.tail(self._take)
-        except ApiError as error:
+        except KubeError as error:
             self.error = str(error)
 
     def _take(self, text: str) -> None:
@@ -86,5 +86,5 @@ def test_other_pods_are_left_alone_and_what_is_refused_is_said(node: Kubelet, ad
     node.pod(place, "stranger", {"kit19.dev/job": "another"})
     node.write("stranger", "nothing of ours\n")
     assert PodLogs(admin, place, "kit19.dev/job=nightly-data-1").read() == ""
-    with pytest.raises(ApiError, match="expected"):
+    with pytest.raises(KubeError, match="expected"):
         PodLogs(admin, place, "kit19.dev/job=not a label").read()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kit19_ray.jobs.kube_jobs import _PATHS
-from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.kube_client import Cluster, KubeError
 from kit19_ray.operate.manifests import naming
 from kit19_ray.operate.manifests.naming import RunRef
 from tests.operate import harness
@@ -230,7 +230,7 @@ def test_stop_deletes_a_rayjob(shell: Shell) -> None:
     _, name, _ = shell.run(*job("halt"), "--no-wait")
     assert shell.run("status", name.strip(), "--rayjob")[1].startswith("id ")
     assert shell.run("stop", name.strip(), "--rayjob")[:2] == (0, "STOPPED\n")
-    with pytest.raises(ApiError, match="not found"):
+    with pytest.raises(KubeError, match="not found"):
         shell.cluster.request("GET", f"{shell.path('RayJob')}/{name.strip()}")
 
 

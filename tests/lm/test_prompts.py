@@ -9,26 +9,24 @@ from kit19_ray.lm.prompts import (
     PROMPTS,
     ChatPrompt,
     Message,
-    chat_template,
     check_prompt,
     fit_prompt,
     load_prompt,
     prompt_format,
-    render_prompt,
 )
 
 
 @pytest.mark.parametrize("name", sorted(PROMPTS))
 def test_instruction_and_input_stand_whole_and_braces_in_them_stay(name: str) -> None:
-    text = render_prompt(name, "고르세요 {input}", "본문 {instruction}")
+    text = prompt_format(name).render("고르세요 {input}", "본문 {instruction}")
     assert text.index("고르세요 {input}") < text.index("본문 {instruction}")
     assert text.count("고르세요") == text.count("본문") == 1
-    assert "{instruction}" not in render_prompt(name, "고르세요")
+    assert "{instruction}" not in prompt_format(name).render("고르세요")
 
 
 def test_the_korean_alpaca_form() -> None:
-    assert render_prompt("kullm", "가", "나").endswith("\n\n### 명령어:\n가\n\n### 입력:\n나\n\n### 응답:\n")
-    assert "### 입력" not in render_prompt("kullm", "가")
+    assert prompt_format("kullm").render("가", "나").endswith("\n\n### 명령어:\n가\n\n### 입력:\n나\n\n### 응답:\n")
+    assert "### 입력" not in prompt_format("kullm").render("가")
     assert prompt_format("kullm").stop == ("### 명령어:", "### 입력:", "### 응답:")
 
 
@@ -89,22 +87,6 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return made
 
 
-@pytest.mark.parametrize("name", sorted(PROMPTS))
-@pytest.mark.parametrize(
-    "messages", [TALK, TALK[1:], TALK[1:3], TALK[:3]], ids=["all", "no-system", "one", "one+system"]
-)
-def test_a_wrappers_chat_template_renders_what_is_trained_on(
-    name: str, messages: list[Message], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    tokenizer.chat_template = chat_template(name)
-    prompt = prompt_format(name)
-    segments = prompt.segments(messages)
-    trained = "".join(s.text + str(tokenizer.eos_token) * s.learned for s in segments)
-    assert tokenizer.apply_chat_template(list(messages), tokenize=False) == trained
-    asked = tokenizer.apply_chat_template(list(messages[:-1]), tokenize=False, add_generation_prompt=True)
-    assert trained == asked + messages[-1]["content"] + str(tokenizer.eos_token)
-
-
 def test_a_chat_templates_answers_are_learned_and_nothing_else(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = CHATML
     prompt = ChatPrompt(tokenizer)
@@ -147,4 +129,3 @@ def test_names_of_prompts_are_checked() -> None:
     check_prompt("chat")
     with pytest.raises(ConfigError, match="did you mean 'chat'"):
         check_prompt("chatt")
-    assert chat_template("chat") is None

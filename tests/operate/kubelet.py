@@ -11,7 +11,7 @@ from typing import Any
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
-from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.kube_client import Cluster, KubeError
 from kit19_ray.operate.manifests.ray_cluster import LOG_CONTAINER
 from tests.operate import harness
 
@@ -70,7 +70,7 @@ class Kubelet:
         def created() -> bool:
             try:
                 self._cluster.request("POST", f"/api/v1/namespaces/{namespace}/pods", body)
-            except ApiError as error:
+            except KubeError as error:
                 if "serviceaccount" not in error.message:
                     raise
                 return False  # a new namespace gets its own in a moment

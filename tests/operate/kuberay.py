@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.kube_client import Cluster, KubeError
 from kit19_ray.operate.manifests.naming import STAGE_LABEL
 
 Json = dict[str, Any]
@@ -92,7 +92,7 @@ class Scripted:
         path = f"/apis/ray.io/v1/namespaces/{self._namespace}/{plural}/{item['metadata']['name']}/status"
         try:
             self._cluster.request("PATCH", path, {"status": status}, "application/merge-patch+json")
-        except ApiError as error:
+        except KubeError as error:
             if error.status != 404:
                 raise
 
@@ -100,7 +100,7 @@ class Scripted:
         while not self._stop.wait(_POLL_SECONDS):
             try:
                 self.step()
-            except ApiError as error:
+            except KubeError as error:
                 if error.status != 0 and error.status < 500 and error.status not in (401, 403, 404):
                     self.error = error
                     return

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kit19_ray.operate.api.spec import STAGES
-from kit19_ray.operate.kube_client import ApiError
+from kit19_ray.operate.kube_client import KubeError
 from tests.operate.control_plane import ControlPlane
 from tests.operate.drills import TABLE, Drill, stage_jobs
 from tests.operate.harness import OperatorProcess, create, gated, kitrun, phase, until, write_scores
@@ -152,7 +152,7 @@ def test_the_status_is_fought_over(drill: Drill) -> None:
             patch = {"metadata": {"annotations": {"disturbed": str(number)}}}
             try:
                 drill.cluster.request("PATCH", path, patch, "application/merge-patch+json")
-            except ApiError as error:
+            except KubeError as error:
                 if error.status != 404:
                     raise
 

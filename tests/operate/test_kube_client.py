@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.kube_client import Cluster, KubeError
 
 Json = dict[str, Any]
 JOB: Json = {
@@ -47,7 +47,7 @@ class Older(Cluster):
 def test_a_protection_that_was_dropped_is_an_error_and_the_open_object_goes(make: str) -> None:
     """C2."""
     server = Older()
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(KubeError) as caught:
         getattr(server, make)(JOB)
     assert caught.value.unknown_field == ".spec.rayClusterSpec.authOptions"
     assert server.asked[-1] == "DELETE"
@@ -55,7 +55,7 @@ def test_a_protection_that_was_dropped_is_an_error_and_the_open_object_goes(make
 
 def test_an_object_that_was_there_before_is_not_taken_away() -> None:
     server = Older(generation=2)
-    with pytest.raises(ApiError, match="authOptions"):
+    with pytest.raises(KubeError, match="authOptions"):
         server.apply(JOB)
     assert server.asked == ["PATCH"]
 

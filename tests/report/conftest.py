@@ -41,16 +41,17 @@ class Root:
 
     def evaluate(
         self, name: str, model: str, correct: dict[str, float] | None = None, limit: int | None = None, n: int = 1000,
-        leaks: dict[str, Any] | None = None, **entry: Any,
+        leaks: dict[str, Any] | None = None, nsmc: dict[str, float] | None = None, **entry: Any,
     ) -> str:  # fmt: skip
-        """An evaluate prefix of kobest_copa and held-out nsmc; documents' own figures only where `correct` is given."""
+        """An evaluate prefix of kobest_copa, held-out nsmc (with what `nsmc` adds) and petitions; documents' own
+        figures only where `correct` is given."""
         uri = storage.join(self.uri, name)
         copa = {"acc": 0.6, "macro_f1": 0.59, "n": n, "num_fewshot": 0, "version": 1.0, "stderr": {"acc": 0.03}}
-        nsmc = {"accuracy": 0.7, "n": 50, "stderr": {"accuracy": 0.04}}
+        own = {"accuracy": 0.7, "n": 50, "stderr": {"accuracy": 0.04}} | (nsmc or {})
         petitions = {"generation": {"chrf": 12.0, "n": 8, "stderr": {"chrf": 1.0}}}
         scores = {
             "model": model, "num_fewshot": 0, "limit": limit, "tasks": {"kobest_copa": copa | entry},
-            "held_out": {"nsmc": nsmc, "petitions": petitions}, "versions": {"lm-eval": "0.4.13"}, "leaks": leaks or {},
+            "held_out": {"nsmc": own, "petitions": petitions}, "versions": {"lm-eval": "0.4.13"}, "leaks": leaks or {},
         }  # fmt: skip
         storage.write_text(storage.join(uri, "scores.json"), json.dumps(scores))
         if correct is not None:

@@ -67,6 +67,14 @@ def test_scores_measured_differently_are_marked_and_not_compared(root: Any, chan
     assert found["differences"][0]["kind"] == "not comparable"
 
 
+def test_guesses_stand_with_accuracies_of_held_out_rows_alone(root: Any) -> None:
+    nsmc = {"accuracy_norm": 0.6, "macro_f1": 0.5, "majority": 0.51, "lexical": 0.6}
+    root.evaluate("evaluate-1", "organisation/base", nsmc=nsmc)
+    cells = {row["metric"]: row["cells"][0] for row in compared(root, "evaluate-1")["held_out"]}
+    assert (cells["accuracy"]["majority"], cells["accuracy"]["lexical"]) == (0.51, 0.6)
+    assert "lexical" in cells["accuracy_norm"] and "lexical" not in cells["macro_f1"]
+
+
 def test_what_is_unlike_the_paper(root: Any) -> None:
     root.evaluate("evaluate-1", "organisation/model")
     root.evaluate("evaluate-2", "organisation/model", n=7, limit=7, num_fewshot=5)

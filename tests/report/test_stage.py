@@ -18,7 +18,7 @@ def files(uri: str) -> dict[str, bytes]:
 
 def test_the_folder_holds_page_charts_and_record_and_the_same_bytes_again(root: Any, tmp_path: Path) -> None:
     data = root.data("data-1")
-    root.evaluate("evaluate-1", root.train("train-aaaa", data))
+    root.evaluate("evaluate-1", root.train("train-aaaa", data), nsmc={"majority": 0.51, "lexical": 0.625})
     root.train("train-bbbb", data)
     uri, found = stage.write([], root.uri, str(tmp_path / "report"))
     written = files(uri)
@@ -26,6 +26,8 @@ def test_the_folder_holds_page_charts_and_record_and_the_same_bytes_again(root: 
     assert all(written[name].startswith(PNG) for name in ("loss.png", "scores.png"))
     text = written["report.md"].decode()
     assert "![loss](loss.png)" in text and "![scores](scores.png)" in text
+    assert "<th>majority</th>\n<th>lexical</th>" in (sent := written["report.html"].decode())
+    assert "<td>51.00</td>\n<td>62.50</td>" in sent
     assert json.loads(written["report.json"]) == json.loads(stage.record(found)) == stage.make([], root.uri)
     again, _ = stage.write([], root.uri, str(tmp_path / "again"))
     assert files(again) == written

@@ -13,7 +13,7 @@ import pytest
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.serve import app
 from kit19_ray.serve.keys import ADMIN_ENVIRONMENT, ApiKeys
-from kit19_ray.serve.metrics import MemoryRecorder, Metrics
+from kit19_ray.serve.metrics import MemoryRecorder, ServeMetrics
 from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.utils.json_types import Json
 
@@ -47,7 +47,7 @@ class FakeService:
     def __init__(self, answer: Callable[[], Any] = dict) -> None:
         self.limits = LIMITS
         self.recorder = MemoryRecorder()
-        self.metrics = Metrics(self.recorder)
+        self.metrics = ServeMetrics(self.recorder)
         self.keys: ApiKeys | None = None
         self.admin_keys = ApiKeys(None, ADMIN_ENVIRONMENT)
         self.registry = FakeRegistry()

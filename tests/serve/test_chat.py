@@ -13,11 +13,11 @@ import pytest
 from kit19_ray.artifacts import manifest
 from kit19_ray.config.schema import ServeConfig
 from kit19_ray.errors import ConfigError
-from kit19_ray.lm.prompts import prompt_format, render_prompt
+from kit19_ray.lm.prompts import prompt_format
 from kit19_ray.lm.text_encoder import TextEncoder
 from kit19_ray.serve import chat, conversation
 from kit19_ray.serve.api_error import ApiError
-from kit19_ray.serve.chat import Message
+from kit19_ray.serve.chat import RequestMessage
 from kit19_ray.serve.conversation import Conversation
 
 LIMITS = ServeConfig(max_tokens=32, max_prompt_chars=100, max_prompts=4)
@@ -28,8 +28,8 @@ def parse(**fields: Any) -> chat.ChatRequest:
     return chat.parse(json.dumps({"model": "kit19", "messages": TURNS, **fields}).encode(), LIMITS)
 
 
-def turns(*said: tuple[str, str]) -> list[Message]:
-    return [Message.model_validate({"role": role, "content": content}) for role, content in said]
+def turns(*said: tuple[str, str]) -> list[RequestMessage]:
+    return [RequestMessage.model_validate({"role": role, "content": content}) for role, content in said]
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +40,17 @@ def encode(tiny_tokenizer: Any) -> Any:
 @pytest.mark.parametrize("name", ["kullm", "koalpaca", "plain"])
 def test_one_message_is_the_prompt_of_training(tiny_tokenizer: Any, encode: Any, name: str) -> None:
     talk = Conversation(tiny_tokenizer, TextEncoder(tiny_tokenizer), prompt_format(name))
-    assert talk.tokens(turns(("user", "요약해 줘"))) == encode(render_prompt(name, "요약해 줘"))
+    assert talk.tokens(turns(("user", "요약해 줘"))) == encode(prompt_format(name).render("요약해 줘"))
     both = turns(("system", "분류해 줘"), ("user", "정말 재미있다"))
-    assert talk.tokens(both) == encode(render_prompt(name, "분류해 줘", "정말 재미있다"))
+    assert talk.tokens(both) == encode(prompt_format(name).render("분류해 줘", "정말 재미있다"))
     assert talk.stop == prompt_format(name).stop
 
 
 def test_earlier_turns_are_whole_training_examples(tiny_tokenizer: Any, encode: Any) -> None:
     talk = Conversation(tiny_tokenizer, TextEncoder(tiny_tokenizer), prompt_format("kullm"))
     ids = talk.tokens(turns(("user", "가"), ("assistant", "나"), ("user", "다")))
-    first = [*encode(render_prompt("kullm", "가")), *encode("나"), tiny_tokenizer.eos_token_id]
-    assert ids == [*first, *encode(render_prompt("kullm", "다"))]
+    first = [*encode(prompt_format("kullm").render("가")), *encode("나"), tiny_tokenizer.eos_token_id]
+    assert ids == [*first, *encode(prompt_format("kullm").render("다"))]
 
 
 @pytest.mark.parametrize(

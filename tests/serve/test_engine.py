@@ -15,7 +15,7 @@ from kit19_ray.lm.decoding import DecodingSequence
 from kit19_ray.lm.generator import Generator
 from kit19_ray.lm.sampling import SamplingParams
 from kit19_ray.serve.engine import TransformersEngine, batch_limits
-from kit19_ray.serve.metrics import MemoryRecorder, Metrics
+from kit19_ray.serve.metrics import MemoryRecorder, ServeMetrics
 
 PROMPTS = ["이 영화는 정말", "대한민국의 수도는 서울이고 가장 큰", "예", "두 문장의 뜻이"]
 
@@ -27,7 +27,7 @@ def recorder() -> MemoryRecorder:
 
 @pytest.fixture
 def engine(generator: Generator, recorder: MemoryRecorder) -> Iterator[TransformersEngine]:
-    made = TransformersEngine(generator, BatchLimits(3, prefix_tokens=200), Metrics(recorder), "kit19")
+    made = TransformersEngine(generator, BatchLimits(3, prefix_tokens=200), ServeMetrics(recorder), "kit19")
     yield made
     made.close()
 
@@ -80,7 +80,7 @@ def test_what_asks_for_nothing_ends_at_once(generator: Generator, engine: Transf
 
 
 def test_a_closed_engine_leaves_nobody_waiting(generator: Generator) -> None:
-    engine = TransformersEngine(generator, BatchLimits(1), Metrics(MemoryRecorder()), "kit19")
+    engine = TransformersEngine(generator, BatchLimits(1), ServeMetrics(MemoryRecorder()), "kit19")
     ended = threading.Event()
     endless = DecodingSequence(generator.encode(PROMPTS[0]), SamplingParams(max_tokens=100, ignore_eos=True))
     endless.on_token = lambda _: engine._inbox.put(None) if len(endless.completion.token_ids) == 3 else None

@@ -10,7 +10,8 @@ import pytest
 
 from kit19_ray.config.schema import AdapterConfig, ServeConfig
 from kit19_ray.serve.api_error import ApiError
-from kit19_ray.serve.model_registry import ModelRegistry, ModelSpec, config_of, wanted
+from kit19_ray.serve.model_registry import ModelRegistry, config_of, wanted
+from kit19_ray.serve.served_models import ModelSpec
 from kit19_ray.utils.json_types import Json
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kit19_ray.serve import events
 from kit19_ray.serve.api_error import ApiError
 from kit19_ray.serve.detokenizer import Detokenizer
-from kit19_ray.serve.metrics import MemoryRecorder, Metrics
+from kit19_ray.serve.metrics import MemoryRecorder, ServeMetrics
 from kit19_ray.utils.json_types import Json
 
 
@@ -46,7 +46,7 @@ def test_what_may_begin_a_stop_waits_until_it_does_not(tiny_tokenizer: Any) -> N
 
 def sent(chunks: AsyncIterator[Json], recorder: MemoryRecorder, timeout: float = 5) -> str:
     async def go() -> str:
-        metrics = Metrics(recorder)
+        metrics = ServeMetrics(recorder)
         with ExitStack() as held:
             held.enter_context(metrics.one_in_progress())
             made: Any = await events.response(chunks, metrics, "kit19", timeout, held)
@@ -118,7 +118,7 @@ def test_a_client_that_leaves_is_counted_and_ends_the_work() -> None:
             ended.append(True)
 
     async def go() -> None:
-        metrics, held = Metrics(recorder), ExitStack()
+        metrics, held = ServeMetrics(recorder), ExitStack()
         held.enter_context(metrics.one_in_progress())
         made: Any = await events.response(endless(), metrics, "kit19", 5, held)
         await made.body_iterator.__anext__()

@@ -16,7 +16,7 @@ from kit19_ray.io import storage
 from kit19_ray.train import best, stage
 from kit19_ray.train.best import Choice, Score, choose
 from kit19_ray.train.candidate_scorer import value, write_model
-from kit19_ray.train.candidates import Candidates
+from kit19_ray.train.candidates import CheckpointCandidates
 from tests.train.ranks import run_ranks, spec_of, train
 
 
@@ -85,7 +85,7 @@ def test_an_interrupted_run_knows_what_was_scored(make_config: Any, data_prefix:
     index: Any = {"format": checkpoint.FORMAT, "step": 12, "validation_loss": None, "shards": [shard]}
     checkpoint.write_index(spec.out, checkpoint.folder(12, "ab"), index)
     said: list[str] = []
-    candidates = Candidates(spec, 0, said.append, lambda line: None)
+    candidates = CheckpointCandidates(spec, 0, said.append, lambda line: None)
     candidates.begin(12)
     assert best.read(spec.out, 8) == Score(None, "its checkpoint is gone")
     assert said == ["the checkpoint of step 8 has no copa.acc: its checkpoint is gone"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kit19_ray.artifacts import checkpoint, metrics_log, run_request
-from kit19_ray.artifacts.checkpoint import Index
+from kit19_ray.artifacts.checkpoint import CheckpointIndex
 from kit19_ray.errors import StorageError, TrainError
 from kit19_ray.io import storage
 from kit19_ray.train import checkpoint_writer, interruptions, watchdog
@@ -73,7 +73,7 @@ def poison(spec: Any, steps: list[int]) -> Any:
 
     from kit19_ray.train import engine
 
-    take, count = engine.Engine.step, [0]
+    take, count = engine.TrainEngine.step, [0]
 
     def poisoned(self: Any, batches: Any, rate: float, labels: int) -> Any:
         count[0] += 1
@@ -87,7 +87,7 @@ def poison(spec: Any, steps: list[int]) -> Any:
             handle.remove()
         return loss
 
-    engine.Engine.step = poisoned  # type: ignore[method-assign]
+    engine.TrainEngine.step = poisoned  # type: ignore[method-assign]
     try:
         return train(spec)
     except AgreedError as error:
@@ -122,7 +122,7 @@ def pieces() -> list[Piece]:
     return [Piece("a.weight", 0, 1000, tensors)]
 
 
-def index(step: int) -> Index:
+def index(step: int) -> CheckpointIndex:
     return {
         "format": checkpoint.FORMAT, "step": step, "time": 0.0, "validation_loss": None, "workers": 1, "zero_stage": 2,
         "state": {}, "parameters": {"a.weight": 1000}, "block": checkpoint.BLOCK, "shards": [],
@@ -208,7 +208,7 @@ class TestRequests:
         found = interruptions.Interruptions(out, 0)
         found.start()
         for ask, flags in (("save", SAVE), ("stop", SAVE | STOP)):
-            run_request.leave(out, ask)  # type: ignore[arg-type]
+            run_request.write(out, ask)  # type: ignore[arg-type]
             until = time.monotonic() + 20
             while found.flags != flags and time.monotonic() < until:
                 time.sleep(0.01)
@@ -222,7 +222,7 @@ class TestRequests:
         import signal
 
         out = f"file://{tmp_path}"
-        run_request.leave(out, "stop")
+        run_request.write(out, "stop")
         before = signal.getsignal(signal.SIGTERM)
         with interruptions.stopping_in_good_order(out):
             assert run_request.pending(out) is None  # an earlier start's

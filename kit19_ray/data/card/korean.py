@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kit19_ray.artifacts.stage_manifests import DataManifest
+from kit19_ray.artifacts.data_manifests import DataManifest
 
 
 def paragraph(built: DataManifest) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kit19_ray.artifacts.stage_manifests import DataManifest
+from kit19_ray.artifacts.data_manifests import DataManifest
 from kit19_ray.data.filters.licence_policy import forbids
 from kit19_ray.sources.catalog import Source
 from kit19_ray.tasks.task import Task

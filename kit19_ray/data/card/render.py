@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from kit19_ray import __version__
-from kit19_ray.artifacts.stage_manifests import DataManifest, Decontamination, TaskEntry
+from kit19_ray.artifacts.data_manifests import DataManifest, Decontamination, TaskEntry
 from kit19_ray.data.card import classes, figures, hub_metadata, korean, licence_report, personal_data, plots, statistics
 from kit19_ray.data.card.statistics import Statistics
 from kit19_ray.data.card.table import table

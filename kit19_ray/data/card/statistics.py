@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kit19_ray.artifacts.stage_manifests import DataManifest, SplitEntry, TaskEntry
+from kit19_ray.artifacts.data_manifests import DataManifest, SplitEntry, TaskEntry
 from kit19_ray.data.export import example_path
 from kit19_ray.data.rendering import FREE_USES
 from kit19_ray.io import storage

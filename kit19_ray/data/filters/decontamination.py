@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from kit19_ray.data.filters.ngrams import SIZE, Int64, UInt64, hashes, letters, ngram_hashes
+from kit19_ray.data.filters.ngrams import SIZE, Int64, UInt64, hashes, ngram_hashes, normalize_letters
 
 SHORT, WHOLE, LEAST, LONG = 16, 15, 8, 50  # letters
 _RUN = 5  # letters of a word that may have been changed; longer ones are rare in Korean
@@ -127,7 +127,7 @@ def _together(row: _Row, text: str, contained: float) -> bool:
 
 
 @dataclass
-class Index:
+class EvaluationIndex:
     """The n-grams of every item, ready to be looked up by many rows at once; built by `build`."""
 
     names: list[str]
@@ -145,7 +145,7 @@ class Index:
         """For each row the name of a set it holds an item of, or None.
 
         Args:
-            rows: the fields of each row, in letters (`ngrams.letters`).
+            rows: the fields of each row, in letters (`ngrams.normalize_letters`).
         """
         return [None if item is None else self.names[int(self.sets[item])] for item in self.items(rows)]
 
@@ -208,7 +208,9 @@ class Index:
         )
 
 
-def build(sets: Iterable[tuple[str, Iterable[Sequence[str]]]], contained: float, exact: Collection[str] = ()) -> Index:
+def build(
+    sets: Iterable[tuple[str, Iterable[Sequence[str]]]], contained: float, exact: Collection[str] = ()
+) -> EvaluationIndex:
     """The index of (name, items) pairs; items that are equal in letters are kept once.
 
     Args:
@@ -221,7 +223,7 @@ def build(sets: Iterable[tuple[str, Iterable[Sequence[str]]]], contained: float,
     for name, items in sets:
         names.append(name)
         for item in items:
-            plain = tuple(text for text in map(letters, item) if text)
+            plain = tuple(text for text in map(normalize_letters, item) if text)
             # setdefault gives the number that is new only the first time, so equal items of two sets belong to the
             # first set.
             if sum(map(len, plain)) >= LEAST and texts.setdefault(plain, len(texts)) == len(of_set):
@@ -253,7 +255,7 @@ def build(sets: Iterable[tuple[str, Iterable[Sequence[str]]]], contained: float,
     # item of common phrases.
     need = np.maximum(1, np.bincount(postings, minlength=len(kept)) - lost)
     starts = np.concatenate([[0], np.cumsum(counts[rare])]).astype(np.int64)
-    return Index(
+    return EvaluationIndex(
         names=names,
         exact=np.array([name in exact for name in names], bool),
         sets=np.asarray(of_set, np.int32),

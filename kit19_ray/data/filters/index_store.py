@@ -16,7 +16,7 @@ import numpy as np
 
 from kit19_ray.artifacts import manifest
 from kit19_ray.data.filters import decontamination
-from kit19_ray.data.filters.decontamination import Index
+from kit19_ray.data.filters.decontamination import EvaluationIndex
 from kit19_ray.io import node_cache, storage
 from kit19_ray.sources import evaluation_sets
 from kit19_ray.sources.evaluation_sets import Located
@@ -40,7 +40,7 @@ def build(uri: str, sets: Sequence[Located], contained: float) -> None:
     exact = [found.name for found in sets if found.spec.exact]
     index = decontamination.build([(found.name, evaluation_sets.items(found)) for found in sets], contained, exact)
     rest: Json = {}
-    for field in fields(Index):
+    for field in fields(EvaluationIndex):
         value = getattr(index, field.name)
         if isinstance(value, np.ndarray):
             buffer = io.BytesIO()
@@ -53,13 +53,13 @@ def build(uri: str, sets: Sequence[Located], contained: float) -> None:
 
 
 @lru_cache(maxsize=1)
-def load(uri: str) -> Index:
+def load(uri: str) -> EvaluationIndex:
     """The index below `uri`, its arrays mapped from this node's copy."""
     folder = node_cache.local_dir(uri)
     rest = json.loads((folder / _REST).read_text(encoding="utf-8"))
     values: Json = {}
-    for field in fields(Index):
+    for field in fields(EvaluationIndex):
         array = folder / f"{field.name}.npy"
         values[field.name] = np.load(array, mmap_mode="r") if array.exists() else rest[field.name]
     values["texts"] = [tuple(item) for item in values["texts"]]
-    return Index(**values)
+    return EvaluationIndex(**values)

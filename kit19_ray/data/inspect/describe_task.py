@@ -16,7 +16,7 @@ from kit19_ray.errors import SourceError, TaskError, nearest
 from kit19_ray.io import storage
 from kit19_ray.redaction import without_secrets
 from kit19_ray.sources.files import SAMPLES, locate, sources_uri
-from kit19_ray.sources.readers.base import Raw
+from kit19_ray.sources.readers.base import SourceRow
 from kit19_ray.tasks.task import Task, Template, load_tasks
 from kit19_ray.utils.console import stdout
 from kit19_ray.utils.json_types import Json
@@ -115,7 +115,9 @@ def sample_records(task: Task, base: str | None = None) -> list[Record]:
             files = locate(task.source_id, task.source, folder, task.spec.splits) if folder else []
         except SourceError:
             continue  # a task of the user's own has no samples, and its files may not be there yet
-        raws = (to_record(task, f.path, raw) for f in files for raw in task.source.read(f) if isinstance(raw, Raw))
+        raws = (
+            to_record(task, f.path, raw) for f in files for raw in task.source.read(f) if isinstance(raw, SourceRow)
+        )
         return [record for record in islice(raws, _ROWS) if isinstance(record, Record)]
     return []
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.stage_manifests import DataManifest, TaskEntry
+from kit19_ray.artifacts.data_manifests import DataManifest, TaskEntry
 from kit19_ray.data.export import example_path
 from kit19_ray.io import storage
 from kit19_ray.utils.console import stdout

@@ -19,11 +19,11 @@ from kit19_ray.data.balance import Shares
 from kit19_ray.data.encoding import Encoder
 from kit19_ray.data.inputs import Inputs, collect
 from kit19_ray.data.records import Record, to_record
-from kit19_ray.data.sampling import Sample
+from kit19_ray.data.sampling import TaskSample
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import check_prompt, load_prompt, prompt_format, shown
 from kit19_ray.lm.text_encoder import TextEncoder
-from kit19_ray.sources.readers.base import Raw
+from kit19_ray.sources.readers.base import SourceRow
 from kit19_ray.utils.console import say, stdout
 from kit19_ray.utils.hashing import hash64
 
@@ -126,13 +126,13 @@ def _draw(config: Config, inputs: Inputs, name: str, num: int) -> tuple[list[Exa
     drawn = balance.of_tasks(config.data, inputs.tasks)[name]
     wanted = min(num, quota)
     labels = drawn.classes or ("",)
-    samples = {label: Sample(task, config.seed, num, 0, config.data.validation_fraction) for label in labels}
+    samples = {label: TaskSample(task, config.seed, num, 0, config.data.validation_fraction) for label in labels}
     found: Counter[str] = Counter()
     raws = ((file, raw) for file in inputs.files[name] for raw in task.source.read(file))
     read = 0
     for file, raw in islice(raws, HEAD):
         read += 1
-        record = to_record(task, file.path, raw) if isinstance(raw, Raw) else None
+        record = to_record(task, file.path, raw) if isinstance(raw, SourceRow) else None
         if isinstance(record, Record):
             label = record.fields[task.spec.answer] if drawn.classes and task.spec.answer else ""
             samples[label].add(record)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.stage_manifests import ClassCounts, ExamplesManifest, ExamplesSplit
+from kit19_ray.artifacts.data_manifests import ClassCounts, ExamplesManifest, ExamplesSplit
 from kit19_ray.data import balance, ray_tasks, rendering
 from kit19_ray.data.filters.near_duplicates import RecordFile
 from kit19_ray.data.ray_tasks import MIB

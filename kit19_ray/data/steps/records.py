@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kit19_ray.artifacts.stage_manifests import PoolCounts
+from kit19_ray.artifacts.data_manifests import PoolCounts
 from kit19_ray.config.schema import Config
 from kit19_ray.data import ray_tasks, record_pool, sampling
 from kit19_ray.data.checks import Checker
@@ -22,7 +22,7 @@ from kit19_ray.data.filters.near_duplicates import RecordFile
 from kit19_ray.data.inputs import Inputs
 from kit19_ray.data.progress import StreamProgress
 from kit19_ray.data.ray_tasks import MIB
-from kit19_ray.data.record_pool import Bucket, Drawn, Pool
+from kit19_ray.data.record_pool import Bucket, Drawn, RecordPool
 from kit19_ray.data.sampling import RankRange
 from kit19_ray.io import storage
 
@@ -75,7 +75,7 @@ def _stream(
     sizes: Mapping[str, int],
     classes: Mapping[str, tuple[str, ...]],
     index: str | None,
-) -> tuple[dict[str, Pool], dict[str, Receipt]]:
+) -> tuple[dict[str, RecordPool], dict[str, Receipt]]:
     """Reads and checks every row; per task where its buckets are, and what was written of it."""
     # Imported here: it is the one module that needs Ray Data when it is loaded.
     from kit19_ray.data import read_sources
@@ -94,8 +94,8 @@ def _stream(
     receipts = read_sources.read_and_check(readings, index, progress)
     progress.end()
 
-    def pool(r: Reading) -> Pool:
-        return Pool(
+    def pool(r: Reading) -> RecordPool:
+        return RecordPool(
             task=r.task,
             rows=r.uri,
             files=receipts[r.task.name].files,
@@ -113,7 +113,7 @@ def _stream(
     return {r.task.name: pool(r) for r in readings}, receipts
 
 
-def _drop_copies(pools: Mapping[str, Pool]) -> dict[str, list[Bucket]]:
+def _drop_copies(pools: Mapping[str, RecordPool]) -> dict[str, list[Bucket]]:
     """What became of each task's buckets."""
     items = [(name, bucket) for name, pool in pools.items() for bucket in range(pool.num_buckets)]
     made = ray_tasks.run("copies", _copies, [(name, (name, bucket)) for name, bucket in items], pools, 512 * MIB)
@@ -123,7 +123,7 @@ def _drop_copies(pools: Mapping[str, Pool]) -> dict[str, list[Bucket]]:
     return found
 
 
-def _draw(pools: Mapping[str, Pool], buckets: Mapping[str, list[Bucket]]) -> list[RecordFile]:
+def _draw(pools: Mapping[str, RecordPool], buckets: Mapping[str, list[Bucket]]) -> list[RecordFile]:
     """The files of every task's sample, one a run; only a sample of more than one run is looked through for ranks."""
     kept = {(n, drawn): sum(b.kept[drawn] for b in buckets[n]) for n in pools for drawn in pools[n].drawn()}
     many = [key for key in kept if kept[key] > record_pool.RUN]
@@ -140,17 +140,17 @@ def _draw(pools: Mapping[str, Pool], buckets: Mapping[str, list[Bucket]]) -> lis
     return ray_tasks.run("sample", _sample, items, pools, 320 * MIB)
 
 
-def _copies(pools: Mapping[str, Pool], item: tuple[str, int]) -> Bucket:
+def _copies(pools: Mapping[str, RecordPool], item: tuple[str, int]) -> Bucket:
     return record_pool.copies(pools[item[0]], item[1])
 
 
-def _ranges(pools: Mapping[str, Pool], item: tuple[str, Drawn]) -> list[RankRange]:
+def _ranges(pools: Mapping[str, RecordPool], item: tuple[str, Drawn]) -> list[RankRange]:
     return record_pool.ranges(pools[item[0]], item[1])
 
 
-def _sample(pools: Mapping[str, Pool], item: tuple[str, Drawn, int, RankRange]) -> RecordFile:
+def _sample(pools: Mapping[str, RecordPool], item: tuple[str, Drawn, int, RankRange]) -> RecordFile:
     return record_pool.sample(pools[item[0]], *item[1:])
 
 
-def _finish(pools: Mapping[str, Pool], item: tuple[str, PoolCounts, Sequence[RecordFile]]) -> None:
+def _finish(pools: Mapping[str, RecordPool], item: tuple[str, PoolCounts, Sequence[RecordFile]]) -> None:
     record_pool.finish(pools[item[0]], *item[1:])

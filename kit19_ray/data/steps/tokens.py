@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.stage_manifests import TokenizerInfo, TokensManifest
+from kit19_ray.artifacts.data_manifests import TokenizerInfo, TokensManifest
 from kit19_ray.data import export, ray_tasks, rendering, tokenize
 from kit19_ray.data import tokenizer as tokenizers
 from kit19_ray.data.export import MixtureEntry
 from kit19_ray.data.ray_tasks import MIB
 from kit19_ray.data.tokenize import Tokenizing
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import CHAT, chat_template, load_prompt
+from kit19_ray.lm.chat_template import chat_template
+from kit19_ray.lm.prompts import CHAT, load_prompt
 
 
 def make_tokenizer(

@@ -17,7 +17,7 @@ Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-
 OPEN: Json = {"x-kubernetes-preserve-unknown-fields": True}
 
 
-class Object(BaseModel):
+class SpecModel(BaseModel):
     """What every part shares: frozen, camelCase keys, no unknown ones, docstrings as descriptions."""
 
     model_config = ConfigDict(

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from kit19_ray.operate.api.kubernetes_types import Embedded, EnvVar, Name, Named, Object, Quantity, VolumeMount
+from kit19_ray.operate.api.kubernetes_types import Embedded, EnvVar, Name, Named, Quantity, SpecModel, VolumeMount
 
 
-class Images(Object):
+class Images(SpecModel):
     """Container images with kit19-ray and everything it needs inside."""
 
     train: str = Field(min_length=1)
@@ -28,7 +28,7 @@ class Images(Object):
     """Secrets for a registry that asks who pulls."""
 
 
-class Resources(Object):
+class Resources(SpecModel):
     """What one container asks for; requests equal limits, so that no node is oversold."""
 
     cpu: Quantity = "2"
@@ -37,7 +37,7 @@ class Resources(Object):
     """Bytes, such as 16Gi."""
 
 
-class PodTemplate(Object):
+class PodTemplate(SpecModel):
     """What a pod has other than the defaults: a strategic merge patch, as kubectl's.
 
     A null takes a default away, lists with names merge by name, and a container called `ray` is Ray's own.
@@ -49,7 +49,7 @@ class PodTemplate(Object):
     """A PodSpec: runtimeClassName, topologySpreadConstraints, initContainers, sidecars, schedulerName, ..."""
 
 
-class Scratch(Object):
+class Scratch(SpecModel):
     """Disk of each pod, as volume sources: emptyDir with a sizeLimit, ephemeral with a claim, hostPath of an NVMe."""
 
     cache: Embedded | None = None
@@ -76,7 +76,7 @@ class Head(Resources):
     """What the head's pod has other than the defaults."""
 
 
-class StagePods(Object):
+class StagePods(SpecModel):
     """The Ray cluster one stage runs on. It lives as long as the stage."""
 
     workers: int | None = Field(None, ge=0, le=1000)
@@ -126,7 +126,7 @@ class StagePods(Object):
     """What the workers' pods have other than the defaults, or the head's where it does the work alone."""
 
 
-class Stages(Object):
+class Stages(SpecModel):
     """Pods by stage."""
 
     data: StagePods = StagePods()

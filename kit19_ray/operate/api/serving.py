@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from kit19_ray.operate.api.kubernetes_types import Embedded, Name, Object
+from kit19_ray.operate.api.kubernetes_types import Embedded, Name, SpecModel
 
 
-class Autoscaling(Object):
+class ReplicaAutoscaling(SpecModel):
     """Ray Serve's autoscaling of replicas, and KubeRay's of the worker pods that hold them (not with `queue.kueue`,
     which admits a cluster of one size)."""
 
@@ -21,13 +21,13 @@ class Autoscaling(Object):
     """Requests each replica should be working on."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Autoscaling:
+    def _ordered(self) -> ReplicaAutoscaling:
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"minReplicas={self.min_replicas} is more than maxReplicas={self.max_replicas}")
         return self
 
 
-class Ingress(Object):
+class Ingress(SpecModel):
     """A way in from outside the cluster."""
 
     host: str = Field(min_length=1)
@@ -42,12 +42,12 @@ class Ingress(Object):
     """Annotations, which are the ingress controller's business."""
 
 
-class Serve(Object):
+class Serve(SpecModel):
     """Whether and how the model is served; `config.serve` has what the server itself needs, replicas included."""
 
     enabled: bool = True
     """Serve when the gate is passed. False ends in Succeeded."""
-    autoscaling: Autoscaling | None = None
+    autoscaling: ReplicaAutoscaling | None = None
     """None keeps `config.serve.replicas` copies."""
     new_model: Literal["NewCluster", "InPlace"] = "NewCluster"
     """How a new model takes the place of the one that serves. NewCluster: on a second Ray cluster, while the old one
@@ -67,7 +67,7 @@ class Serve(Object):
     """None: reachable inside the cluster only."""
 
 
-class NetworkPolicy(Object):
+class NetworkPolicy(SpecModel):
     """Who may reach the pods. Those of one run reach one another on every port."""
 
     enabled: bool = True

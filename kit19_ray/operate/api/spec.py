@@ -15,7 +15,7 @@ from kit19_ray.config import loading
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import OperateError, UserError, quote
 from kit19_ray.io import storage
-from kit19_ray.operate.api.kubernetes_types import Name, Object
+from kit19_ray.operate.api.kubernetes_types import Name, SpecModel
 from kit19_ray.operate.api.pods import Images, StagePods, Stages
 from kit19_ray.operate.api.serving import NetworkPolicy, Serve
 
@@ -25,7 +25,7 @@ RAY_VERSION = "2.60.0"  # of the images built from docker/
 Stage = Literal["data", "train", "evaluate"]
 
 
-class Storage(Object):
+class Storage(SpecModel):
     """How pods and the operator reach the root."""
 
     credentials_secret: Name | None = None
@@ -39,7 +39,7 @@ class Storage(Object):
     """Becomes AWS_REGION."""
 
 
-class Queue(Object):
+class Queue(SpecModel):
     """Who decides when the pods may start."""
 
     kueue: str | None = Field(None, min_length=1)
@@ -55,7 +55,7 @@ class Queue(Object):
     """PriorityClass of the pods."""
 
 
-class Retries(Object):
+class Retries(SpecModel):
     """What happens when a stage fails for another reason than a mistake in the KitRun (which is never tried again)."""
 
     same_cluster: int = Field(1, ge=0, le=20)
@@ -68,7 +68,7 @@ class Retries(Object):
     """The longest wait."""
 
 
-class Deadlines(Object):
+class Deadlines(SpecModel):
     """After how many seconds a stage counts as stuck. None never does."""
 
     start: int | None = Field(3600, ge=1)
@@ -84,7 +84,7 @@ class Deadlines(Object):
     """From the RayService's creation or change until it answers."""
 
 
-class KitRunSpec(Object):
+class KitRunSpec(SpecModel):
     """One run: data, train, evaluate, the gate (`config.evaluate.gate`), serve."""
 
     config: Config

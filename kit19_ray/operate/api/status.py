@@ -28,7 +28,7 @@ FINISHED: tuple[Phase, ...] = ("Succeeded", "GateFailed", "Failed")
 CONDITIONS = ("Ready", "DataBuilt", "Trained", "Evaluated", "Serving", "StorageReadable", "Failed")
 
 
-class Part(BaseModel):
+class StatusPart(BaseModel):
     """A part of the status: camelCase; keys of another version are left out."""
 
     model_config = ConfigDict(
@@ -40,7 +40,7 @@ class Part(BaseModel):
         return self.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 
-class Condition(Part):
+class Condition(StatusPart):
     """A condition, as Kubernetes has them."""
 
     type: str
@@ -57,7 +57,7 @@ class Condition(Part):
     """When `status` last changed, RFC 3339."""
 
 
-class StageStatus(Part):
+class StageStatus(StatusPart):
     """One stage, or the server."""
 
     state: Step = "Waiting"
@@ -112,7 +112,7 @@ class StageStatus(Part):
     """Mean over the labels of the validation split."""
 
 
-class StageStatuses(Part):
+class StageStatuses(StatusPart):
     """By stage."""
 
     data: StageStatus = StageStatus()
@@ -125,7 +125,7 @@ class StageStatuses(Part):
     """The server."""
 
 
-class Status(Part):
+class Status(StatusPart):
     """What is known of a run."""
 
     observed_generation: int | None = None

@@ -11,8 +11,8 @@ import logging
 import time
 
 from kit19_ray.operate.api.rbac import NAMESPACE_LEASE
-from kit19_ray.operate.controller.leader_election import Lease
-from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.controller.leader_election import LeaderLease
+from kit19_ray.operate.kube_client import Cluster, KubeError
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Claims:
 
     def __init__(self, cluster: Cluster, release: str) -> None:
         self._cluster, self._release = cluster, release
-        self._leases: dict[str, Lease] = {}
+        self._leases: dict[str, LeaderLease] = {}
         self._looked: dict[str, float] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._others: dict[str, str | None] = {}
@@ -50,12 +50,12 @@ class Claims:
 
     async def _look(self, namespace: str) -> None:
         lease = self._leases.setdefault(
-            namespace, Lease(self._cluster, namespace, self._release, NAMESPACE_LEASE, SECONDS)
+            namespace, LeaderLease(self._cluster, namespace, self._release, NAMESPACE_LEASE, SECONDS)
         )
         self._looked[namespace], before = time.monotonic(), self._others.get(namespace)
         try:
             mine = await asyncio.to_thread(lease.take)
-        except ApiError as error:
+        except KubeError as error:
             log.info("%s: it cannot be told whether another release works here: %s", namespace, error)
             if error.status in (403, 404):
                 # A namespace that goes, rights of an earlier version: nobody can be told apart, and the work goes on.

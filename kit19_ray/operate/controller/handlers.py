@@ -13,7 +13,7 @@ import kopf
 from kit19_ray.operate.api.crd import GROUP, PLURAL, VERSION
 from kit19_ray.operate.controller.conditions import Notice
 from kit19_ray.operate.controller.reconciler import APPLIED, Reconciler
-from kit19_ray.operate.kube_client import ApiError
+from kit19_ray.operate.kube_client import KubeError
 from kit19_ray.operate.manifests.naming import RUN_LABEL
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Triggers:
             event.clear()
             try:
                 requeue_after, retry = await self._reconciler.reconcile(namespace, name), _FIRST_RETRY
-            except ApiError as error:
+            except KubeError as error:
                 log.warning("%s/%s: %s; again in %g s", namespace, name, error, retry)
                 requeue_after, retry = retry, min(_LAST_RETRY, 2 * retry)
                 await asyncio.sleep(min(requeue_after, 1.0))  # not at once, whatever the events

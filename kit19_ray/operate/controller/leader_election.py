@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.kube_client import Cluster, KubeError
 from kit19_ray.utils.json_types import Json
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ NAME = "kit19-operator"
 DURATION_SECONDS, RENEW_SECONDS, GIVE_UP_SECONDS = 15, 2.0, 10.0
 
 
-class Lease:
+class LeaderLease:
     """A claim to the lease.
 
     Args:
@@ -55,7 +55,7 @@ class Lease:
                 if not told:
                     log.info("another operator holds the lease %s/%s; waiting", self._namespace, self.name)
                     told = True
-            except ApiError as error:
+            except KubeError as error:
                 self.holder = None
                 if error.status in (401, 403):
                     raise
@@ -73,7 +73,7 @@ class Lease:
                 if not await asyncio.to_thread(self.take):
                     break
                 renewed = time.monotonic()
-            except ApiError as error:
+            except KubeError as error:
                 log.warning("the lease cannot be renewed: %s", error)
         log.error("the lease is lost")
 
@@ -125,7 +125,7 @@ class Lease:
     def _write(self, lease: Json, new: bool) -> bool:
         try:
             self._cluster.write_lease(lease, new)
-        except ApiError as error:
+        except KubeError as error:
             if error.status == 409:
                 return False  # another was faster
             raise

@@ -20,10 +20,10 @@ from kit19_ray.errors import OperateError
 from kit19_ray.operate.api import crd, support
 from kit19_ray.operate.controller import handlers, leader_election, metrics
 from kit19_ray.operate.controller.claims import Claims
-from kit19_ray.operate.controller.leader_election import Lease
-from kit19_ray.operate.controller.metrics import Metrics
+from kit19_ray.operate.controller.leader_election import LeaderLease
+from kit19_ray.operate.controller.metrics import ControllerMetrics
 from kit19_ray.operate.controller.reconciler import Reconciler
-from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.kube_client import Cluster, KubeError
 from kit19_ray.redaction import RedactingFilter
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def run(
     except kubernetes.config.ConfigException as error:
         raise OperateError(f"no cluster: {error}", hint="run it in a pod, or set KUBECONFIG") from None
     home = lease_namespace or own_namespace()
-    lease = Lease(cluster, home, identity or socket.gethostname(), lease_name)
+    lease = LeaderLease(cluster, home, identity or socket.gethostname(), lease_name)
     claims = Claims(cluster, f"{home}/{lease_name}")
     watched = [] if everywhere else list(namespaces)
     asyncio.run(_main(cluster, lease, claims, watched, everywhere, metrics_port, health_port))
@@ -83,14 +83,14 @@ def log_without_secrets() -> None:
 
 async def _main(
     cluster: Cluster,
-    lease: Lease,
+    lease: LeaderLease,
     claims: Claims,
     namespaces: list[str],
     everywhere: bool,
     metrics_port: int | None,
     health_port: int | None,
 ) -> None:
-    counted = Metrics()
+    counted = ControllerMetrics()
     stop, working = asyncio.Event(), asyncio.Event()
 
     def readiness() -> tuple[int, bytes]:
@@ -145,9 +145,9 @@ async def _main(
             claiming.cancel()
         if lost:
             raise OperateError("the lease is lost: another operator works, or the API server was away too long")
-        with suppress(ApiError):
+        with suppress(KubeError):
             await lease.release()
-    except ApiError as error:
+    except KubeError as error:
         raise OperateError(
             f"the API server refuses: {error}", hint="see kit19_ray/operate/api/rbac.py for the rights"
         ) from None

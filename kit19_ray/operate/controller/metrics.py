@@ -10,7 +10,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _RUN = ["namespace", "name"]
 
 
-class Metrics:
+class ControllerMetrics:
     """Counters of one operator; each has a registry of its own, so that several can live in one process."""
 
     def __init__(self) -> None:

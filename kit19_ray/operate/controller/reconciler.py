@@ -26,12 +26,12 @@ from kit19_ray.operate.controller.claims import RENEW_SECONDS, Claims
 from kit19_ray.operate.controller.conditions import Notice, notices
 from kit19_ray.operate.controller.identity import identify
 from kit19_ray.operate.controller.memory import FRESH_SECONDS, RunMemory
-from kit19_ray.operate.controller.metrics import Metrics
+from kit19_ray.operate.controller.metrics import ControllerMetrics
 from kit19_ray.operate.controller.observation import Observed
 from kit19_ray.operate.controller.plan import Plan, invalid, plan
 from kit19_ray.operate.controller.stage_reports import StageReports
 from kit19_ray.operate.controller.threads import Threads
-from kit19_ray.operate.kube_client import OBSERVED, ApiError, Cluster
+from kit19_ray.operate.kube_client import OBSERVED, Cluster, KubeError
 from kit19_ray.operate.manifests import serving_keys
 from kit19_ray.operate.manifests.naming import RunRef
 from kit19_ray.utils.json_types import Json
@@ -55,7 +55,7 @@ class Reconciler:
         claims: which namespaces are another release's; None takes all as this one's.
     """
 
-    def __init__(self, cluster: Cluster, metrics: Metrics, tell: Tell, claims: Claims | None = None) -> None:
+    def __init__(self, cluster: Cluster, metrics: ControllerMetrics, tell: Tell, claims: Claims | None = None) -> None:
         self._cluster, self._metrics, self._tell, self._claims = cluster, metrics, tell, claims
         self._memory: dict[str, RunMemory] = {}
         self._threads = Threads()
@@ -70,7 +70,7 @@ class Reconciler:
         begun = time.monotonic()
         try:
             requeue_after = await self._reconcile(namespace, name)
-        except ApiError:
+        except KubeError:
             self._metrics.reconciles.labels("error").inc()
             raise
         self._metrics.reconciles.labels("done").inc()
@@ -112,7 +112,7 @@ class Reconciler:
             if written and body is not None:
                 self._announce(body, before, made.status)
                 return await self._apply_actions(body, made)
-        raise ApiError(409, f"{namespace}/{name}: its status changed {_CONFLICTS} times while it was being planned")
+        raise KubeError(409, f"{namespace}/{name}: its status changed {_CONFLICTS} times while it was being planned")
 
     async def _is_anothers(self, body: Json) -> bool:
         """Whether another release carries out the KitRuns of this namespace; the KitRun gets an Event that says so."""
@@ -183,7 +183,7 @@ class Reconciler:
             place = metadata["namespace"], metadata["name"]
             try:
                 await self._threads.call(self._cluster.write_status, *place, metadata["resourceVersion"], after.dump())
-            except ApiError as error:
+            except KubeError as error:
                 if error.status not in (404, 409):
                     raise
                 self._metrics.reconciles.labels("conflict").inc()
@@ -207,7 +207,7 @@ class Reconciler:
             if isinstance(action, Delete):
                 try:
                     await self._threads.call(self._cluster.delete, action.kind, metadata["namespace"], action.name)
-                except ApiError as error:
+                except KubeError as error:
                     if error.status in (0, 401):
                         raise
                     said = f"the API server does not let the {action.kind} {action.name} go: {error.message}"
@@ -221,7 +221,7 @@ class Reconciler:
             elif isinstance(action, Apply | MakeKeys):
                 try:
                     again = await self._make(metadata["uid"], action) or again
-                except ApiError as error:
+                except KubeError as error:
                     if error.status in (0, 401):
                         raise
                     kind, stage = action.manifest["kind"], action.stage
@@ -255,7 +255,7 @@ class Reconciler:
         key = (action.manifest["kind"], action.manifest["metadata"]["name"])
         before = memory.children.get(key)
         if before is None and (reason := await self._threads.call(self._cluster.stranger, action.manifest)):
-            raise ApiError(409, reason)
+            raise KubeError(409, reason)
         applied = await self._threads.call(self._cluster.apply, action.manifest)
         if memory.children.get(key) is not before:
             return True  # an event came meanwhile, and is newer than the answer
@@ -284,7 +284,7 @@ def read_spec(body: Mapping[str, Any]) -> tuple[KitRunSpec, str | None]:
     return spec, None
 
 
-def _refusal(kind: str, error: ApiError) -> str:
+def _refusal(kind: str, error: KubeError) -> str:
     """Why an object will never be taken, in words to act on."""
     field = error.unknown_field
     if field is None:

@@ -12,10 +12,10 @@ from kit19_ray.operate.api.status import StageStatus, Status
 from kit19_ray.operate.controller import stage_output
 from kit19_ray.operate.controller.actions import WATCH_SECONDS
 from kit19_ray.operate.controller.memory import RunMemory
-from kit19_ray.operate.controller.metrics import Metrics
+from kit19_ray.operate.controller.metrics import ControllerMetrics
 from kit19_ray.operate.controller.observation import Child, StageReport
 from kit19_ray.operate.controller.threads import Threads
-from kit19_ray.operate.kube_client import ApiError, Cluster
+from kit19_ray.operate.kube_client import Cluster, KubeError
 from kit19_ray.operate.manifests import naming, serving_keys
 from kit19_ray.operate.manifests.naming import RunRef
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class StageReports:
     """Asks storage and Secrets on behalf of a reconciliation."""
 
-    def __init__(self, cluster: Cluster, metrics: Metrics, threads: Threads) -> None:
+    def __init__(self, cluster: Cluster, metrics: ControllerMetrics, threads: Threads) -> None:
         self._cluster, self._metrics, self._threads = cluster, metrics, threads
 
     async def unreadable(self, run: RunRef, spec: KitRunSpec) -> str | None:
@@ -90,7 +90,7 @@ class StageReports:
             return {}
         try:
             return await self._threads.call(self._cluster.secret, namespace, name)
-        except ApiError as error:
+        except KubeError as error:
             if error.status == 403:
                 return {}
             raise

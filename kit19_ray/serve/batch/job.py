@@ -10,7 +10,7 @@ from kit19_ray.config.schema import ServeConfig
 from kit19_ray.errors import UserError, quote
 from kit19_ray.serve import chat, protocol
 from kit19_ray.serve.api_error import ApiError
-from kit19_ray.serve.batch.rows import NOT_JSON, Part, Row
+from kit19_ray.serve.batch.rows import NOT_JSON, Row, RowRange
 from kit19_ray.serve.chat import ChatRequest
 from kit19_ray.serve.protocol import CompletionRequest
 from kit19_ray.utils.json_types import Json
@@ -19,7 +19,7 @@ MODEL = "model"  # what the requests call it
 
 
 @dataclass(frozen=True)
-class Job:
+class GenerateJob:
     """One command.
 
     Attributes:
@@ -105,7 +105,7 @@ class Worker:
         out: prefix of the output.
     """
 
-    def __init__(self, model: str, section: ServeConfig, job: Job, out: str) -> None:
+    def __init__(self, model: str, section: ServeConfig, job: GenerateJob, out: str) -> None:
         from kit19_ray.serve.model_server import ModelServer
 
         threads = max(1, int(section.cpus_per_replica))
@@ -119,7 +119,7 @@ class Worker:
         from kit19_ray.io import storage
         from kit19_ray.serve.batch import rows as files
 
-        part = Part(**json.loads(item["part"]))
+        part = RowRange(**json.loads(item["part"]))
         rows = files.read(part)
         added = asyncio.run(self._answers(rows, part.start))
         files.write(storage.join(self._out, item["name"]), part, rows, added)

@@ -30,7 +30,7 @@ NOT_JSON = "\N{NULL}line"
 
 
 @dataclass(frozen=True)
-class Part:
+class RowRange:
     """Some rows of one file.
 
     Attributes:
@@ -61,14 +61,14 @@ def files(uri: str) -> list[str]:
     return [storage.join(uri, path) for path in found]
 
 
-def outline(uri: str, rows_per_part: int) -> list[Part]:
+def outline(uri: str, rows_per_part: int) -> list[RowRange]:
     """The parts of a file; reads all of it, a part at a time."""
-    parts: list[Part] = []
+    parts: list[RowRange] = []
     start = offset = 0
     for rows, size in _chunks(uri, rows_per_part):
         text = json.dumps(rows, sort_keys=True, ensure_ascii=False, default=str)
         sha256 = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        parts.append(Part(uri, start, len(rows), offset, sha256))
+        parts.append(RowRange(uri, start, len(rows), offset, sha256))
         start, offset = start + len(rows), offset + size
     return parts
 
@@ -86,7 +86,7 @@ def _chunks(uri: str, rows_per_part: int) -> Iterator[tuple[list[Row], int]]:
             yield [_row(line) for line in taken], 0 if packed else sum(map(len, taken))
 
 
-def read(part: Part) -> list[Row]:
+def read(part: RowRange) -> list[Row]:
     """The rows of a part."""
     with closing(storage.open_input(part.file)) as file:
         if part.file.endswith(".parquet"):
@@ -99,7 +99,7 @@ def read(part: Part) -> list[Row]:
         return [_row(line) for line in lines]
 
 
-def _from_parquet(file: pq.ParquetFile, part: Part) -> pa.Table:
+def _from_parquet(file: pq.ParquetFile, part: RowRange) -> pa.Table:
     groups, first, begin = [], 0, None
     for number in range(file.num_row_groups):
         size = file.metadata.row_group(number).num_rows
@@ -118,13 +118,13 @@ def _row(line: bytes) -> Row:
     return found if isinstance(found, dict) else {NOT_JSON: line.decode("utf-8", "replace").rstrip("\r\n")}
 
 
-def name_of(number: int, part: Part) -> str:
+def name_of(number: int, part: RowRange) -> str:
     """The name of a part's output: in the order of the rows, and another one for other rows."""
     suffix = ".parquet" if part.file.endswith(".parquet") else ".jsonl"
     return f"part-{number:06d}-{part.sha256[:16]}{suffix}"
 
 
-def write(uri: str, part: Part, rows: list[Row], added: list[Row]) -> None:
+def write(uri: str, part: RowRange, rows: list[Row], added: list[Row]) -> None:
     """Writes a part whole: each row with what was added to it."""
     if uri.endswith(".parquet"):
         with closing(storage.open_input(part.file)) as file:

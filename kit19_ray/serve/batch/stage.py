@@ -21,8 +21,8 @@ from kit19_ray.lm.prompts import prompt_format
 from kit19_ray.serve import stage as server
 from kit19_ray.serve import vllm_engine
 from kit19_ray.serve.batch import rows
-from kit19_ray.serve.batch.job import Job, Worker, limits_of
-from kit19_ray.serve.batch.rows import Part
+from kit19_ray.serve.batch.job import GenerateJob, Worker, limits_of
+from kit19_ray.serve.batch.rows import RowRange
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.console import progress, say
 from kit19_ray.utils.json_types import Json
@@ -32,7 +32,7 @@ _REQUEST = "request.json"  # what the parts of an output were asked with
 _SHOWN = 5  # kinds of errors
 
 
-def check(section: ServeConfig, model: str, source: str, out: str, job: Job) -> list[str]:
+def check(section: ServeConfig, model: str, source: str, out: str, job: GenerateJob) -> list[str]:
     """The files that would be read, after a look at everything that can be wrong before anything starts.
 
     Raises:
@@ -55,7 +55,7 @@ def check(section: ServeConfig, model: str, source: str, out: str, job: Job) -> 
     return files
 
 
-def run(section: ServeConfig, model: str, source: str, out: str, job: Job, rows_per_part: int) -> str:
+def run(section: ServeConfig, model: str, source: str, out: str, job: GenerateJob, rows_per_part: int) -> str:
     """Answers every row, and returns the output's URI.
 
     Raises:
@@ -100,7 +100,7 @@ def run(section: ServeConfig, model: str, source: str, out: str, job: Job, rows_
     return out
 
 
-def dry_run(section: ServeConfig, model: str, source: str, out: str, job: Job, rows_per_part: int) -> Json:
+def dry_run(section: ServeConfig, model: str, source: str, out: str, job: GenerateJob, rows_per_part: int) -> Json:
     """What `run` would do.
 
     Raises:
@@ -148,7 +148,7 @@ def _model_identity(model: str) -> Any:
     return [uri, sorted([info.path, info.size] for info in storage.list_files(uri))]
 
 
-def _outline(files: list[str], rows_per_part: int) -> list[Part]:
+def _outline(files: list[str], rows_per_part: int) -> list[RowRange]:
     """The parts of all files, in order: each file is read by a Ray task."""
     import ray
 
@@ -157,7 +157,9 @@ def _outline(files: list[str], rows_per_part: int) -> list[Part]:
     return [part for parts in found for part in parts]
 
 
-def _work(todo: list[tuple[str, Part]], section: ServeConfig, model: str, job: Job, out: str) -> Iterator[Json]:
+def _work(
+    todo: list[tuple[str, RowRange]], section: ServeConfig, model: str, job: GenerateJob, out: str
+) -> Iterator[Json]:
     """What came of each part, as it is written."""
     import ray
 
@@ -174,7 +176,7 @@ def _work(todo: list[tuple[str, Part]], section: ServeConfig, model: str, job: J
     yield from answered.iter_rows()
 
 
-def _errors(out: str, names: Iterable[str], job: Job) -> dict[str, int]:
+def _errors(out: str, names: Iterable[str], job: GenerateJob) -> dict[str, int]:
     """Rows without an answer by what is wrong with them, of the parts of this run and of earlier ones."""
     counted: dict[str, int] = {}
     column = f"{job.added}_error"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.data.filters import minhash
-from kit19_ray.data.filters.minhash import BANDS, ROWS, Candidates
+from kit19_ray.data.filters.minhash import BANDS, ROWS, BandMates
 
 LONG = (
     "어제 저녁에 동네 뒷산을 천천히 올라가면서 바라본 노을이 참 고왔고 내려오는 길에는 반딧불이도 몇 마리 볼 수 있었다"
@@ -25,8 +25,8 @@ OTHER = (
 
 def candidates(
     texts: list[list[str]], task: list[int], source: list[int], answer: list[int], rank: list[int] | None = None
-) -> Candidates:
-    return Candidates(
+) -> BandMates:
+    return BandMates(
         key=np.zeros(len(texts), np.uint64),
         signatures=np.stack([minhash.signature(t) for t in texts]),
         rank=np.array(rank or list(range(len(texts))), np.int64),
@@ -36,7 +36,7 @@ def candidates(
     )
 
 
-def leaving(made: Candidates, threshold: float = 0.8) -> dict[int, int]:
+def leaving(made: BandMates, threshold: float = 0.8) -> dict[int, int]:
     """What leaves over all bands, each record with the nearest to the front it is near to."""
     found: dict[int, int] = {}
     for band in range(BANDS):
@@ -93,7 +93,7 @@ def test_a_bucket_of_boilerplate_costs_no_square(monkeypatch: pytest.MonkeyPatch
     signatures[1999] = signatures[3]
     signatures[1998] = signatures[1500]  # not among the first: it meets its like in another bucket
     zeros = np.zeros(2000, np.int64)
-    made = Candidates(np.zeros(2000, np.uint64), signatures, np.arange(2000), zeros, zeros, zeros)
+    made = BandMates(np.zeros(2000, np.uint64), signatures, np.arange(2000), zeros, zeros, zeros)
     assert made.near(0.8) == {1999: 3}
 
 

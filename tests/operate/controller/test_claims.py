@@ -11,7 +11,7 @@ import pytest
 from kit19_ray.operate.controller import claims as module
 from kit19_ray.operate.controller import leader_election
 from kit19_ray.operate.controller.claims import Claims
-from kit19_ray.operate.kube_client import ApiError
+from kit19_ray.operate.kube_client import KubeError
 
 Json = dict[str, Any]
 
@@ -21,7 +21,7 @@ class Leases:
 
     def __init__(self) -> None:
         self.held: dict[tuple[str, str], Json] = {}
-        self.refusal: ApiError | None = None
+        self.refusal: KubeError | None = None
         self.writes, self.conflict = 0, False
 
     def lease(self, namespace: str, name: str) -> Json | None:
@@ -33,7 +33,7 @@ class Leases:
         key = lease["metadata"]["namespace"], lease["metadata"]["name"]
         self.writes += 1
         if self.conflict or (new and key in self.held):
-            raise ApiError(409, "exists")
+            raise KubeError(409, "exists")
         self.held[key] = copy.deepcopy(lease)
         return lease
 
@@ -94,12 +94,12 @@ def test_a_release_that_is_gone_loses_its_namespaces(server: Leases, monkeypatch
 @pytest.mark.parametrize("status", [0, 403, 404, 500])
 def test_where_it_cannot_be_told_the_work_goes_on(server: Leases, status: int) -> None:
     """Roles of an earlier version have no right to it; a namespace may be going."""
-    server.refusal = ApiError(status, "leases is forbidden")
+    server.refusal = KubeError(status, "leases is forbidden")
     assert other(Claims(server, "a/kit19")) is None  # type: ignore[arg-type]
 
 
 def test_what_was_known_stays_while_the_api_server_is_away(server: Leases) -> None:
     first, second = Claims(server, "a/kit19"), Claims(server, "b/kit19")  # type: ignore[arg-type]
     assert other(first) is None and other(second) == "a/kit19"
-    server.refusal = ApiError(0, "the API server cannot be reached")
+    server.refusal = KubeError(0, "the API server cannot be reached")
     assert other(second) == "a/kit19" and other(first) is None

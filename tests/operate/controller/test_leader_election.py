@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kit19_ray.operate.controller import leader_election as module
-from kit19_ray.operate.controller.leader_election import Lease
-from kit19_ray.operate.kube_client import ApiError
+from kit19_ray.operate.controller.leader_election import LeaderLease
+from kit19_ray.operate.kube_client import KubeError
 
 
 class Store:
@@ -22,23 +22,23 @@ class Store:
 
     def lease(self, namespace: str, name: str) -> dict[str, Any] | None:
         if self.down:
-            raise ApiError(0, "down")
+            raise KubeError(0, "down")
         return None if self.found is None else {**self.found, "spec": dict(self.found["spec"])}
 
     def write_lease(self, lease: dict[str, Any], new: bool) -> dict[str, Any]:
         if self.down:
-            raise ApiError(0, "down")
+            raise KubeError(0, "down")
         if (new and self.found is not None) or (
             not new and lease["metadata"].get("resourceVersion") != str(self.version)
         ):
-            raise ApiError(409, "conflict")
+            raise KubeError(409, "conflict")
         self.version += 1
         self.found = {**lease, "metadata": {**lease["metadata"], "resourceVersion": str(self.version)}}
         return self.found
 
 
-def claim(store: Any, identity: str) -> Lease:
-    return Lease(store, "default", identity)
+def claim(store: Any, identity: str) -> LeaderLease:
+    return LeaderLease(store, "default", identity)
 
 
 @pytest.fixture(autouse=True)
@@ -106,9 +106,9 @@ def test_a_holder_whose_lease_is_another_s_gives_up() -> None:
 def test_a_refusal_is_not_waited_out() -> None:
     class Forbidding(Store):
         def lease(self, namespace: str, name: str) -> dict[str, Any] | None:
-            raise ApiError(403, "leases is forbidden")
+            raise KubeError(403, "leases is forbidden")
 
-    with pytest.raises(ApiError, match="403: leases is forbidden"):
+    with pytest.raises(KubeError, match="403: leases is forbidden"):
         asyncio.run(claim(Forbidding(), "first").acquire())
 
 
@@ -127,10 +127,10 @@ def test_leases_of_other_names_are_held_side_by_side_and_a_standby_knows_who_wor
 
     async def story() -> None:
         server: Any = Named()
-        first, second = (Lease(server, "ops", name, name) for name in ("a", "b"))
+        first, second = (LeaderLease(server, "ops", name, name) for name in ("a", "b"))
         await asyncio.wait_for(asyncio.gather(first.acquire(), second.acquire()), 2)
         assert (first.holder, second.holder) == ("a", "b")
-        standby = Lease(server, "ops", "c", "a")
+        standby = LeaderLease(server, "ops", "c", "a")
         waiting = asyncio.create_task(standby.acquire())
         await asyncio.sleep(0.1)
         assert standby.holder == "a" and not waiting.done()

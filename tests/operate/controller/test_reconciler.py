@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from kit19_ray.operate.controller.conditions import Notice
-from kit19_ray.operate.controller.metrics import Metrics
+from kit19_ray.operate.controller.metrics import ControllerMetrics
 from kit19_ray.operate.controller.reconciler import FINALIZER, Reconciler, read_spec
-from kit19_ray.operate.kube_client import ApiError
+from kit19_ray.operate.kube_client import KubeError
 from kit19_ray.operate.manifests.naming import RunRef
 
 Json = dict[str, Any]
@@ -29,7 +29,7 @@ class Server:
         tree = {"config": {"root": "file:///nowhere"}, "images": {"train": "kit19:1"}, **spec}
         metadata: Json = {"name": "demo", "namespace": "default", "uid": "u", "generation": 1, "resourceVersion": "1"}
         self.body: Json = {"metadata": metadata, "spec": tree}
-        self.refusal: Callable[[Json], ApiError | None] = lambda _: None
+        self.refusal: Callable[[Json], KubeError | None] = lambda _: None
         self.applied: list[str] = []
         self.others: dict[str, Json] = {}
         self.present: dict[str, Json] = {}
@@ -83,7 +83,7 @@ class Everywhere:
 def looks(server: Server, number: int = 3, claims: Any = None) -> tuple[Json, list[float | None], list[Notice]]:
     """The status after some reconciliations, what each asked for, and the Events."""
     told: list[Notice] = []
-    reconciler = Reconciler(server, Metrics(), lambda _, notice: told.append(notice), claims)  # type: ignore[arg-type]
+    reconciler = Reconciler(server, ControllerMetrics(), lambda _, notice: told.append(notice), claims)  # type: ignore[arg-type]
 
     async def story() -> list[float | None]:
         return [await reconciler.reconcile("default", "demo") for _ in range(number)]
@@ -91,7 +91,7 @@ def looks(server: Server, number: int = 3, claims: Any = None) -> tuple[Json, li
     return server.body.get("status", {}), asyncio.run(story()), told
 
 
-def jobs_only(error: ApiError) -> Callable[[Json], ApiError | None]:
+def jobs_only(error: KubeError) -> Callable[[Json], KubeError | None]:
     return lambda manifest: error if manifest["kind"] == "RayJob" else None
 
 
@@ -110,11 +110,11 @@ def test_a_refusal_that_may_pass_is_in_the_status_at_once_and_asked_again_in_its
 ) -> None:
     """B1b."""
     server = Server()
-    server.refusal = jobs_only(ApiError(status, message))
+    server.refusal = jobs_only(KubeError(status, message))
     looks(server, 1)
     created = server.body["status"]["stages"]["data"].get("startedAt")
     server = Server()
-    server.refusal = jobs_only(ApiError(status, message))
+    server.refusal = jobs_only(KubeError(status, message))
     _, asked, told = looks(server)
     data = server.body["status"]["stages"]["data"]
     assert (data["state"], data["reason"]) == ("Waiting", "Rejected") and message in data["message"]
@@ -125,7 +125,7 @@ def test_a_refusal_that_may_pass_is_in_the_status_at_once_and_asked_again_in_its
 def test_a_field_that_an_older_kuberay_lacks_ends_the_run_with_what_to_upgrade() -> None:
     """B1b, C2."""
     server = Server()
-    server.refusal = jobs_only(ApiError(500, TYPED))
+    server.refusal = jobs_only(KubeError(500, TYPED))
     looks(server)
     status = server.body["status"]
     assert (
@@ -137,7 +137,7 @@ def test_a_field_that_an_older_kuberay_lacks_ends_the_run_with_what_to_upgrade()
 def test_without_its_policy_no_pod_is_made() -> None:
     """C1."""
     server = Server()
-    server.refusal = lambda m: ApiError(403, "networkpolicies is forbidden") if m["kind"] == "NetworkPolicy" else None
+    server.refusal = lambda m: KubeError(403, "networkpolicies is forbidden") if m["kind"] == "NetworkPolicy" else None
     looks(server)
     assert server.applied == [] and "networkpolicies is forbidden" in server.body["status"]["message"]
     fine = Server()
@@ -173,8 +173,8 @@ def test_a_finalizer_of_an_earlier_version_is_taken_off() -> None:
 
 def test_an_api_server_that_is_away_is_no_refusal() -> None:
     server = Server()
-    server.refusal = jobs_only(ApiError(0, "the API server cannot be reached"))
-    with pytest.raises(ApiError, match="cannot be reached"):
+    server.refusal = jobs_only(KubeError(0, "the API server cannot be reached"))
+    with pytest.raises(KubeError, match="cannot be reached"):
         looks(server, 1)
 
 
@@ -227,7 +227,7 @@ def test_keys_that_somebody_deleted_are_made_anew() -> None:
 
 def test_without_its_keys_no_server_is_made_and_the_status_says_why() -> None:
     server = Server(**SERVE)
-    server.refusal = lambda m: ApiError(403, "secrets is forbidden") if m["kind"] == "Secret" else None
+    server.refusal = lambda m: KubeError(403, "secrets is forbidden") if m["kind"] == "Secret" else None
     looks(server)
     assert "RayService" not in server.applied
     assert "the API server does not take the Secret: secrets is forbidden" in server.body["status"]["message"]
@@ -251,7 +251,7 @@ def test_a_named_secret_that_is_not_there_or_holds_no_keys_is_waited_for(held: A
 @pytest.mark.parametrize("status", [403, 404, 409, 413, 429, 500, 503])
 def test_whatever_kind_is_refused_in_whatever_way_is_in_a_condition(kind: str, status: int) -> None:
     server = Server(**SERVE, serve={"ingress": {"host": "a.example"}})
-    server.refusal = lambda m: ApiError(status, "no, for a reason") if m["kind"] == kind else None
+    server.refusal = lambda m: KubeError(status, "no, for a reason") if m["kind"] == kind else None
     looks(server)
     conditions = {one["type"]: one for one in server.body["status"]["conditions"]}
     assert conditions["Ready"]["status"] == "False" and "no, for a reason" in conditions["Ready"]["message"]
@@ -262,7 +262,7 @@ def test_a_child_that_is_not_let_go_is_said() -> None:
     server = Server()
     looks(server, 1)
     server.body["spec"]["suspend"], server.body["metadata"]["generation"] = True, 2
-    server.refusal = lambda m: ApiError(403, "denied by policy") if m["kind"].startswith("delete") else None
+    server.refusal = lambda m: KubeError(403, "denied by policy") if m["kind"].startswith("delete") else None
     _, asked, _ = looks(server)
     assert "does not let the RayJob" in server.body["status"]["message"]
     assert "denied by policy" in server.body["status"]["message"] and asked[-1] == 10.0

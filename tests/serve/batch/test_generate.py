@@ -22,7 +22,7 @@ from kit19_ray.errors import UserError
 from kit19_ray.io import storage
 from kit19_ray.lm.generator import Generator
 from kit19_ray.serve.batch import stage
-from kit19_ray.serve.batch.job import Job, Worker, limits_of
+from kit19_ray.serve.batch.job import GenerateJob, Worker, limits_of
 
 PROMPTS = ["이 영화는 정말", "두 문장의 뜻이 같은지", "대한민국의 수도는", "배우의", "질문에 예 또는", "긍정 또는 부정"]
 GREEDY = {"max_tokens": 8, "temperature": 0.0, "top_p": 1.0, "stop": []}
@@ -52,7 +52,7 @@ def test_options_and_places_are_checked_before_anything_starts(tmp_path: Path, t
     out = str(tmp_path / "out")
 
     def refused(said: str, source: str = rows, to: str = out, model: str = str(tiny_model), **fields: Any) -> None:
-        job = Job(**{"column": "prompt", "is_chat": False, "added": "answer", "options": GREEDY, **fields})
+        job = GenerateJob(**{"column": "prompt", "is_chat": False, "added": "answer", "options": GREEDY, **fields})
         with pytest.raises(UserError) as caught:
             stage.check(SECTION, model, source, to, job)
         assert said in str(caught.value)
@@ -64,7 +64,7 @@ def test_options_and_places_are_checked_before_anything_starts(tmp_path: Path, t
     refused("generate: temperature: Input should be less than", options={**GREEDY, "temperature": 9.0})
     refused("/no/such/model", model="/no/such/model")
     refused("nothing holds no .jsonl", source=str(tmp_path / "nothing"))
-    assert stage.check(SECTION, str(tiny_model), rows, out, Job("prompt", False, "answer", GREEDY))
+    assert stage.check(SECTION, str(tiny_model), rows, out, GenerateJob("prompt", False, "answer", GREEDY))
 
 
 def test_the_command_line_says_what_it_would_do(tmp_path: Path, tiny_model: Path) -> None:
@@ -86,7 +86,9 @@ def test_a_worker_answers_as_the_server_and_counts_what_it_cannot(
     bad: list[Any] = ["no json", {"prompt": None}, {"prompt": 3}, {"prompt": "뷁" * 200}]
     put(tmp_path / "in", [*({"prompt": p} for p in PROMPTS[:3]), *bad])
     (part,) = rows.outline((tmp_path / "in" / "rows.jsonl").as_uri(), 100)
-    worker = Worker(str(tiny_model), limits_of(SECTION, 8), Job("prompt", False, options=GREEDY), tmp_path.as_uri())
+    worker = Worker(
+        str(tiny_model), limits_of(SECTION, 8), GenerateJob("prompt", False, options=GREEDY), tmp_path.as_uri()
+    )
     done = worker({"name": "part.jsonl", "part": json.dumps(asdict(part))})
     found = [json.loads(line) for line in (tmp_path / "part.jsonl").read_text().splitlines()]
     assert [row["completion"] for row in found] == [*(expected[p] for p in PROMPTS[:3]), None, None, None, None]
@@ -105,7 +107,7 @@ def test_rows_of_a_bucket_are_answered_in_order_and_again_only_where_they_change
     source, out = f"{s3_root}/rows", f"{s3_root}/answers"
     lines = [json.dumps({"n": n, "prompt": PROMPTS[n % 6]}) + "\n" for n in range(20)]
     storage.write_text(f"{source}/a.jsonl", "".join(lines))
-    job = Job("prompt", False, options=GREEDY)
+    job = GenerateJob("prompt", False, options=GREEDY)
     assert stage.run(SECTION, str(tiny_model), source, out, job, 6) == out
     found = answers(out)
     assert [row["n"] for row in found] == list(range(20))
@@ -116,7 +118,9 @@ def test_rows_of_a_bucket_are_answered_in_order_and_again_only_where_they_change
     again = {info.path for info in storage.list_files(out)}
     assert len(again & set(times)) == 5 and len(again) == 6, "three parts, the manifest and the request stay"
     with pytest.raises(UserError, match="holds answers of another job"):
-        stage.run(SECTION, str(tiny_model), source, out, Job("prompt", False, options={**GREEDY, "max_tokens": 9}), 6)
+        stage.run(
+            SECTION, str(tiny_model), source, out, GenerateJob("prompt", False, options={**GREEDY, "max_tokens": 9}), 6
+        )
 
 
 @pytest.mark.ray
@@ -126,7 +130,7 @@ def test_messages_in_parquet_with_sampling_are_the_same_twice(
     rows = [{"chat": [{"role": "user", "content": p}], "id": n} for n, p in enumerate(PROMPTS)]
     (tmp_path / "in").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in" / "a.parquet", row_group_size=2)
-    job = Job("chat", True, options={**GREEDY, "temperature": 1.0}, seed=7)
+    job = GenerateJob("chat", True, options={**GREEDY, "temperature": 1.0}, seed=7)
     section = SECTION.model_copy(update={"prompt": "koalpaca"})
     tables = []
     for name in ("one", "two"):
