@@ -130,6 +130,10 @@ def load_tokenizer(name: str) -> Any:
     if backend is not None:  # the file's own settings would cut answers, and would go into what is saved of it
         backend.no_truncation()
         backend.no_padding()
+    # BERT's, and Polyglot-Ko's: transformers 4 ends in an error where GPT-NeoX is given them, GPT-2 embeds them.
+    if "token_type_ids" in loaded.model_input_names:
+        names = [name for name in loaded.model_input_names if name != "token_type_ids"]
+        loaded.model_input_names = loaded.init_kwargs["model_input_names"] = names
     return loaded
 
 
