@@ -80,6 +80,14 @@ def find_adapter(name: str) -> tuple[str, dict[str, str]]:
                 hint="it is to be an adapter as peft writes it, safetensors",
             )
     model_files.check(uri)
+    names = model_files.weight_names(storage.join(uri, "adapter_model.safetensors"))
+    whole = [name for name in names if "lora_" not in name and name.endswith((".weight", ".bias"))]
+    if whole:  # peft would write them over the base's own, which others are answered with
+        raise UserError(
+            f"adapter {quote(name)}: it holds whole weights beside the adapters ({quote(whole[0], plain=True)}), and a "
+            "base model is shared with others",
+            hint="serve the run's merged model: its train prefix, or the prefix's export",
+        )
     return uri, sha256
 
 

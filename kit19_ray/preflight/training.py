@@ -192,7 +192,7 @@ def _devices(train: TrainConfig) -> list[tuple[bool, str]]:
 
 
 def _size(train: TrainConfig, sizes: Sizes, seq_len: int, asked: float, found: Findings) -> None:
-    trained = sizes.trained(train.lora)
+    trained = sizes.trained(train.lora, train.embeddings_beside_adapters)
     found.facts |= {"parameters": sizes.parameters, "trained_parameters": trained}
     found.facts["devices"] = []
     for gpu, precision in _devices(train):
@@ -208,6 +208,7 @@ def _size(train: TrainConfig, sizes: Sizes, seq_len: int, asked: float, found: F
             gpu=gpu,
             lora=train.lora,
             offload=train.offload,
+            embeddings_beside_adapters=train.embeddings_beside_adapters,
         )
         bytes_ = memory.estimate(setting)
         entry: DeviceFacts = {

@@ -104,7 +104,7 @@ def write_model(folder: Path, spec: TrainSpec, at: Folder, dtype: str) -> None:
         base = pretrained.load_causal_lm(str(spec.config.model.name), type_, spec.config.model.revision)
         if spec.config.model.grow_vocabulary:
             models.grow_vocabulary(base, spec.vocab_size)
-        adapted = models.add_adapters(base, spec.config.lora, spec.seed)
+        adapted = models.add_adapters(base, spec.config.lora, spec.seed, spec.config.embeddings_beside_adapters)
         trained = dict(base.named_parameters())
         for name, tensor in tensors:
             trained[name].data.copy_(tensor.to(type_).reshape(trained[name].shape))
