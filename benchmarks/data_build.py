@@ -209,13 +209,13 @@ def _limit(folder: Path, cpus: int) -> Callable[[], float]:
     import pyarrow.parquet as pq
     from tokenizers import Tokenizer
 
-    from kit19_ray.lm.prompts import render_prompt
+    from kit19_ray.lm.prompts import prompt_format
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
     texts: list[str] = []
     for path in sorted((folder / "root").glob("tasks/*/examples-*/*.parquet")):
         for row in pq.read_table(path, columns=["instruction", "input", "output"]).to_pylist():
-            texts += [render_prompt("koalpaca", row["instruction"], row["input"]), row["output"]]
+            texts += [prompt_format("koalpaca").render(row["instruction"], row["input"]), row["output"]]
 
     def encode() -> float:
         start = time.perf_counter()

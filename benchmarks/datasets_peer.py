@@ -19,21 +19,21 @@ class Peer:
 
     def records(self, batch: dict[str, list[Any]]) -> list[Any]:
         from kit19_ray.data.records import Record, to_record
-        from kit19_ray.sources.readers.base import Raw
+        from kit19_ray.sources.readers.base import SourceRow
 
         made = [
-            to_record(self.task, file, Raw(line, json.loads(fields), group or None))
+            to_record(self.task, file, SourceRow(line, json.loads(fields), group or None))
             for file, line, group, fields in zip(*(batch[c] for c in ("file", "line", "group", "fields")), strict=True)
         ]
         return [record for record in made if isinstance(record, Record)]
 
     def judge(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         from kit19_ray.data.filters.exact_duplicates import content_key
-        from kit19_ray.data.filters.ngrams import letters
+        from kit19_ray.data.filters.ngrams import normalize_letters
         from kit19_ray.utils.hashing import fraction, hash64
 
         made, answer, config = self.records(batch), self.task.spec.answer, self.config
-        texts = [[letters(text) for name, text in r.fields.items() if name != answer] for r in made]
+        texts = [[normalize_letters(text) for name, text in r.fields.items() if name != answer] for r in made]
         return {
             "leaks": [found is not None for found in self.index.match(texts)],
             "key": [str(content_key(self.task, r.fields)) for r in made],
@@ -105,7 +105,7 @@ def run(config: Any, folder: Path, cpus: int) -> tuple[float, int]:
     from kit19_ray.data.filters import decontamination, minhash
     from kit19_ray.data.inputs import collect
     from kit19_ray.sources import evaluation_sets
-    from kit19_ray.sources.readers.base import Raw
+    from kit19_ray.sources.readers.base import SourceRow
     from kit19_ray.utils.hashing import hash64
 
     datasets.disable_progress_bars()
@@ -123,7 +123,7 @@ def run(config: Any, folder: Path, cpus: int) -> tuple[float, int]:
         def read(task: Any = task, name: str = name) -> Iterator[dict[str, Any]]:
             for file in inputs.files[name]:
                 for raw in task.source.read(file):
-                    if isinstance(raw, Raw):
+                    if isinstance(raw, SourceRow):
                         fields = json.dumps(raw.fields)
                         yield {"line": raw.line, "file": file.path, "group": raw.group or "", "fields": fields}
 

@@ -29,7 +29,7 @@ def data(config: Config) -> str:
     from kit19_ray.data import stage
 
     built = stage.run(config)
-    output_pointer.leave("data", built, finished=True)
+    output_pointer.write("data", built, finished=True)
     return built
 
 
@@ -38,9 +38,9 @@ def train(config: Config) -> str:
     from kit19_ray.train import stage
 
     read = data_uri(config)
-    output_pointer.leave("train", stage.uri(config, read), finished=False)  # its metrics can be followed
+    output_pointer.write("train", stage.uri(config, read), finished=False)  # its metrics can be followed
     trained = stage.run(config, read, _scoring(config, read))
-    output_pointer.leave("train", trained, finished=True)
+    output_pointer.write("train", trained, finished=True)
     return trained
 
 
@@ -71,7 +71,7 @@ def evaluate(config: Config) -> str:
     held_out = data_uri(config) if config.evaluate.held_out else None
     model = config.evaluate.endpoint or train_uri(config, config.evaluate.model)
     scored = stage.run(config, model, held_out)
-    output_pointer.leave("evaluate", scored, finished=True)
+    output_pointer.write("evaluate", scored, finished=True)
     return scored
 
 

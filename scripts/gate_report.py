@@ -23,10 +23,10 @@ from kit19_ray.config import loading
 from kit19_ray.config.schema import Config
 from kit19_ray.data import inputs
 from kit19_ray.data.filters import decontamination
-from kit19_ray.data.filters.ngrams import letters
+from kit19_ray.data.filters.ngrams import normalize_letters
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.sources import evaluation_sets
-from kit19_ray.sources.readers.base import Raw
+from kit19_ray.sources.readers.base import SourceRow
 from kit19_ray.tasks.task import Task
 from kit19_ray.utils.hashing import hash64
 
@@ -64,7 +64,7 @@ def removed(config: Config) -> Iterator[Removed]:
             record
             for file in found.files[name]
             for raw in task.source.read(file)
-            if isinstance(raw, Raw) and isinstance(record := to_record(task, file.path, raw), Record)
+            if isinstance(raw, SourceRow) and isinstance(record := to_record(task, file.path, raw), Record)
         )
         while batch := list(islice(records, 1024)):
             items = index.items([asked(task, record) for record in batch])
@@ -75,7 +75,7 @@ def removed(config: Config) -> Iterator[Removed]:
 
 def asked(task: Task, record: Record) -> list[str]:
     """A record's fields in letters, but for its label."""
-    return [letters(text) for name, text in record.fields.items() if name != task.spec.answer]
+    return [normalize_letters(text) for name, text in record.fields.items() if name != task.spec.answer]
 
 
 def page(rows: list[Removed]) -> Iterator[str]:

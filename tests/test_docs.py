@@ -20,7 +20,7 @@ from kit19_ray.data import examples
 from kit19_ray.data.inputs import collect
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.io import storage
-from kit19_ray.sources.readers.base import Raw
+from kit19_ray.sources.readers.base import SourceRow
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -117,7 +117,7 @@ def test_the_tutorials_task_builds_examples(tmp_path: Path, monkeypatch: pytest.
     inputs = collect(config)
     task = inputs.tasks["shop_reviews"]
     (file,) = inputs.files["shop_reviews"]
-    found = [to_record(task, file.path, row) for row in task.source.read(file) if isinstance(row, Raw)]
+    found = [to_record(task, file.path, row) for row in task.source.read(file) if isinstance(row, SourceRow)]
     records = [record for record in found if isinstance(record, Record)]
     assert len(records) == 12
     made = examples.rows(task, examples.plan(task, records, config.data.quota, 19, True), "train", 19)

@@ -11,7 +11,7 @@ import pytest
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.catalog import Source
 from kit19_ray.sources.files import locate
-from kit19_ray.sources.readers.base import Raw
+from kit19_ray.sources.readers.base import SourceRow
 from tests.sources.stranger import spec
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ def test_every_kind_of_the_issue_has_reports() -> None:
     } <= kinds
 
 
-def _read(cases: Path, tmp_path: Path, name: str, encoding: str | None = None, text: str = "text") -> list[Raw]:
+def _read(cases: Path, tmp_path: Path, name: str, encoding: str | None = None, text: str = "text") -> list[SourceRow]:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / name).write_bytes((cases / "data" / name).read_bytes())
     options = (
@@ -59,7 +59,7 @@ def _read(cases: Path, tmp_path: Path, name: str, encoding: str | None = None, t
     reader = "delimited" if name.endswith(".csv") else "jsonl"
     own = Source.model_validate(spec(reader=reader, options=options, files=[{"path": name, "split": "train"}]))
     rows = [row for f in locate("own", own, str(tmp_path), ["train"], encoding) for row in own.read(f)]
-    return [row for row in rows if isinstance(row, Raw)]
+    return [row for row in rows if isinstance(row, SourceRow)]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_packed_file_is_read(cases: Path, tmp_path: Path) -> None:
     files = [{"path": "*.jsonl.gz", "split": "train"}]
     own = Source.model_validate(spec(reader="jsonl", options={"keep": keys}, files=files))
     rows = [row for f in locate("own", own, str(tmp_path), ["train"]) for row in own.read(f)]
-    assert len(rows) > 50 and all(isinstance(row, Raw) for row in rows)
+    assert len(rows) > 50 and all(isinstance(row, SourceRow) for row in rows)
 
 
 def test_what_a_mac_leaves_is_passed_over(cases: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from kit19_ray.io import storage
 VARIABLE = "KIT19_POINTER"
 
 
-def leave(stage: str, uri: str, finished: bool) -> None:
+def write(stage: str, uri: str, finished: bool) -> None:
     """Says that `stage` writes to `uri`, and whether all of it is there."""
     target = os.environ.get(VARIABLE)
     if target:

@@ -21,7 +21,7 @@ class Request(TypedDict):
     time: float
 
 
-def leave(out: str, ask: Ask) -> Request:
+def write(out: str, ask: Ask) -> Request:
     """Asks the run in `out` to save, or to save and stop."""
     request: Request = {"ask": ask, "time": time.time()}
     storage.write_text(storage.join(out, NAME), json.dumps(request))
@@ -39,7 +39,7 @@ def ask(out: str, wanted: Ask) -> Request:
         raise TrainError(f"{out} is finished: there is nothing to save")
     if metrics_log.read_status(uri) is None:
         raise TrainError(f"{out}: no training has begun there", hint="give the prefix that `kit19 train` names")
-    return leave(uri, wanted)
+    return write(uri, wanted)
 
 
 def pending(out: str) -> Request | None:

@@ -16,7 +16,7 @@ from kit19_ray.config.schema import GatesConfig
 from kit19_ray.data import sampling
 from kit19_ray.data.filters.decontamination import EvaluationIndex
 from kit19_ray.data.filters.exact_duplicates import content_key, plain
-from kit19_ray.data.filters.ngrams import letters
+from kit19_ray.data.filters.ngrams import normalize_letters
 from kit19_ray.tasks.task import Task
 from kit19_ray.utils.hashing import fraction
 
@@ -89,7 +89,9 @@ class Checker:
         if index is None:
             return [None] * len(fields)
         answer = self.task.spec.answer
-        return index.match([[letters(text) for name, text in row.items() if name != answer] for row in fields])
+        return index.match(
+            [[normalize_letters(text) for name, text in row.items() if name != answer] for row in fields]
+        )
 
 
 def _places(length: int, going: list[int]) -> pa.Array:

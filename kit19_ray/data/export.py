@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from kit19_ray.artifacts.data_manifests import TaskCounts
 from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
 from kit19_ray.data import record_pool, rejects, rendering, tokenize
-from kit19_ray.data.filters.near_duplicates import RecordFile, Removed
+from kit19_ray.data.filters.near_duplicates import NearDuplicates, RecordFile
 from kit19_ray.data.record_pool import SPLITS
 from kit19_ray.errors import DataError
 from kit19_ray.io import storage
@@ -41,7 +41,7 @@ class MixtureEntry:
     tokens: str
     parts: dict[str, int]
     quotas: dict[str, int]
-    removed: Removed
+    removed: NearDuplicates
 
 
 def example_path(split: str, task: str) -> str:

@@ -33,7 +33,7 @@ from kit19_ray.config.schema import Config
 from kit19_ray.data import balance, export, mixture, ray_tasks, record_pool, shards
 from kit19_ray.data.export import MixtureEntry
 from kit19_ray.data.filters import near_duplicates
-from kit19_ray.data.filters.near_duplicates import RecordFile, Removed
+from kit19_ray.data.filters.near_duplicates import NearDuplicates, RecordFile
 from kit19_ray.data.inputs import Inputs
 from kit19_ray.data.ray_tasks import MIB
 from kit19_ray.data.record_pool import SPLITS
@@ -106,7 +106,7 @@ class Build:
             record_steps.make(self._config, inputs, missing, self._sizes, classes, index)
         return prefixes
 
-    def _near(self, records: Mapping[str, str]) -> dict[str, Removed]:
+    def _near(self, records: Mapping[str, str]) -> dict[str, NearDuplicates]:
         """Per task, what leaves because another record is near."""
         nothing = near_duplicates.removed(near_duplicates.REMOVED.empty_table())
         threshold = self._data.gates.near_duplicates
@@ -116,7 +116,7 @@ class Build:
         found = near.find([file for files in self._files(records).values() for file in files], threshold)
         return {name: found.get(name, nothing) for name in records}
 
-    def _examples(self, records: Mapping[str, str], removed: Mapping[str, Removed]) -> dict[str, str]:
+    def _examples(self, records: Mapping[str, str], removed: Mapping[str, NearDuplicates]) -> dict[str, str]:
         """Each task's examples prefix, those that were not there made now."""
         data, seed = self._data, self._config.seed
 
@@ -196,7 +196,7 @@ class Build:
     def _entries(
         self,
         records: Mapping[str, str],
-        removed: Mapping[str, Removed],
+        removed: Mapping[str, NearDuplicates],
         examples: Mapping[str, str],
         tokens: Mapping[str, str] | None = None,
     ) -> dict[str, MixtureEntry]:

@@ -28,7 +28,7 @@ from kit19_ray.data.checks import CHECKED
 from kit19_ray.data.filters import minhash
 from kit19_ray.data.filters.exact_duplicates import DuplicateTracker
 from kit19_ray.data.filters.near_duplicates import BAND_COLUMNS, RecordFile
-from kit19_ray.data.filters.ngrams import letters
+from kit19_ray.data.filters.ngrams import normalize_letters
 from kit19_ray.data.sampling import RankRange, UInt64
 from kit19_ray.io import storage
 from kit19_ray.tasks.task import Task
@@ -168,7 +168,7 @@ def sample(pool: RecordPool, drawn: Drawn, number: int, run: RankRange) -> Recor
     made = [
         *(table[name] for name in _KEPT.names),
         pa.array([hash64(answer) >> 1 for answer in table["answer"].to_pylist()], pa.int64()),
-        pa.array([hash64(*map(letters, row)) for row in texts], pa.uint64()),
+        pa.array([hash64(*map(normalize_letters, row)) for row in texts], pa.uint64()),
         *bands,
     ]
     split, cls = drawn

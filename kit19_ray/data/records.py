@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from kit19_ray.sources.readers.base import Raw, Reject
+from kit19_ray.sources.readers.base import RejectedRow, SourceRow
 from kit19_ray.tasks.task import Task
 from kit19_ray.utils.hashing import hex_id
 
@@ -49,7 +49,7 @@ class Record:
     fields: dict[str, str]
 
 
-def to_record(task: Task, file: str, raw: Raw) -> Record | str:
+def to_record(task: Task, file: str, raw: SourceRow) -> Record | str:
     """The record of a row, or the reason why there is none: `missing_<field>`, `empty_<field>`, `unknown_label`."""
     spec = task.spec
     fields: dict[str, str] = {}
@@ -71,7 +71,7 @@ def to_record(task: Task, file: str, raw: Raw) -> Record | str:
     )
 
 
-def tables(task: Task, part: int, file: str, rows: Iterable[Raw | Reject]) -> Iterator[pa.Table]:
+def tables(task: Task, part: int, file: str, rows: Iterable[SourceRow | RejectedRow]) -> Iterator[pa.Table]:
     """The rows of a file part as tables of `ROWS`; a table is bounded by the bytes of its text, not by its rows alone.
 
     Args:
@@ -81,13 +81,13 @@ def tables(task: Task, part: int, file: str, rows: Iterable[Raw | Reject]) -> It
     columns: dict[str, list[str | int | None]] = {name: [] for name in ROWS.names}
     held = number = 0
     for nth, row in enumerate(rows):
-        made = to_record(task, file, row) if isinstance(row, Raw) else row.reason
+        made = to_record(task, file, row) if isinstance(row, SourceRow) else row.reason
         if isinstance(made, Record):
             id_, group, dropped = made.id, made.group, None
             fields = json.dumps(made.fields, ensure_ascii=False)
         else:
             id_, group, dropped = None, None, made
-            fields = json.dumps(row.fields if isinstance(row, Raw) else row.row, ensure_ascii=False)
+            fields = json.dumps(row.fields if isinstance(row, SourceRow) else row.row, ensure_ascii=False)
         values = (task.name, part, number, nth, f"{file}:{row.line}", id_, group, fields, dropped)
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)

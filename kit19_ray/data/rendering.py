@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA
 from kit19_ray.data import balance, examples, shuffle, tables
 from kit19_ray.data.balance import Balance, Shares
-from kit19_ray.data.filters.near_duplicates import Removed
+from kit19_ray.data.filters.near_duplicates import NearDuplicates
 from kit19_ray.data.records import Record
 from kit19_ray.io import storage
 from kit19_ray.tasks.task import Task
@@ -51,7 +51,7 @@ class Rendering:
     out: str
     seed: int
     repeat: bool
-    removed: Removed
+    removed: NearDuplicates
     free_uses: int = examples.UNLIMITED
     balance: Balance = balance.SOURCE
     records: Mapping[str, int] = field(default_factory=dict)

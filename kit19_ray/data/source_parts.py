@@ -21,7 +21,7 @@ from kit19_ray.errors import SourceError
 from kit19_ray.io import storage
 from kit19_ray.sources.catalog import Source
 from kit19_ray.sources.readers import instructions
-from kit19_ray.sources.readers.base import LocatedFile, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, RejectedRow, SourceRow
 from kit19_ray.sources.readers.registry import options_of
 from kit19_ray.utils.hashing import sha256_stream
 
@@ -107,7 +107,7 @@ def measure(source: Source, file: LocatedFile, size: int = PART) -> tuple[str, i
     return whole.hexdigest(), position, parts
 
 
-def read(source: Source, part: FilePart) -> Iterator[Raw | Reject]:
+def read(source: Source, part: FilePart) -> Iterator[SourceRow | RejectedRow]:
     """The part's rows, with their lines in the file.
 
     Raises:
@@ -133,7 +133,9 @@ def read(source: Source, part: FilePart) -> Iterator[Raw | Reject]:
             yield row
         elif number or part.header:  # the empty line before a part without header is no row of the file
             shifted = row.line - 1 + part.line
-            yield (Raw(shifted, row.fields, row.group) if isinstance(row, Raw) else replace(row, line=shifted))
+            yield (
+                SourceRow(shifted, row.fields, row.group) if isinstance(row, SourceRow) else replace(row, line=shifted)
+            )
     for stream in streams:
         stream.verify()
 

@@ -160,7 +160,7 @@ def _strike(fault: Fault, out: str, victim: bool) -> None:
         _cut_the_newest(out)
         _die()
     elif fault.kind == "stop":
-        run_request.leave(out, "stop")
+        run_request.write(out, "stop")
         _let_it_be_seen(out)
     elif fault.kind == "notice":
         _announce(out, fault.seconds)

@@ -21,7 +21,7 @@ from kit19_ray.io.files import appearing
 from kit19_ray.sources import evaluation_sets
 from kit19_ray.sources.catalog import Source, load_catalog
 from kit19_ray.sources.files import locate, sources_uri, verify_sha256
-from kit19_ray.sources.readers.base import LocatedFile, Reject, open_uri
+from kit19_ray.sources.readers.base import LocatedFile, RejectedRow, open_uri
 from kit19_ray.sources.readers.delimited import DelimitedOptions, columns, open_table
 from kit19_ray.utils.json_types import Json
 
@@ -160,7 +160,7 @@ def read(task: str, file: LocatedFile) -> Iterator[Document]:
         table = open_table(options, file, stream)
         places = columns(options, table)
         for row in table:
-            if isinstance(row, Reject):
+            if isinstance(row, RejectedRow):
                 raise SourceError(f"{file.uri}, line {row.line}: {row.reason}: {row.row[:80]}")
             document: Document = {name: row.cells[place] for name, place in places}
             ours = options.labels["label"].get(document["label"].strip())

@@ -12,6 +12,7 @@ from kit19_ray.artifacts.stage_manifests import is_train
 from kit19_ray.errors import UserError, quote
 from kit19_ray.io import node_cache, storage
 from kit19_ray.lm import model_files
+from kit19_ray.redaction import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +123,7 @@ def load_tokenizer(name: str) -> Any:
         loaded = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
     except Exception as error:  # of a tokenizer.json it does not know, tokenizers raises no narrower class
         raise UserError(
-            f"tokenizer {quote(name)}: {_first_line(error)}",
+            f"tokenizer {quote(name)}: {first_line(error)}",
             hint="it was cut short, or a newer release of transformers or tokenizers wrote it",
         ) from error
     backend = getattr(loaded, "backend_tokenizer", None)
@@ -152,7 +153,7 @@ def load_config(name: str, revision: str | None = None) -> Any:
         try:
             return AutoConfig.from_pretrained(found, trust_remote_code=False, revision=revision or "main")
         except (OSError, ValueError) as error:
-            raise UserError(f"model {quote(name)}: {_first_line(error)}") from error
+            raise UserError(f"model {quote(name)}: {first_line(error)}") from error
 
 
 def positions(config: Any) -> int | None:
@@ -213,7 +214,7 @@ def load_causal_lm(
         )
     except (OSError, ValueError, SafetensorError) as error:  # the last: half a file in the hub's cache
         raise UserError(
-            f"model {quote(name)}: {_first_line(error)}",
+            f"model {quote(name)}: {first_line(error)}",
             hint="weights are read from safetensors files only; other formats can hold code",
         ) from error
 
@@ -254,7 +255,3 @@ def build_gpt_neox(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return GPTNeoXForCausalLM(config)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -17,11 +17,11 @@ from kit19_ray.config import strict_yaml
 from kit19_ray.config.data import known_encoding
 from kit19_ray.config.loading import validate
 from kit19_ray.errors import SourceError, nearest, quote
+from kit19_ray.redaction import without_secrets
 from kit19_ray.sources.readers import registry
-from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, Opener, RejectedRow, SourceRow
 from kit19_ray.sources.readers.registry import READERS, options_of
 from kit19_ray.utils.json_types import Json
-from kit19_ray.utils.redaction import without_secrets
 
 CATALOG = Path(__file__).parent / "catalog.yaml"
 Split = Literal["train", "validation", "test"]
@@ -157,7 +157,7 @@ class Source(BaseModel):
     """What a reader of the data card should know."""
     files: list[SourceFile] = Field(min_length=1)
 
-    def read(self, file: LocatedFile, opener: Opener | None = None) -> Iterator[Raw | Reject]:
+    def read(self, file: LocatedFile, opener: Opener | None = None) -> Iterator[SourceRow | RejectedRow]:
         """Streams one of its files, see `registry.read`; a row of `wrong_rows` is a reject."""
         known = next((f for f in self.files if f.path == file.path), None)
         rows = registry.read(self.reader, self.options, file, opener)
@@ -165,8 +165,8 @@ class Source(BaseModel):
             return rows
         wrong = {line: reason for reason, lines in known.wrong_rows.items() for line in lines}
         return (
-            Reject.of(row.line, wrong[row.line], " | ".join(row.fields.values()))
-            if isinstance(row, Raw) and row.line in wrong
+            RejectedRow.of(row.line, wrong[row.line], " | ".join(row.fields.values()))
+            if isinstance(row, SourceRow) and row.line in wrong
             else row
             for row in rows
         )

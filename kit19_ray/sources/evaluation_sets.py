@@ -15,7 +15,7 @@ from kit19_ray.config.loading import validate
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.catalog import Source, load_catalog
 from kit19_ray.sources.files import locate, verify_sha256
-from kit19_ray.sources.readers.base import LocatedFile, Raw
+from kit19_ray.sources.readers.base import LocatedFile, SourceRow
 
 EVALUATION_SETS = Path(__file__).parent / "evaluation_sets.yaml"
 
@@ -107,14 +107,14 @@ def items(located: Located) -> Iterator[list[str]]:
     """The texts of each item of a set."""
     for file in located.files:
         for raw in located.source.read(file):
-            if not isinstance(raw, Raw):
+            if not isinstance(raw, SourceRow):
                 continue
             names = [*located.spec.texts, *_gold(located.spec, raw)]
             texts = [raw.fields[name] for name in names if raw.fields.get(name)]
             yield from [[text] for text in texts] if located.spec.apart else [texts]
 
 
-def _gold(spec: EvaluationSet, raw: Raw) -> list[str]:
+def _gold(spec: EvaluationSet, raw: SourceRow) -> list[str]:
     """The field that the item's label picks, none where the set has no choices or the item no label."""
     label = raw.fields.get("label", "")
     return [spec.gold[int(label) - 1]] if label.isdecimal() and 0 < int(label) <= len(spec.gold) else []

@@ -60,7 +60,7 @@ def fill(task: Task, template: Template, fields: Mapping[str, str], record_id: s
     }
     for name, said in spec.spoken.items():
         cut[f"{name}_said"] = ", ".join(said.get(word, word) for word in cut[name].split(", "))
-    words = task.words(template, cut)
+    words = task.choice_words(template, cut)
     order = shown_order(task, template, record_id, seed)
     asked: TemplateValues = {**cut, "choices": [words[i] for i in order]}
     phrasing = template.outputs[hash64(seed, "output", record_id, template.name) % len(template.outputs)]

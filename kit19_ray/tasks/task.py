@@ -229,7 +229,7 @@ class Task(BaseModel):
             shown |= set(self.spec.choice_fields or ())
         return [name for name in self.spec.fields if name in shown]
 
-    def words(self, template: Template, fields: dict[str, str]) -> list[str]:
+    def choice_words(self, template: Template, fields: dict[str, str]) -> list[str]:
         """The word or text of each label, in the order of `labels`, for a record under a template."""
         if self.spec.choice_fields is not None:
             return [fields[name] for name in self.spec.choice_fields]

@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from kit19_ray.artifacts.run_request import clear, leave, pending
+from kit19_ray.artifacts.run_request import clear, pending, write
 from kit19_ray.errors import StorageError
 from kit19_ray.train.flags import DRAINING, SAVE, STOP
 
@@ -33,7 +33,7 @@ def stopping_in_good_order(out: str) -> Iterator[None]:
     def asked(*_: object) -> None:
         signal.signal(signal.SIGTERM, before)
         # In a thread: a handler runs between any two instructions, also while a lock of the store's client is held.
-        threading.Thread(target=leave, args=(out, "stop"), daemon=True).start()
+        threading.Thread(target=write, args=(out, "stop"), daemon=True).start()
 
     signal.signal(signal.SIGTERM, asked)
     try:

@@ -11,7 +11,7 @@ from kit19_ray.data import records
 from kit19_ray.data.checks import Checker
 from kit19_ray.data.filters import decontamination
 from kit19_ray.data.filters.decontamination import EvaluationIndex
-from kit19_ray.sources.readers.base import Raw, Reject
+from kit19_ray.sources.readers.base import RejectedRow, SourceRow
 from kit19_ray.tasks.task import load_tasks
 
 TASKS = load_tasks()
@@ -20,7 +20,7 @@ SENTENCE = "서울역 앞에서 KTX 표를 두 장 샀다."
 
 
 def checked(
-    name: str, rows: list[Raw | Reject], index: EvaluationIndex | None = None, **gates: Any
+    name: str, rows: list[SourceRow | RejectedRow], index: EvaluationIndex | None = None, **gates: Any
 ) -> list[dict[str, Any]]:
     """The rows of a task as the checks leave them."""
     checker = Checker(TASKS[name], 19, 0.1, GatesConfig(**gates))
@@ -28,12 +28,12 @@ def checked(
     return checker.check(table, index).to_pylist()
 
 
-def row(name: str, *texts: str, line: int = 1) -> Raw:
+def row(name: str, *texts: str, line: int = 1) -> SourceRow:
     """A record of a task: its texts in the order of its fields, the last for all further ones, and the first label."""
     spec = TASKS[name].spec
     asked = [field for field in spec.fields if field != spec.answer]
     fields = dict(zip(asked, [*texts, *[texts[-1]] * len(asked)], strict=False))
-    return Raw(line, fields | ({spec.answer: TASKS[name].labels[0]} if spec.answer else {}))
+    return SourceRow(line, fields | ({spec.answer: TASKS[name].labels[0]} if spec.answer else {}))
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
@@ -62,10 +62,10 @@ def test_case_spaces_and_width_make_no_other_sentence(other: str, dropped: bool)
 
 
 def test_what_leaves_is_counted_and_what_stays_is_untouched() -> None:
-    rows: list[Raw | Reject] = [
+    rows: list[SourceRow | RejectedRow] = [
         row("korsts", SENTENCE, SENTENCE, "4.0", line=2),
         row("korsts", SENTENCE, "표는 매진이었다.", "4.0", line=3),
-        Reject(4, "too_few_columns", [SENTENCE, SENTENCE]),
+        RejectedRow(4, "too_few_columns", [SENTENCE, SENTENCE]),
         row("korsts", "표는 매진이었다.", "표는  매진이었다.", "5.0", line=5),
     ]
     found = checked("korsts", rows)
@@ -79,6 +79,9 @@ def test_what_leaves_is_counted_and_what_stays_is_untouched() -> None:
 
 def test_a_row_has_one_reason_and_a_leak_is_the_first() -> None:
     index = decontamination.build([("a_test_set", [[SENTENCE]])], 0.8)
-    rows: list[Raw | Reject] = [row("question_pair", SENTENCE), row("question_pair", "비가 온다", "비가 온다", line=2)]
+    rows: list[SourceRow | RejectedRow] = [
+        row("question_pair", SENTENCE),
+        row("question_pair", "비가 온다", "비가 온다", line=2),
+    ]
     found = checked("question_pair", rows, index)
     assert [r["dropped"] for r in found] == ["contaminated_a_test_set", "identical_pair"]

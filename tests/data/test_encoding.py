@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kit19_ray.data.encoding import Encoder
 from kit19_ray.data.tokenizer import train_bpe
-from kit19_ray.lm.prompts import PROMPTS, prompt_format, render_prompt
+from kit19_ray.lm.prompts import PROMPTS, prompt_format
 from kit19_ray.lm.text_encoder import TextEncoder
 
 TEXTS = ["영화가 정말 재미있다", "배우의 연기가 훌륭하다", "지루하고 뻔한 이야기", "다시 보고 싶은 작품이다"] * 3
@@ -27,7 +27,7 @@ def test_tokens_are_prompt_then_answer_then_end(encoder: Encoder) -> None:
     assert tokens is not None and not cut
     ids = tokens.input_ids.tolist()
     tokenizer = train_bpe(TEXTS, 400, 64)
-    prompt = tokenizer.encode(render_prompt("plain", "리뷰를 분류하세요.", "재미있다"), add_special_tokens=False)
+    prompt = tokenizer.encode(prompt_format("plain").render("리뷰를 분류하세요.", "재미있다"), add_special_tokens=False)
     assert ids[: tokens.num_prompt] == prompt
     assert tokenizer.decode(ids[tokens.num_prompt : -1]) == "긍정"
     assert ids[-1] == encoder.eos_id
@@ -44,7 +44,7 @@ def test_a_cut_input_leaves_instruction_and_answer_whole(text: str) -> None:
     assert len(tokens.input_ids) <= 64
     said = tokenizer.decode(tokens.input_ids.tolist()[: tokens.num_prompt])
     assert said.startswith("### 질문: 리뷰를 분류하세요.") and said.endswith("### 답변:")
-    assert cut or said == render_prompt("koalpaca", "리뷰를 분류하세요.", text)
+    assert cut or said == prompt_format("koalpaca").render("리뷰를 분류하세요.", text)
 
 
 _CACHE: list = []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kit19_ray.data import examples
 from kit19_ray.data.inspect.describe_task import sample_records
 from kit19_ray.data.records import Record, to_record
-from kit19_ray.sources.readers.base import Raw
+from kit19_ray.sources.readers.base import SourceRow
 from kit19_ray.tasks.task import Task, load_tasks, withhold
 
 
@@ -21,7 +21,9 @@ def nsmc() -> Task:
 def records(task: Task, n: int) -> list[Record]:
     made = [
         to_record(
-            task, "f.txt", Raw(i + 1, {"text": f"{i}번째 영화 감상", "label": ("positive", "negative")[i % 2]}, None)
+            task,
+            "f.txt",
+            SourceRow(i + 1, {"text": f"{i}번째 영화 감상", "label": ("positive", "negative")[i % 2]}, None),
         )
         for i in range(n)
     ]
@@ -38,12 +40,12 @@ def records(task: Task, n: int) -> list[Record]:
     ],
 )
 def test_a_row_that_is_no_record_has_a_reason(nsmc: Task, fields: dict[str, str], reason: str) -> None:
-    assert to_record(nsmc, "f.txt", Raw(3, fields, None)) == reason
+    assert to_record(nsmc, "f.txt", SourceRow(3, fields, None)) == reason
 
 
 def test_equal_rows_have_equal_ids_and_other_labels_share_a_group(nsmc: Task) -> None:
     rows = [
-        Raw(i, {"text": "같은 글", "label": label}, None)
+        SourceRow(i, {"text": "같은 글", "label": label}, None)
         for i, label in enumerate(("positive", "positive", "negative"))
     ]
     one, same, contradicting = (to_record(nsmc, "f.txt", r) for r in rows)

@@ -23,7 +23,7 @@ from kit19_ray.data import stage
 from kit19_ray.errors import DataError
 from kit19_ray.io import storage
 from kit19_ray.sources.catalog import load_catalog
-from kit19_ray.sources.readers.base import LocatedFile, Raw
+from kit19_ray.sources.readers.base import LocatedFile, SourceRow
 
 pytestmark = pytest.mark.ray
 SMALL = [
@@ -67,7 +67,7 @@ def sentences(source: str, path: Path, field: str) -> list[str]:
     catalog = load_catalog()[source]
     file = next(f for f in catalog.files if f.path == path.name)
     located = LocatedFile(f"file://{path}", path.name, file.split, options=file.options)
-    return [raw.fields[field] for raw in catalog.read(located) if isinstance(raw, Raw)]
+    return [raw.fields[field] for raw in catalog.read(located) if isinstance(raw, SourceRow)]
 
 
 def test_planted_evaluation_rows_are_all_found(sources: Path, tmp_path: Path, ray_cluster: None) -> None:

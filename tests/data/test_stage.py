@@ -137,7 +137,7 @@ def unpacked(uri: str, split: str) -> tuple[Counter[str], Counter[str]]:
 
 
 def test_packed_rows_hold_every_examples_tokens_with_only_answers_learned(built: str) -> None:
-    from kit19_ray.lm.prompts import render_prompt
+    from kit19_ray.lm.prompts import prompt_format
 
     answers, prompts = unpacked(built, "validation")
     examples = [
@@ -147,7 +147,7 @@ def test_packed_rows_hold_every_examples_tokens_with_only_answers_learned(built:
         for row in pq.read_table(storage.filesystem(storage.join(built, "examples", file.path))[1]).to_pylist()
     ]
     assert answers == Counter(r["output"] for r in examples)
-    whole = Counter(render_prompt("koalpaca", r["instruction"], r["input"]) for r in examples)
+    whole = Counter(prompt_format("koalpaca").render(r["instruction"], r["input"]) for r in examples)
     cut = prompts - whole
     assert (
         sum(cut.values())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kit19_ray.io import storage
 from kit19_ray.sources.files import locate
-from kit19_ray.sources.readers.base import Raw
+from kit19_ray.sources.readers.base import SourceRow
 from kit19_ray.tasks.task import Task
 
 _MOST = 40
@@ -27,7 +27,7 @@ def _records(name: str, source_id: str, samples: str) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     for file in locate(source_id, task.source, storage.normalise(samples), task.spec.splits):
         for raw in task.source.read(file):
-            made = to_record(task, file.path, raw) if isinstance(raw, Raw) else None
+            made = to_record(task, file.path, raw) if isinstance(raw, SourceRow) else None
             if isinstance(made, Record):
                 found.append(dict(made.fields))
     return found[:_MOST]

@@ -116,7 +116,9 @@ def test_an_oracle_is_right_in_every_phrasing(task: Task, name: str) -> None:
         for said in shown:
             if said.candidates:
                 # Whatever the phrasing, the right candidate is told from the others by the words of the label.
-                words = task.words(template, {k: templates.truncate_sentences(v, 10**6) for k, v in fields.items()})
+                words = task.choice_words(
+                    template, {k: templates.truncate_sentences(v, 10**6) for k, v in fields.items()}
+                )
                 exact = answers.pick_choice(said.output, said.candidates)
                 assert exact == said.label or answers.pick_choice(said.output, words) == said.label, said.output
             else:

@@ -10,9 +10,9 @@ import pytest
 
 from kit19_ray.sources.catalog import Source, load_catalog
 from kit19_ray.sources.files import locate
-from kit19_ray.sources.readers.base import LocatedFile, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, RejectedRow, SourceRow
 
-Records = list[Raw | Reject]
+Records = list[SourceRow | RejectedRow]
 
 
 @pytest.fixture(scope="session")

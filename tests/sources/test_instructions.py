@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.errors import SourceError
-from kit19_ray.sources.readers.base import LocatedFile, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, RejectedRow, SourceRow
 from kit19_ray.sources.readers.instructions import InstructionOptions, read_instructions, turns
 
 ALPACA = [
@@ -32,7 +32,7 @@ TALK = [
 SHARE = [{"from": {"user": "human", "assistant": "gpt"}.get(t["role"], t["role"]), "value": t["content"]} for t in TALK]
 
 
-def read(data: bytes, name: str, format_: str, **columns: str) -> list[Raw | Reject]:
+def read(data: bytes, name: str, format_: str, **columns: str) -> list[SourceRow | RejectedRow]:
     options = InstructionOptions.model_validate({"format": format_, "columns": columns})
     stream = pa.BufferReader(data) if name.endswith(".parquet") else io.BytesIO(data)
     return list(read_instructions(options, LocatedFile(f"file:///x/{name}", name, "train", len(data)), stream))
@@ -63,19 +63,19 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_alpaca_in_every_kind_of_file(name: str) -> None:
     one, other, bad = read(FILES[name], name, "alpaca")
-    assert isinstance(one, Raw) and one.fields == {
+    assert isinstance(one, SourceRow) and one.fields == {
         "instruction": "수도를 말하세요.",
         "input": "대한민국",
         "output": "서울",
     }
-    assert isinstance(other, Raw) and other.fields["input"] == ""
-    assert isinstance(bad, Reject) and bad.reason == "empty_instruction"
+    assert isinstance(other, SourceRow) and other.fields["input"] == ""
+    assert isinstance(bad, RejectedRow) and bad.reason == "empty_instruction"
 
 
 def test_both_namings_of_a_conversation_are_one() -> None:
     (one,) = read(json.dumps({"messages": TALK}).encode(), "m.jsonl", "messages")
     (other,) = read(json.dumps({"conversations": SHARE}).encode(), "s.jsonl", "sharegpt")
-    assert isinstance(one, Raw) and isinstance(other, Raw) and one.fields == other.fields
+    assert isinstance(one, SourceRow) and isinstance(other, SourceRow) and one.fields == other.fields
     assert json.loads(one.fields["messages"]) == TALK
 
 
@@ -95,11 +95,11 @@ def test_turns_nobody_answers_are_left_out_and_disorder_is_no_conversation() -> 
 
 
 def test_text_is_a_line_or_a_field() -> None:
-    assert [r.fields for r in read("첫 줄\n둘째".encode(), "t.txt", "text") if isinstance(r, Raw)] == [
+    assert [r.fields for r in read("첫 줄\n둘째".encode(), "t.txt", "text") if isinstance(r, SourceRow)] == [
         {"text": "첫 줄"}, {"text": "둘째"}
     ]  # fmt: skip
     (row,) = read(b'{"content": "x"}', "t.jsonl", "text")
-    assert isinstance(row, Raw) and row.fields == {"text": "x"}
+    assert isinstance(row, SourceRow) and row.fields == {"text": "x"}
 
 
 def test_what_cannot_be_read_is_one_message() -> None:
@@ -139,10 +139,10 @@ def test_any_json_rows_in_are_rows_out(format_: str, rows: list[dict[str, Any]])
     whole = {"instruction": "i", "output": "o", "messages": TALK, "conversations": SHARE, "text": "t"}
     data = b"\n".join(json.dumps(r).encode() for r in [whole, *rows])
     found = read(data, "a.jsonl", format_)
-    assert len(found) == 1 + len(rows) and isinstance(found[0], Raw)
+    assert len(found) == 1 + len(rows) and isinstance(found[0], SourceRow)
     for made in found:
-        assert isinstance(made, Raw | Reject)
-        if isinstance(made, Raw):
+        assert isinstance(made, SourceRow | RejectedRow)
+        if isinstance(made, SourceRow):
             assert all(made.fields[name] for name in made.fields if name != "input")
 
 

@@ -8,7 +8,7 @@ import pytest
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.sources.catalog import load_catalog
 from kit19_ray.sources.files import SAMPLES, locate
-from kit19_ray.sources.readers.base import Raw, Reject
+from kit19_ray.sources.readers.base import RejectedRow, SourceRow
 from kit19_ray.tasks.task import load_tasks
 
 KOBEST = ["kobest_boolq", "kobest_copa", "kobest_hellaswag", "kobest_sentineg", "kobest_wic"]
@@ -21,7 +21,7 @@ REJECTS = {
 }
 
 
-def records(name: str, split: str) -> list[Raw | Reject]:
+def records(name: str, split: str) -> list[SourceRow | RejectedRow]:
     source = load_catalog()[name]
     return [r for file in locate(name, source, str(SAMPLES), [split]) for r in source.read(file)]
 
@@ -29,9 +29,9 @@ def records(name: str, split: str) -> list[Raw | Reject]:
 @pytest.mark.parametrize(("name", "split", "least"), CASES)
 def test_enough_varied_and_balanced(name: str, split: str, least: int) -> None:
     found = records(name, split)
-    raws = [r for r in found if isinstance(r, Raw)]
+    raws = [r for r in found if isinstance(r, SourceRow)]
     assert len(raws) >= least
-    assert Counter(r.reason for r in found if isinstance(r, Reject)) == REJECTS.get(name, {})
+    assert Counter(r.reason for r in found if isinstance(r, RejectedRow)) == REJECTS.get(name, {})
     assert len({tuple(r.fields.values()) for r in raws}) == len(raws)
     labels = Counter(r.fields.get("label") for r in raws)
     assert max(labels.values()) <= 1.2 * min(labels.values())
@@ -41,7 +41,7 @@ def test_enough_varied_and_balanced(name: str, split: str, least: int) -> None:
 @pytest.mark.parametrize("name", sorted(load_tasks()))
 def test_every_task_has_enough_balanced_records(name: str) -> None:
     task = load_tasks([name])[name]
-    raws = [r for split in task.spec.splits for r in records(task.source_id, split) if isinstance(r, Raw)]
+    raws = [r for split in task.spec.splits for r in records(task.source_id, split) if isinstance(r, SourceRow)]
     held = [record for record in (to_record(task, "file", raw) for raw in raws) if isinstance(record, Record)]
     assert len(held) == len(raws) >= 32
     assert len({record.id for record in held}) == len(held)
@@ -83,7 +83,7 @@ def test_no_sample_is_a_record_of_a_dataset(shared_sources: Path) -> None:
                 files = locate(name, source, str(base), [split]) if paths and not _lacking(base, name, split) else []
                 for file in files:
                     for record in source.read(file):
-                        if isinstance(record, Raw):
+                        if isinstance(record, SourceRow):
                             found |= {v for k, v in record.fields.items() if k not in SHORT and len(v) > 3}
         return found
 

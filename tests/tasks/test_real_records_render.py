@@ -11,7 +11,7 @@ from kit19_ray.data.examples import Planned, render
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.files import locate
-from kit19_ray.sources.readers.base import LocatedFile, Raw
+from kit19_ray.sources.readers.base import LocatedFile, SourceRow
 from kit19_ray.tasks.task import Task, load_tasks
 
 from .conftest import left_behind
@@ -33,7 +33,7 @@ def files(task: Task, base: Path) -> list[LocatedFile]:
 
 
 def records(task: Task, file: LocatedFile) -> list[Record]:
-    raws = islice((r for r in task.source.read(file) if isinstance(r, Raw)), PER_FILE)
+    raws = islice((r for r in task.source.read(file) if isinstance(r, SourceRow)), PER_FILE)
     return [r for r in (to_record(task, file.path, raw) for raw in raws) if isinstance(r, Record)]
 
 
@@ -57,10 +57,12 @@ def test_every_template_renders_on_real_records(name: str, shared_sources: Path)
                     assert left_behind(text, record.fields.values()) is None, where
                 if template.kind == "closed" and not template.generation:
                     prompt = f"{row['instruction']}\n{row['input']}"
-                    assert all(word in prompt for word in task.words(template, record.fields)), where
+                    assert all(word in prompt for word in task.choice_words(template, record.fields)), where
                 if not row["candidates"]:
                     continue
                 # Choices of the record's own may be the same text twice; words of ours never are.
-                distinct = set(task.words(template, record.fields)) if task.spec.choice_fields else set(task.labels)
+                distinct = (
+                    set(task.choice_words(template, record.fields)) if task.spec.choice_fields else set(task.labels)
+                )
                 assert len(set(row["candidates"])) == len(distinct), where
                 assert row["candidates"][row["label"]] == row["output"], where

@@ -137,12 +137,12 @@ def _values(task: Task, template: Template, record: dict[str, str]) -> dict[str,
     shown = {k: v for k, v in record.items() if k in task.spec.fields and k != kept}
     for name, said in task.spec.spoken.items():
         shown[f"{name}_said"] = ", ".join(said.get(word, word) for word in record[name].split(", "))
-    return shown | ({"choices": task.words(template, record)} if task.spec.answer else {})
+    return shown | ({"choices": task.choice_words(template, record)} if task.spec.answer else {})
 
 
 def _template(task: Task, template: Template, record: dict[str, str]) -> Iterator[str]:
     values = _values(task, template, record)
-    words = task.words(template, record) if task.spec.answer else []
+    words = task.choice_words(template, record) if task.spec.answer else []
     prompt = f"{render(template.instruction, values)}\n{render(template.input, values)}"
     asked = undeclared(template.instruction) | undeclared(template.input)
     least = 1 if ASKS_BARE.search(template.instruction) else 2

@@ -34,7 +34,7 @@ def values(task: Task, template: Template, label: str) -> dict[str, object]:
     """What a template is filled with: `◇` for a field, the words of the choices where they are ours."""
     fields: dict[str, object] = dict.fromkeys(task.spec.fields, "◇")
     fields |= {f"{name}_said": "◇" for name in task.spec.spoken}
-    words = task.words(template, dict.fromkeys(task.spec.fields, "◇"))
+    words = task.choice_words(template, dict.fromkeys(task.spec.fields, "◇"))
     at = task.labels.index(label) if label else 0
     choice = words[at] if words else ""
     return fields | {"choices": words, "label": label, "choice": choice, "number": at + 1}
@@ -106,7 +106,9 @@ def test_a_label_stands_alone_only_where_the_prompt_asks_for_it(task: Task, temp
         for output in template.outputs
         if re.fullmatch(r"\{\{ (?:choice|answer|argument|targets\w*|title|category|number)[^}]*\}\}[.번]?", output)
     ]
-    sentences = {o for o in bare if o == "{{ choice }}." and all(map(_is_sentence, task.words(template, _blank(task))))}
+    sentences = {
+        o for o in bare if o == "{{ choice }}." and all(map(_is_sentence, task.choice_words(template, _blank(task))))
+    }
     if task.spec.choice_fields:
         sentences |= {o for o in bare if o.startswith("{{ choice")}
     sentences |= {o for o in bare if "particle('이에요/예요')" in o or "particle('이야/야')" in o or "이다/다" in o}
@@ -130,7 +132,7 @@ def test_no_option_has_a_place_of_its_own(task: Task, template: Template) -> Non
     if template.kind == "open" or template.generation:
         return
     assert "choices" in template.instruction + template.input, "the options stand in the text"
-    words = task.words(template, _blank(task))
+    words = task.choice_words(template, _blank(task))
     if not task.spec.choice_fields:
         for word in words:
             literal = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", template.instruction + template.input)

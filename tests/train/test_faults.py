@@ -208,7 +208,7 @@ class TestRequests:
         found = interruptions.Interruptions(out, 0)
         found.start()
         for ask, flags in (("save", SAVE), ("stop", SAVE | STOP)):
-            run_request.leave(out, ask)  # type: ignore[arg-type]
+            run_request.write(out, ask)  # type: ignore[arg-type]
             until = time.monotonic() + 20
             while found.flags != flags and time.monotonic() < until:
                 time.sleep(0.01)
@@ -222,7 +222,7 @@ class TestRequests:
         import signal
 
         out = f"file://{tmp_path}"
-        run_request.leave(out, "stop")
+        run_request.write(out, "stop")
         before = signal.getsignal(signal.SIGTERM)
         with interruptions.stopping_in_good_order(out):
             assert run_request.pending(out) is None  # an earlier start's

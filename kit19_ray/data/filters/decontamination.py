@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from kit19_ray.data.filters.ngrams import SIZE, Int64, UInt64, hashes, letters, ngram_hashes
+from kit19_ray.data.filters.ngrams import SIZE, Int64, UInt64, hashes, ngram_hashes, normalize_letters
 
 SHORT, WHOLE, LEAST, LONG = 16, 15, 8, 50  # letters
 _RUN = 5  # letters of a word that may have been changed; longer ones are rare in Korean
@@ -145,7 +145,7 @@ class EvaluationIndex:
         """For each row the name of a set it holds an item of, or None.
 
         Args:
-            rows: the fields of each row, in letters (`ngrams.letters`).
+            rows: the fields of each row, in letters (`ngrams.normalize_letters`).
         """
         return [None if item is None else self.names[int(self.sets[item])] for item in self.items(rows)]
 
@@ -223,7 +223,7 @@ def build(
     for name, items in sets:
         names.append(name)
         for item in items:
-            plain = tuple(text for text in map(letters, item) if text)
+            plain = tuple(text for text in map(normalize_letters, item) if text)
             # setdefault gives the number that is new only the first time, so equal items of two sets belong to the
             # first set.
             if sum(map(len, plain)) >= LEAST and texts.setdefault(plain, len(texts)) == len(of_set):

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kit19_ray.data.filters.ngrams import Int64, UInt64, hashes, letters
+from kit19_ray.data.filters.ngrams import Int64, UInt64, hashes, normalize_letters
 
 if TYPE_CHECKING:
     from datasketch import MinHash
@@ -50,7 +50,7 @@ def signature(texts: Sequence[str]) -> UInt32:
         sketch = _empty().copy()
         # 32 bits are what the affine32 scheme permutes; two n-grams that fall together there are rare beside what is
         # estimated.
-        sketch.update_batch(np.unique(hashes(letters(text)[:_LETTERS]) & np.uint64(0xFFFFFFFF)))
+        sketch.update_batch(np.unique(hashes(normalize_letters(text)[:_LETTERS]) & np.uint64(0xFFFFFFFF)))
         # Every turn-th permutation is this text's, the same ones in every record: minima are only comparable place by
         # place.
         made[turn :: len(texts)] = sketch.hashvalues[turn :: len(texts)]

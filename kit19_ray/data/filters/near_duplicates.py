@@ -101,14 +101,14 @@ def _found(files: Sequence[RecordFile], owner: Int64, keys: UInt64, table: pa.Ta
 
 
 @dataclass(frozen=True)
-class Removed:
+class NearDuplicates:
     """Records of one task that left because others are near: `REMOVED`, by id; `digest` tells one set from another."""
 
     table: pa.Table
     digest: str
 
 
-def merge(found: Sequence[pa.Table]) -> dict[str, Removed]:
+def merge(found: Sequence[pa.Table]) -> dict[str, NearDuplicates]:
     """Per task what leaves over all bands, each with the nearest to the front of those it was found near to."""
     every = pa.concat_tables([_PAIRS.empty_table(), *found]).sort_by(
         [(name, "ascending") for name in ("task", "id", "near_train", "near_priority", "near_id")]
@@ -122,6 +122,6 @@ def merge(found: Sequence[pa.Table]) -> dict[str, Removed]:
     }
 
 
-def removed(table: pa.Table) -> Removed:
+def removed(table: pa.Table) -> NearDuplicates:
     """A set of records that left."""
-    return Removed(table, manifest.digest(table["id"].to_pylist()))
+    return NearDuplicates(table, manifest.digest(table["id"].to_pylist()))

@@ -25,7 +25,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _POWERS = np.array([pow(0x9E3779B97F4A7C15, SIZE - 1 - i, 2**64) for i in range(SIZE)], np.uint64)
 
 
-def letters(text: str) -> str:
+def normalize_letters(text: str) -> str:
     """`text` in NFKC, without case, spaces, punctuation, symbols and drawn-out letters; may be empty."""
     return _DRAWN_OUT.sub(r"\1\1", "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold())))
 

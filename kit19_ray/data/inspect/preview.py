@@ -23,7 +23,7 @@ from kit19_ray.data.sampling import TaskSample
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import check_prompt, load_prompt, prompt_format, shown
 from kit19_ray.lm.text_encoder import TextEncoder
-from kit19_ray.sources.readers.base import Raw
+from kit19_ray.sources.readers.base import SourceRow
 from kit19_ray.utils.console import say, stdout
 from kit19_ray.utils.hashing import hash64
 
@@ -132,7 +132,7 @@ def _draw(config: Config, inputs: Inputs, name: str, num: int) -> tuple[list[Exa
     read = 0
     for file, raw in islice(raws, HEAD):
         read += 1
-        record = to_record(task, file.path, raw) if isinstance(raw, Raw) else None
+        record = to_record(task, file.path, raw) if isinstance(raw, SourceRow) else None
         if isinstance(record, Record):
             label = record.fields[task.spec.answer] if drawn.classes and task.spec.answer else ""
             samples[label].add(record)

@@ -1,4 +1,4 @@
-"""What flows out of the original files: `LocatedFile` in, `Raw` records and `Reject`s out.
+"""What flows out of the original files: `LocatedFile` in, `SourceRow`s and `RejectedRow`s out.
 
 Every row of a file becomes exactly one of the two, so rows in = records + rejects.
 """
@@ -39,7 +39,7 @@ class LocatedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
+class SourceRow:
     """One record as the file has it, with normalised text and canonical labels."""
 
     line: int
@@ -50,7 +50,7 @@ class Raw:
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
+class RejectedRow:
     """One row that is no record."""
 
     line: int
@@ -63,7 +63,7 @@ class Reject:
     """Its first bytes where they are no text, to find out what they are instead."""
 
     @classmethod
-    def of(cls, line: int, reason: str, row: str | bytes) -> Reject:
+    def of(cls, line: int, reason: str, row: str | bytes) -> RejectedRow:
         """A reject with an excerpt of `row`."""
         data = b""
         if isinstance(row, bytes):
@@ -92,10 +92,10 @@ class NoOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Reader = Callable[[Any, LocatedFile, BinaryIO, "Opener | None"], Iterator[Raw | Reject]]
+Reader = Callable[[Any, LocatedFile, BinaryIO, "Opener | None"], Iterator[SourceRow | RejectedRow]]
 """Streams one file: (its options, the file, its bytes, how to open companions). Memory is bounded whatever its size.
 
 Raises:
     SourceError: the file as a whole cannot be used, e.g. a column is missing from its header. A bad row never raises;
-        it is a Reject.
+        it is a RejectedRow.
 """

@@ -7,7 +7,7 @@ from typing import BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, Opener, RejectedRow, SourceRow
 from kit19_ray.sources.readers.table import Dialect, Table
 from kit19_ray.sources.readers.text import normalise
 
@@ -42,19 +42,19 @@ class DelimitedOptions(FieldOptions):
     """True: the first row names the columns. A list: the file has no header and these are its columns."""
 
 
-def finish(options: FieldOptions, line: int, fields: dict[str, str]) -> Raw | Reject:
+def finish(options: FieldOptions, line: int, fields: dict[str, str]) -> SourceRow | RejectedRow:
     """Applies placeholders, empty-field and label rules to normalised fields, in this order."""
     if options.placeholders and any(v in options.placeholders for v in fields.values()):
-        return Reject.of(line, "placeholder", " | ".join(fields.values()))
+        return RejectedRow.of(line, "placeholder", " | ".join(fields.values()))
     for name in options.drop_empty:
         if not fields[name]:
-            return Reject.of(line, "empty_field", " | ".join(fields.values()))
+            return RejectedRow.of(line, "empty_field", " | ".join(fields.values()))
     for name, mapping in options.labels.items():
         label = mapping.get(fields[name])
         if label is None:
-            return Reject.of(line, "unknown_label", " | ".join(fields.values()))
+            return RejectedRow.of(line, "unknown_label", " | ".join(fields.values()))
         fields[name] = label
-    return Raw(line, fields, fields[options.group] if options.group else None)
+    return SourceRow(line, fields, fields[options.group] if options.group else None)
 
 
 def open_table(options: DelimitedOptions, file: LocatedFile, stream: BinaryIO) -> Table:
@@ -85,12 +85,12 @@ def columns(options: FieldOptions, table: Table) -> list[tuple[str, int]]:
 
 def read_cells(
     options: DelimitedOptions, file: LocatedFile, stream: BinaryIO, clean: Callable[[str, str], str]
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """Records of a delimited file; `clean` makes a field of its name and its cell."""
     table = open_table(options, file, stream)
     places = columns(options, table)
     for row in table:
-        if isinstance(row, Reject):
+        if isinstance(row, RejectedRow):
             yield row
         else:
             yield finish(options, row.line, {name: clean(name, row.cells[i]) for name, i in places})
@@ -98,6 +98,6 @@ def read_cells(
 
 def read_delimited(
     options: DelimitedOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """Records of a delimited file; see `DelimitedOptions`."""
     return read_cells(options, file, stream, lambda _, cell: normalise(cell))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, RejectedRow, SourceRow
 from kit19_ray.sources.readers.delimited import DelimitedOptions, open_table
 from kit19_ray.sources.readers.text import normalise
 
@@ -26,7 +26,7 @@ def _without_opening(comment: str) -> str:
 
 def read_unsmile(
     options: NoOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """text, label (hate, abuse or clean) and targets (group names joined by ", ", empty when none).
 
     A row without any flag is a reject (`no_label`), and so is one that is clean and something else
@@ -38,23 +38,23 @@ def read_unsmile(
     abuse, clean = table.index(ABUSE), table.index(CLEAN)
     flags = [*(i for _, i in groups), abuse, clean]
     for row in table:
-        if isinstance(row, Reject):
+        if isinstance(row, RejectedRow):
             yield row
             continue
         cells = row.cells
         sentence = normalise(cells[text])
         targets = [name for name, i in groups if cells[i] == "1"]
         if not sentence:
-            yield Reject.of(row.line, "empty_field", " | ".join(cells))
+            yield RejectedRow.of(row.line, "empty_field", " | ".join(cells))
         elif any(cells[i] not in ("0", "1") for i in flags):
-            yield Reject.of(row.line, "unknown_label", " | ".join(cells))
+            yield RejectedRow.of(row.line, "unknown_label", " | ".join(cells))
         elif cells[clean] == "1" and (targets or cells[abuse] == "1"):
-            yield Reject.of(row.line, "contradictory_label", " | ".join(cells))
+            yield RejectedRow.of(row.line, "contradictory_label", " | ".join(cells))
         elif not targets and cells[abuse] == "0" and cells[clean] == "0":
-            yield Reject.of(row.line, "no_label", " | ".join(cells))
+            yield RejectedRow.of(row.line, "no_label", " | ".join(cells))
         else:
             label = "hate" if targets else "abuse" if cells[abuse] == "1" else "clean"
-            yield Raw(
+            yield SourceRow(
                 row.line,
                 {"text": sentence, "label": label, "targets": ", ".join(targets)},
                 sentence,
@@ -63,7 +63,7 @@ def read_unsmile(
 
 def read_hatescore(
     options: NoOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """text, label (hate, abuse or clean), targets as in UnSmile, and origin, the kind of text it comes from.
 
     Comments that differ in the pronoun they open with are one group.
@@ -71,7 +71,7 @@ def read_hatescore(
     table = open_table(DelimitedOptions(delimiter=",", quoting="csv"), file, stream)
     text, macro, micro, origin = (table.index(c) for c in ("comment", "macrolabel", "microlabel", "source"))
     for row in table:
-        if isinstance(row, Reject):
+        if isinstance(row, RejectedRow):
             yield row
             continue
         comment = normalise(row.cells[text])
@@ -79,9 +79,9 @@ def read_hatescore(
         names = [n.strip() for n in row.cells[micro].split(",")]
         targets = [n for n in names if n not in _NO_TARGET]
         if not comment:
-            yield Reject.of(row.line, "empty_field", " | ".join(row.cells))
+            yield RejectedRow.of(row.line, "empty_field", " | ".join(row.cells))
         elif label is None or any(n not in GROUPS for n in targets) or (targets and label != "hate"):
-            yield Reject.of(row.line, "unknown_label", " | ".join(row.cells))
+            yield RejectedRow.of(row.line, "unknown_label", " | ".join(row.cells))
         else:
             fields = {"text": comment, "label": label, "targets": ", ".join(targets)}
-            yield Raw(row.line, fields | {"origin": normalise(row.cells[origin])}, _without_opening(comment))
+            yield SourceRow(row.line, fields | {"origin": normalise(row.cells[origin])}, _without_opening(comment))

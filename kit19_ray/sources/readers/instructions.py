@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from kit19_ray.errors import SourceError, nearest, quote
-from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, Opener, RejectedRow, SourceRow
 from kit19_ray.sources.readers.lines import physical_lines
 from kit19_ray.sources.readers.text import has_surrogate, normalise
 
@@ -70,7 +70,7 @@ def ending(path: str) -> str:
 
 def read_instructions(
     options: InstructionOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """Records of a file in one of the formats.
 
     Raises:
@@ -82,7 +82,7 @@ def read_instructions(
                           "(.gz and .zst may follow)")  # fmt: skip
     for number, (line, row, text) in enumerate(rows(file, stream)):
         if isinstance(row, str):  # a reason
-            yield Reject.of(line, row, text)
+            yield RejectedRow.of(line, row, text)
         else:
             if not number:
                 _check_columns(options, row, file.path)
@@ -115,28 +115,28 @@ def _check_columns(options: InstructionOptions, row: Mapping[str, Any], path: st
             )
 
 
-def _record(options: InstructionOptions, line: int, row: Mapping[str, Any], text: str) -> Raw | Reject:
+def _record(options: InstructionOptions, line: int, row: Mapping[str, Any], text: str) -> SourceRow | RejectedRow:
     fields: dict[str, str] = {}
     for name in COLUMNS[options.format]:
         column = _column(options, name, row)
         if column is None and name not in _OPTIONAL:
-            return Reject.of(line, f"missing_{name}", text)
+            return RejectedRow.of(line, f"missing_{name}", text)
         value = row[column] if column is not None else None
         if name == "messages":
             made = turns(value)
             if not made:
-                return Reject.of(line, "not_a_conversation", text)
+                return RejectedRow.of(line, "not_a_conversation", text)
             fields[name] = json.dumps(made, ensure_ascii=False)
             continue
         if value is not None and not isinstance(value, str | int | float):
-            return Reject.of(line, "not_text", text)
+            return RejectedRow.of(line, "not_text", text)
         plain = "" if value is None else str(value)
         if has_surrogate(plain):
-            return Reject.of(line, "invalid_utf8", text)
+            return RejectedRow.of(line, "invalid_utf8", text)
         fields[name] = normalise(plain)
         if not fields[name] and name not in _OPTIONAL:
-            return Reject.of(line, f"empty_{name}", text)
-    return Raw(line, fields)
+            return RejectedRow.of(line, f"empty_{name}", text)
+    return SourceRow(line, fields)
 
 
 def turns(value: Any) -> list[dict[str, str]] | None:

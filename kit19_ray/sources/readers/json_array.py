@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from kit19_ray.errors import SourceError, quote
-from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, RejectedRow, SourceRow
 from kit19_ray.sources.readers.jsonl import JsonlOptions, record, wanted_keys
 from kit19_ray.sources.readers.text import has_surrogate, normalise
 
@@ -69,7 +69,7 @@ def _streamed(file: LocatedFile, head: bytes, stream: BinaryIO, items: str) -> I
 
 def read_json_array(
     options: JsonlOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """Records of a file that is one list of objects; `line` is the object's number in it.
 
     Raises:
@@ -91,7 +91,7 @@ def read_json_array(
 
 def read_squad(
     options: NoOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """title, context, question and the first answer of each question of SQuAD 1.1's nesting, numbered from 1.
 
     Raises:
@@ -114,11 +114,11 @@ def read_squad(
                     }
                     number += 1
                     if not all(isinstance(text, str) for text in texts.values()):
-                        yield Reject.of(number, "not_text", str(texts))
+                        yield RejectedRow.of(number, "not_text", str(texts))
                     elif any(map(has_surrogate, texts.values())):
-                        yield Reject.of(number, "invalid_utf8", "")
+                        yield RejectedRow.of(number, "invalid_utf8", "")
                     else:
-                        yield Raw(number, {name: normalise(text) for name, text in texts.items()})
+                        yield SourceRow(number, {name: normalise(text) for name, text in texts.items()})
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise SourceError(
             f"{file.path}: question {number + 1} does not nest as SQuAD 1.1 does: {quote(error)}"

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from pydantic import Field
 
-from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, Opener, RejectedRow, SourceRow
 from kit19_ray.sources.readers.delimited import FieldOptions, finish
 from kit19_ray.sources.readers.lines import physical_lines
 from kit19_ray.sources.readers.text import composed, has_surrogate, normalise
@@ -33,7 +33,7 @@ def _text(value: Any) -> str | None:
 
 def read_jsonl(
     options: JsonlOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """Records of a file with one JSON object a line; numbers become text, null becomes empty."""
     keys = wanted_keys(options)
     for number, data in enumerate(physical_lines(stream), 1):
@@ -54,36 +54,40 @@ def wanted_keys(options: JsonlOptions) -> list[tuple[str, str]]:
     return [(name, composed(back.get(name, name))) for name in names]
 
 
-def _of_line(options: JsonlOptions, keys: list[tuple[str, str]], line: int, data: bytes | None) -> Raw | Reject:
+def _of_line(
+    options: JsonlOptions, keys: list[tuple[str, str]], line: int, data: bytes | None
+) -> SourceRow | RejectedRow:
     if data is None:
-        return Reject(line, "line_too_long", "")
+        return RejectedRow(line, "line_too_long", "")
     try:
         row = json.loads(data.decode())
     except UnicodeDecodeError:
-        return Reject.of(line, "invalid_utf8", data)
+        return RejectedRow.of(line, "invalid_utf8", data)
     except (ValueError, RecursionError):
-        return Reject.of(line, "invalid_json" if data.strip() else "empty_line", data)
+        return RejectedRow.of(line, "invalid_json" if data.strip() else "empty_line", data)
     return record(options, keys, line, row, data)
 
 
-def record(options: JsonlOptions, keys: list[tuple[str, str]], line: int, row: Any, data: bytes) -> Raw | Reject:
+def record(
+    options: JsonlOptions, keys: list[tuple[str, str]], line: int, row: Any, data: bytes
+) -> SourceRow | RejectedRow:
     """The record of a parsed JSON value.
 
     Args:
         data: the value as the file has it, for a reject.
     """
     if not isinstance(row, dict):
-        return Reject.of(line, "not_an_object", data)
+        return RejectedRow.of(line, "not_an_object", data)
     fields: dict[str, str] = {}
     if any(key not in row for _, key in keys):
         row = {composed(key): value for key, value in row.items()}
     for name, key in keys:
         if key not in row:
-            return Reject.of(line, "missing_key", data)
+            return RejectedRow.of(line, "missing_key", data)
         text = _text(row[key])
         if text is None:
-            return Reject.of(line, "not_text", data)
+            return RejectedRow.of(line, "not_text", data)
         if has_surrogate(text):
-            return Reject.of(line, "invalid_utf8", data)
+            return RejectedRow.of(line, "invalid_utf8", data)
         fields[name] = normalise(text)
     return finish(options, line, fields)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, Opener, RejectedRow, SourceRow
 from kit19_ray.sources.readers.delimited import DelimitedOptions, read_cells
 from kit19_ray.sources.readers.text import normalise
 
@@ -21,6 +21,6 @@ def unnest(document: str) -> str:
 
 def read_nsmc(
     options: DelimitedOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """text and label of a review; the options are those of `delimited`, with the text in the field `text`."""
     return read_cells(options, file, stream, lambda name, cell: normalise(unnest(cell) if name == "text" else cell))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, Opener, RejectedRow, SourceRow
 from kit19_ray.sources.readers.jsonl import JsonlOptions, read_jsonl
 from kit19_ray.sources.readers.text import normalise
 
@@ -33,16 +33,16 @@ def clean(text: str) -> str:
 
 def read_petitions(
     options: JsonlOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """The fields of `jsonl`, title and content cleaned; a masked title is a reject."""
     for raw in read_jsonl(options, file, stream, opener):
-        if isinstance(raw, Reject):
+        if isinstance(raw, RejectedRow):
             yield raw
             continue
         fields = raw.fields | {name: clean(raw.fields[name]) for name in ("title", "content") if name in raw.fields}
         if "*" in fields.get("title", ""):
-            yield Reject.of(raw.line, "masked_title", fields["title"])
+            yield RejectedRow.of(raw.line, "masked_title", fields["title"])
         elif "" in (fields.get("title"), fields.get("content")):
-            yield Reject.of(raw.line, "empty_field", str(raw.fields))
+            yield RejectedRow.of(raw.line, "empty_field", str(raw.fields))
         else:
-            yield Raw(raw.line, fields, raw.group)
+            yield SourceRow(raw.line, fields, raw.group)

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, cast
 
 from pydantic import BaseModel
 
-from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Raw, Reader, Reject, open_uri
+from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Reader, RejectedRow, SourceRow, open_uri
 from kit19_ray.sources.readers.byte_stream import utf8
 from kit19_ray.sources.readers.delimited import DelimitedOptions, read_delimited
 from kit19_ray.sources.readers.hate_speech import read_hatescore, read_unsmile
@@ -71,7 +71,7 @@ class _Counted:
 
 def read(
     reader: str, options: Mapping[str, Any], file: LocatedFile, opener: Opener | None = None
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """Streams one located file through the reader of that name, and closes it.
 
     Args:

@@ -26,7 +26,7 @@ from typing import BinaryIO
 from pydantic import BaseModel, ConfigDict, Field
 
 from kit19_ray.errors import SourceError
-from kit19_ray.sources.readers.base import LocatedFile, Opener, Raw, Reject, open_uri
+from kit19_ray.sources.readers.base import LocatedFile, Opener, RejectedRow, SourceRow, open_uri
 from kit19_ray.sources.readers.delimited import DelimitedOptions, open_table
 from kit19_ray.sources.readers.table import Table, TableRow
 from kit19_ray.sources.readers.text import normalise
@@ -61,17 +61,17 @@ class Sentence:
     style: str = ""
 
 
-Slot = Sentence | Reject
+Slot = Sentence | RejectedRow
 Group = list[Slot]
 
 
 def _slot(line: int, sentence: str, act: str, topic: str) -> Slot:
     text = normalise(sentence)
     if not text:
-        return Reject(line, "empty_field", f"{topic} | {act} | ")
+        return RejectedRow(line, "empty_field", f"{topic} | {act} | ")
     act, topic = act.strip(), topic.strip()
     if act not in _DIGITS or topic not in _DIGITS:
-        return Reject.of(line, "unknown_label", f"{topic} | {act} | {text}")
+        return RejectedRow.of(line, "unknown_label", f"{topic} | {act} | {text}")
     return Sentence(line, text, act, topic)
 
 
@@ -84,7 +84,7 @@ def _groups(slots: Iterator[Slot]) -> Iterator[Group]:
             group = []
     if group:
         # Which rows are missing cannot be known, so what the others mean cannot be known either.
-        yield [s if isinstance(s, Reject) else Reject.of(s.line, "incomplete_group", s.text) for s in group]
+        yield [s if isinstance(s, RejectedRow) else RejectedRow.of(s.line, "incomplete_group", s.text) for s in group]
 
 
 def _bigrams(text: str) -> frozenset[str]:
@@ -176,15 +176,15 @@ def _partners(
     return found
 
 
-def _pair(first: Sentence, second: Sentence, label: str, block: str) -> Raw:
+def _pair(first: Sentence, second: Sentence, label: str, block: str) -> SourceRow:
     fields = {"sentence1": first.text, "sentence2": second.text, "label": label}
     fields |= {"act": first.act, "topic": first.topic}
     if first.style:
         fields |= {"style1": first.style, "style2": second.style}
-    return Raw(first.line, fields, block)
+    return SourceRow(first.line, fields, block)
 
 
-def make_pairs(slots: Iterator[Slot], name: str) -> Iterator[Raw | Reject]:
+def make_pairs(slots: Iterator[Slot], name: str) -> Iterator[SourceRow | RejectedRow]:
     """One pair or reject for each row, in the order of the rows; see the module's text.
 
     Args:
@@ -193,7 +193,7 @@ def make_pairs(slots: Iterator[Slot], name: str) -> Iterator[Raw | Reject]:
     groups = _groups(slots)
     first = 0
     while window := list(islice(groups, WINDOW)):
-        made: list[Raw | Reject] = []
+        made: list[SourceRow | RejectedRow] = []
         blocks = _blocks(window)
         for number, block in enumerate(blocks, first):
             made += _block(block, number, f"{name}#{number}")
@@ -201,7 +201,7 @@ def make_pairs(slots: Iterator[Slot], name: str) -> Iterator[Raw | Reject]:
         yield from sorted(made, key=lambda row: row.line)
 
 
-def _block(block: list[Group], number: int, name: str) -> Iterator[Raw | Reject]:
+def _block(block: list[Group], number: int, name: str) -> Iterator[SourceRow | RejectedRow]:
     opens_same = number % 2
     for nth, group in enumerate(block):
         others = [other for place, other in enumerate(block) if place != nth]
@@ -212,13 +212,13 @@ def _block(block: list[Group], number: int, name: str) -> Iterator[Raw | Reject]
             candidates = [slot for g in second for slot in g[1 - parity :: 2] if isinstance(slot, Sentence)]
             partners[label] = _partners(openers, candidates, label, number + nth)
         for i, slot in enumerate(group):
-            if isinstance(slot, Reject):
+            if isinstance(slot, RejectedRow):
                 yield slot
                 continue
             label = "same" if i % 2 == opens_same else "different"
             partner = partners[label][i]
             if partner is None:
-                yield Reject.of(slot.line, "no_partner", slot.text)
+                yield RejectedRow.of(slot.line, "no_partner", slot.text)
             else:
                 yield _pair(slot, partner, label, name)
 
@@ -228,15 +228,15 @@ def _without_strays(slots: Iterator[Slot], options: PairOptions, file: LocatedFi
     strays = set(options.strays) if file.size == file.bytes_expected else set()
     for slot in slots:
         is_stray = isinstance(slot, Sentence) and slot.line in strays
-        yield Reject.of(slot.line, "stray", slot.text) if is_stray and isinstance(slot, Sentence) else slot
+        yield RejectedRow.of(slot.line, "stray", slot.text) if is_stray and isinstance(slot, Sentence) else slot
 
 
 def read_parakqc(
     options: PairOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """sentence1, sentence2, label (same or different), act, topic. Columns of the file: topic, act, sentence."""
     table = open_table(DelimitedOptions(header=["topic", "act", "sentence"]), file, stream)
-    slots = (r if isinstance(r, Reject) else _slot(r.line, r.cells[2], r.cells[1], r.cells[0]) for r in table)
+    slots = (r if isinstance(r, RejectedRow) else _slot(r.line, r.cells[2], r.cells[1], r.cells[0]) for r in table)
     return make_pairs(_without_strays(slots, options, file), file.path)
 
 
@@ -245,12 +245,12 @@ def _zipped(acts: Table, topics: Table) -> Iterator[Slot]:
     topic, topic_text = topics.index("topic"), topics.index("sentence")
     last = 1
     for i, (a, t) in enumerate(zip_longest(acts, topics)):
-        if isinstance(a, Reject):
+        if isinstance(a, RejectedRow):
             yield a
         elif not isinstance(a, TableRow):
-            yield Reject.of(last + 1, "misaligned", t.row if isinstance(t, Reject) else " | ".join(t.cells))
+            yield RejectedRow.of(last + 1, "misaligned", t.row if isinstance(t, RejectedRow) else " | ".join(t.cells))
         elif not isinstance(t, TableRow) or normalise(a.cells[act_text]) != normalise(t.cells[topic_text]):
-            yield Reject.of(a.line, "misaligned", " | ".join(a.cells))
+            yield RejectedRow.of(a.line, "misaligned", " | ".join(a.cells))
         else:
             slot = _slot(a.line, a.cells[act_text], a.cells[act], t.cells[topic])
             style = "formal" if i % GROUP < FORMAL else "informal"
@@ -260,7 +260,7 @@ def _zipped(acts: Table, topics: Table) -> Iterator[Slot]:
 
 def read_stylekqc(
     options: PairOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """sentence1, sentence2, label (same or different), act, topic, style1, style2 (formal or informal).
 
     `file` is an `act/` file; its companion, the `topic/` file of the same name, is read in step.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal, NamedTuple
 
 from kit19_ray.errors import SourceError, nearest
-from kit19_ray.sources.readers.base import Reject
+from kit19_ray.sources.readers.base import RejectedRow
 from kit19_ray.sources.readers.lines import MAX_LINE, physical_lines
 from kit19_ray.sources.readers.text import composed
 
@@ -42,22 +42,22 @@ class TableRow(NamedTuple):
     cells: list[str]
 
 
-def _unquoted(stream: BinaryIO, delimiter: str) -> Iterator[TableRow | Reject]:
+def _unquoted(stream: BinaryIO, delimiter: str) -> Iterator[TableRow | RejectedRow]:
     for number, data in enumerate(physical_lines(stream), 1):
         if data is None:
-            yield Reject(number, "line_too_long", "")
+            yield RejectedRow(number, "line_too_long", "")
             continue
         try:
             yield TableRow(number, data.decode().split(delimiter))
         except UnicodeDecodeError:
-            yield Reject.of(number, "invalid_utf8", data)
+            yield RejectedRow.of(number, "invalid_utf8", data)
 
 
-def _parsed(line: int, data: bytes, delimiter: str) -> TableRow | Reject:
+def _parsed(line: int, data: bytes, delimiter: str) -> TableRow | RejectedRow:
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        return Reject.of(line, "invalid_utf8", data)
+        return RejectedRow.of(line, "invalid_utf8", data)
     if '"' not in text:
         return TableRow(line, text.split(delimiter))
     try:
@@ -66,11 +66,11 @@ def _parsed(line: int, data: bytes, delimiter: str) -> TableRow | Reject:
         csv.Error,
         ValueError,
     ):  # ValueError: a cell outside quotes holds a line break, so more than one row
-        return Reject.of(line, "malformed_csv", text)
+        return RejectedRow.of(line, "malformed_csv", text)
     return TableRow(line, cells)
 
 
-def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[TableRow | Reject]:
+def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[TableRow | RejectedRow]:
     numbered = enumerate(physical_lines(stream), 1)
     ahead: deque[tuple[int, bytes | None]] = deque()  # lines given back after a quote that was never closed
     while True:
@@ -78,7 +78,7 @@ def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[TableRow | Reject]:
         if number == 0:
             return
         if data is None:
-            yield Reject(number, "line_too_long", "")
+            yield RejectedRow(number, "line_too_long", "")
             continue
         quotes = data.count(b'"')
         if quotes % 2 == 0:
@@ -98,12 +98,12 @@ def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[TableRow | Reject]:
             quotes += following[1].count(b'"')
         if quotes % 2 or taken[-1][1] is None:
             ahead.extendleft(reversed(taken))
-            yield Reject.of(number, "unclosed_quote", data)
+            yield RejectedRow.of(number, "unclosed_quote", data)
         else:
             yield _parsed(number, b"\n".join(parts), delimiter)
 
 
-def read_rows(stream: BinaryIO, dialect: Dialect) -> Iterator[TableRow | Reject]:
+def read_rows(stream: BinaryIO, dialect: Dialect) -> Iterator[TableRow | RejectedRow]:
     """Every row of the file, its header included, as cells or as a Reject."""
     if dialect.quoting == "none":
         return _unquoted(stream, dialect.delimiter)
@@ -128,7 +128,7 @@ class Table:
             first = next(self._rows, None)
             if first is None:
                 raise SourceError(f"{name}, line 1: the file is empty; its header row is missing")
-            if isinstance(first, Reject):
+            if isinstance(first, RejectedRow):
                 raise SourceError(f"{name}, line {first.line}: the header row is unreadable ({first.reason})")
             header = first.cells
         self.columns: list[str] = list(map(composed, header))
@@ -152,12 +152,12 @@ class Table:
             + (f" and {more} more" if (more := len(self.columns) - _FEW) > 0 else "")
         )
 
-    def __iter__(self) -> Iterator[TableRow | Reject]:
+    def __iter__(self) -> Iterator[TableRow | RejectedRow]:
         """Rows as wide as the header; the others are rejects."""
         width = len(self.columns)
         for row in self._rows:
             if isinstance(row, TableRow) and len(row.cells) != width:
                 reason = "too_few_columns" if len(row.cells) < width else "too_many_columns"
-                yield Reject.of(row.line, reason, " | ".join(row.cells))
+                yield RejectedRow.of(row.line, reason, " | ".join(row.cells))
             else:
                 yield row

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from kit19_ray.errors import SourceError, quote
-from kit19_ray.sources.readers.base import Raw, Reject
+from kit19_ray.sources.readers.base import RejectedRow, SourceRow
 from kit19_ray.sources.readers.byte_stream import likely_encoding
 
 
-def some_usable(rows: Iterator[Raw | Reject], name: str, whole: Callable[[], bool]) -> Iterator[Raw | Reject]:
+def some_usable(
+    rows: Iterator[SourceRow | RejectedRow], name: str, whole: Callable[[], bool]
+) -> Iterator[SourceRow | RejectedRow]:
     """The rows of a file.
 
     Args:
@@ -21,10 +23,10 @@ def some_usable(rows: Iterator[Raw | Reject], name: str, whole: Callable[[], boo
         SourceError: after the last row of a whole file, when none was a record: the commonest reason, and one row.
     """
     reasons: Counter[str] = Counter()
-    first: dict[str, Reject] = {}
+    first: dict[str, RejectedRow] = {}
     usable = False
     for row in rows:
-        if isinstance(row, Raw):
+        if isinstance(row, SourceRow):
             usable = True
         elif not usable:
             reasons[row.reason] += 1

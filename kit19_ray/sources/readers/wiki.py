@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, NoOptions, Opener, RejectedRow, SourceRow
 from kit19_ray.sources.readers.lines import physical_lines
 from kit19_ray.sources.readers.text import normalise
 
@@ -99,7 +99,7 @@ def _upto(sentences: list[str], most: int) -> str:
     return text if len(text) <= most else text[:most].rsplit(" ", 1)[0]
 
 
-def article(line: int, title: str, lines: list[str]) -> Raw | Reject:
+def article(line: int, title: str, lines: list[str]) -> SourceRow | RejectedRow:
     """title, text, first_paragraph, opening (its first sentences), continuation (those that follow; may be empty) and
     subject.
 
@@ -113,11 +113,11 @@ def article(line: int, title: str, lines: list[str]) -> Raw | Reject:
         del body[0]
     prose = [b for b in body if not is_heading(b) and len(b) > _LEAST]
     if not title or not prose:
-        return Reject.of(line, "empty_body" if title else "empty_field", title)
+        return RejectedRow.of(line, "empty_body" if title else "empty_field", title)
     if _LIST_OF_MEANINGS.search(prose[0][-60:]):
-        return Reject.of(line, "disambiguation", prose[0])
+        return RejectedRow.of(line, "disambiguation", prose[0])
     if not _FINISHED.search(prose[0][-20:]):
-        return Reject.of(line, "unfinished", prose[0])
+        return RejectedRow.of(line, "unfinished", prose[0])
     head = " ".join(prose)[: 20 * CONTINUATION]
     sentences = _SENTENCE_END.split(head)
     cut = 1
@@ -125,7 +125,7 @@ def article(line: int, title: str, lines: list[str]) -> Raw | Reject:
         cut += 1
     opening, rest = " ".join(sentences[:cut]), sentences[cut:]
     if _LOST.search(opening) or _LOST.search(prose[0]):
-        return Reject.of(line, "lost_formula", prose[0])
+        return RejectedRow.of(line, "lost_formula", prose[0])
     rest = rest[: next((i for i, sentence in enumerate(rest) if _LOST.search(sentence)), len(rest))]
     fields = {
         "title": title,
@@ -135,7 +135,7 @@ def article(line: int, title: str, lines: list[str]) -> Raw | Reject:
         "continuation": _upto(rest, CONTINUATION) if rest else "",
         "subject": subject(title, prose[0]),
     }
-    return Raw(line, fields)
+    return SourceRow(line, fields)
 
 
 class _Article:
@@ -154,14 +154,14 @@ class _Article:
         else:
             self.lines.append(text)
 
-    def end(self, closed: bool) -> Raw | Reject:
+    def end(self, closed: bool) -> SourceRow | RejectedRow:
         fault = self.fault or ("unclosed_doc" if self.closed_by_tag and not closed else "")
-        return Reject.of(self.line, fault, self.title) if fault else article(self.line, self.title, self.lines)
+        return RejectedRow.of(self.line, fault, self.title) if fault else article(self.line, self.title, self.lines)
 
 
 def read_kowiki(
     options: NoOptions, file: LocatedFile, stream: BinaryIO, opener: Opener | None = None
-) -> Iterator[Raw | Reject]:
+) -> Iterator[SourceRow | RejectedRow]:
     """Articles of a file in either layout; see `article` for the fields.
 
     Text before the first article or between two is one reject (`stray_text`) a run.
@@ -177,7 +177,7 @@ def read_kowiki(
             fault = "invalid_utf8"
         if fault:
             if now is None:
-                yield Reject.of(number, fault, data or b"")
+                yield RejectedRow.of(number, fault, data or b"")
             else:
                 now.fault = now.fault or fault
             continue
@@ -199,6 +199,6 @@ def read_kowiki(
             now.add(text)
         elif text.strip() and not stray:
             stray = True
-            yield Reject.of(number, "stray_text", text)
+            yield RejectedRow.of(number, "stray_text", text)
     if now is not None:
         yield now.end(closed=False)

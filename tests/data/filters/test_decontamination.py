@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit19_ray.data.filters import decontamination
-from kit19_ray.data.filters.ngrams import letters
+from kit19_ray.data.filters.ngrams import normalize_letters
 
 WORDS = [
     "아침", "산책길", "강가", "할머니", "자전거", "도서관", "고양이", "우체국", "달리기", "빗방울",
@@ -33,7 +33,7 @@ LONG_TEXT = " ".join(sentence(7 + i, 12) for i in range(3))
 
 
 def match(*row: str) -> str | None:
-    return INDEX.match([[letters(text) for text in row]])[0]
+    return INDEX.match([[normalize_letters(text) for text in row]])[0]
 
 
 @given(st.integers(0, 39), st.integers(0, 8), st.sampled_from(["", "  ", ", ", "!? ", "\n"]))
@@ -85,16 +85,16 @@ def test_a_short_text_counts_as_a_whole_field_only() -> None:
 )
 def test_all_but_one_run_agrees(item: str, row: str, holds: bool) -> None:
     index = decontamination.build([("set", [[item]])], 0.8)
-    assert (index.match([[letters(row)]])[0] == "set") == holds
+    assert (index.match([[normalize_letters(row)]])[0] == "set") == holds
 
 
 def test_the_texts_of_an_item_need_places_of_their_own() -> None:
     pair = ["거리에 사람들이 많이 모여 있었다", "거리에 사람들이 많이 모여 있다"]
     index = decontamination.build([("set", [pair, ["역에 있는 기차", "역에 있는 기차"]])], 0.8)
-    assert index.match([[letters(text) for text in pair]]) == ["set"]
-    assert index.match([[letters(pair[0]), letters("오늘은 날씨가 흐리고 바람이 분다")]]) == [None]
-    assert index.match([[letters("역에 있는 기차"), letters("기차는 역에 있다")]]) == [None]
-    assert index.match([[letters("역에 있는 기차"), letters("역에 있는 기차")]]) == ["set"]
+    assert index.match([[normalize_letters(text) for text in pair]]) == ["set"]
+    assert index.match([[normalize_letters(pair[0]), normalize_letters("오늘은 날씨가 흐리고 바람이 분다")]]) == [None]
+    assert index.match([[normalize_letters("역에 있는 기차"), normalize_letters("기차는 역에 있다")]]) == [None]
+    assert index.match([[normalize_letters("역에 있는 기차"), normalize_letters("역에 있는 기차")]]) == ["set"]
 
 
 def test_where_a_word_makes_another_item_only_the_text_as_it_is_counts() -> None:
@@ -102,8 +102,8 @@ def test_where_a_word_makes_another_item_only_the_text_as_it_is_counts() -> None
     near = [pair[0].replace("기타", "북"), pair[1]]
     for exact, found in ((["set"], None), ([], "set")):
         index = decontamination.build([("set", [pair])], 0.8, exact)
-        assert index.match([[letters(text) for text in pair]]) == ["set"]
-        assert index.match([[letters(text) for text in near]]) == [found]
+        assert index.match([[normalize_letters(text) for text in pair]]) == ["set"]
+        assert index.match([[normalize_letters(text) for text in near]]) == [found]
 
 
 def test_a_long_text_with_several_words_changed_is_held_where_its_words_stand_together() -> None:
@@ -111,9 +111,9 @@ def test_a_long_text_with_several_words_changed_is_held_where_its_words_stand_to
     for place in (8, 24):
         words[place] = "가로등"
     index = decontamination.build([("set", [[LONG_TEXT]])], 0.8)
-    assert index.match([[letters(" ".join(words))]]) == ["set"]
+    assert index.match([[normalize_letters(" ".join(words))]]) == ["set"]
     apart = [f"{word} {sentence(500 + i, 20)}" for i, word in enumerate(LONG_TEXT.split())]
-    assert index.match([[letters(" ".join(apart))]]) == [None]
+    assert index.match([[normalize_letters(" ".join(apart))]]) == [None]
 
 
 def test_a_row_of_300_000_letters_with_many_leads() -> None:
@@ -122,18 +122,18 @@ def test_a_row_of_300_000_letters_with_many_leads() -> None:
     assert len(row) > 280_000
     assert len(INDEX._candidates([row])) > 10
     assert INDEX.match([[row]]) == [None]
-    assert INDEX.match([[row + letters(sentence(5))]]) == ["single"]
+    assert INDEX.match([[row + normalize_letters(sentence(5))]]) == ["single"]
 
 
 def test_an_index_goes_through_pickle() -> None:
     again = pickle.loads(pickle.dumps(INDEX))
-    rows = [[letters(sentence(i))] for i in range(60)]
+    rows = [[normalize_letters(sentence(i))] for i in range(60)]
     assert again.match(rows) == INDEX.match(rows)
 
 
 @given(st.lists(st.lists(st.sampled_from(WORDS), min_size=4, max_size=14), min_size=1, max_size=30))
 def test_rows_do_not_depend_on_their_company(rows: list[list[str]]) -> None:
-    texts = [[letters(" ".join(row))] for row in rows]
+    texts = [[normalize_letters(" ".join(row))] for row in rows]
     assert INDEX.match(texts) == [INDEX.match([text])[0] for text in texts]
 
 
@@ -148,4 +148,4 @@ def test_no_items_and_no_rows() -> None:
 def test_the_share_that_counts_is_the_config_s(contained: float) -> None:
     index = decontamination.build([("set", [[LONG_TEXT]])], contained)
     most = " ".join(LONG_TEXT.split()[:24])
-    assert (index.match([[letters(most)]])[0] == "set") == (contained == 0.5)
+    assert (index.match([[normalize_letters(most)]])[0] == "set") == (contained == 0.5)

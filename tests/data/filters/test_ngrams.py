@@ -6,23 +6,23 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit19_ray.data.filters.ngrams import SIZE, hashes, letters, ngram_hashes
+from kit19_ray.data.filters.ngrams import SIZE, hashes, ngram_hashes, normalize_letters
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
 def test_spaces_punctuation_case_and_laughter_do_not_count() -> None:
-    assert letters("영화가, 정말  좋다!") == letters("영화가 정말 좋다") == "영화가정말좋다"
-    assert letters("ABC") == letters("abc")
-    assert letters("ㅋㅋㅋㅋㅋㅋ") == letters("ㅋㅋ")
-    assert letters("좋다") != letters("좋다다")
-    assert letters("!?") == ""
+    assert normalize_letters("영화가, 정말  좋다!") == normalize_letters("영화가 정말 좋다") == "영화가정말좋다"
+    assert normalize_letters("ABC") == normalize_letters("abc")
+    assert normalize_letters("ㅋㅋㅋㅋㅋㅋ") == normalize_letters("ㅋㅋ")
+    assert normalize_letters("좋다") != normalize_letters("좋다다")
+    assert normalize_letters("!?") == ""
 
 
 @given(texts)
 def test_letters_are_their_own_letters(text: str) -> None:
-    once = letters(text)
-    assert letters(once) == once
+    once = normalize_letters(text)
+    assert normalize_letters(once) == once
 
 
 @given(st.lists(st.text("가나다라마", max_size=12), max_size=8))

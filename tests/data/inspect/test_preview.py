@@ -15,7 +15,7 @@ from kit19_ray.config.schema import Config
 from kit19_ray.data.inspect import preview
 from kit19_ray.errors import ConfigError, SourceError
 from kit19_ray.io import storage
-from kit19_ray.lm.prompts import render_prompt
+from kit19_ray.lm.prompts import prompt_format
 
 
 def config(*words: str) -> Config:
@@ -44,7 +44,7 @@ def test_without_a_build_counts_are_characters() -> None:
     found = preview.preview(config(), 4)
     assert found["tokenizer"] is None
     for row in found["rows"]:
-        assert row["masked"] == render_prompt("kullm", row["instruction"], row["input"])
+        assert row["masked"] == prompt_format("kullm").render(row["instruction"], row["input"])
         assert row["learned"] == row["output"] + "<end of text>"
         assert (row["num_masked"], row["num_learned"]) == (len(row["masked"]), len(row["output"]) + 1)
 
@@ -66,7 +66,7 @@ def test_rows_and_tokens_are_those_of_the_build(tiny: Config, tiny_build: str) -
         assert row["labels"] == [IGNORE] * row["num_masked"] + row["input_ids"][row["num_masked"] :]
         assert row["learned"] == row["output"] + "<|endoftext|>"
         if not row["cut"]:
-            assert row["masked"] == render_prompt("koalpaca", row["instruction"], row["input"])
+            assert row["masked"] == prompt_format("koalpaca").render(row["instruction"], row["input"])
 
 
 @pytest.mark.ray

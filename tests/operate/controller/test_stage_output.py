@@ -26,7 +26,7 @@ def spec(tmp_path: Path) -> KitRunSpec:
 def leave(spec: KitRunSpec, monkeypatch: pytest.MonkeyPatch, stage: Stage, uri: str, finished: bool) -> None:
     """What the stage itself does."""
     monkeypatch.setenv(output_pointer.VARIABLE, naming.pointer_uri(RUN, spec, stage))
-    output_pointer.leave(stage, uri, finished)
+    output_pointer.write(stage, uri, finished)
 
 
 def test_before_a_stage_left_anything(spec: KitRunSpec) -> None:

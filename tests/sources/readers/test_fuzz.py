@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.catalog import load_catalog
-from kit19_ray.sources.readers.base import LocatedFile, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, RejectedRow, SourceRow
 from kit19_ray.sources.readers.hate_speech import read_hatescore
 from kit19_ray.sources.readers.registry import READERS
 from tests.sources.stranger import source
@@ -79,7 +79,7 @@ def is_well_formed(text: str, delimiter: str) -> bool:
     return re.fullmatch(rf"(?:{cell}(?:{delimiter}|\r?\n))*{cell}", text) is not None
 
 
-def found_in(name: str, data: bytes, companion: bytes = b"") -> list[Raw | Reject]:
+def found_in(name: str, data: bytes, companion: bytes = b"") -> list[SourceRow | RejectedRow]:
     blobs = {"mem://main": data, "mem://companion": companion}
     beside = (LocatedFile("mem://companion", "companion", "train"),) if name == "stylekqc" else ()
     file = LocatedFile("mem://main", "main", "train", companions=beside)
@@ -150,7 +150,7 @@ def test_quoted_rows_are_those_that_were_written(name: str, data: st.DataObject)
     csv.writer(out, delimiter=delimiter, lineterminator=end, quoting=quoting).writerows(rows)
     found = found_in(name, header_of(name) + out.getvalue().encode())
     assert len(found) == len(rows)
-    reasons = {r.reason for r in found if isinstance(r, Reject)}
+    reasons = {r.reason for r in found if isinstance(r, RejectedRow)}
     assert not reasons & {"too_few_columns", "too_many_columns", "unclosed_quote", "malformed_csv"}
 
 
@@ -171,7 +171,7 @@ def test_articles_are_those_that_were_written(articles: list[list[str]]) -> None
     written = "".join(f'<doc id="1" url="" title="가">\n{"".join(x + chr(10) for x in a)}</doc>\n' for a in articles)
     found = found_in("kowiki_text", written.encode())
     assert len(found) == len(articles)
-    assert {r.reason for r in found if isinstance(r, Reject)} <= {"empty_body", "unfinished"}
+    assert {r.reason for r in found if isinstance(r, RejectedRow)} <= {"empty_body", "unfinished"}
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -12,10 +12,10 @@ import pytest
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.catalog import Source
 from kit19_ray.sources.readers import json_array
-from kit19_ray.sources.readers.base import Raw, Reject
+from kit19_ray.sources.readers.base import RejectedRow, SourceRow
 from tests.sources.stranger import source
 
-Reads = Callable[..., list[Raw | Reject]]
+Reads = Callable[..., list[SourceRow | RejectedRow]]
 
 
 ARRAY = source("json", rename={"문장": "text"}, keep=["text", "label"], labels={"label": {"1": "yes"}}, group="text")
@@ -23,16 +23,16 @@ SQUAD = source("squad")
 READERS = pytest.mark.parametrize("reader", [ARRAY, SQUAD], ids=["json", "squad"])
 
 
-def told(records: list[Raw | Reject]) -> list[tuple[int, str]]:
+def told(records: list[SourceRow | RejectedRow]) -> list[tuple[int, str]]:
     """(number, text or reason) of each."""
-    return [(r.line, r.reason if isinstance(r, Reject) else next(iter(r.fields.values()))) for r in records]
+    return [(r.line, r.reason if isinstance(r, RejectedRow) else next(iter(r.fields.values()))) for r in records]
 
 
 def test_a_list_of_objects(read_text: Reads) -> None:
     rows = [{"문장": " 비가\u00a0온다 ", "label": 1, "더": [1]}, {"문장": "눈이 온다", "label": "1"}]
     assert read_text(ARRAY, json.dumps(rows)) == [
-        Raw(1, {"text": "비가 온다", "label": "yes"}, "비가 온다"),
-        Raw(2, {"text": "눈이 온다", "label": "yes"}, "눈이 온다"),
+        SourceRow(1, {"text": "비가 온다", "label": "yes"}, "비가 온다"),
+        SourceRow(2, {"text": "눈이 온다", "label": "yes"}, "눈이 온다"),
     ]
     assert read_text(ARRAY, "[]") == []
 
@@ -54,7 +54,7 @@ def test_each_fault_of_one_object_costs_that_object(read_text: Reads) -> None:
         (5, "unknown_label"),
         (6, "가"),
     ]
-    assert isinstance(found[0], Reject)
+    assert isinstance(found[0], RejectedRow)
     assert found[0].row == '{"문장": "가"}'
 
 
@@ -72,9 +72,11 @@ def test_questions_of_squad_are_numbered_through_the_file(read_text: Reads) -> N
     document = squad(asked("어디에 사는가?", "물가", "강가"), asked("무엇을 먹는가?"))
     document["data"] += squad(asked("언제 피는가?", " 봄 "), title="벚꽃", context="벚꽃은 봄에 핀다.")["data"]
     assert read_text(SQUAD, json.dumps(document)) == [
-        Raw(1, {"title": "수달", "context": "수달은 물가에 산다.", "question": "어디에 사는가?", "answer": "물가"}),
-        Raw(2, {"title": "수달", "context": "수달은 물가에 산다.", "question": "무엇을 먹는가?", "answer": ""}),
-        Raw(3, {"title": "벚꽃", "context": "벚꽃은 봄에 핀다.", "question": "언제 피는가?", "answer": "봄"}),
+        SourceRow(
+            1, {"title": "수달", "context": "수달은 물가에 산다.", "question": "어디에 사는가?", "answer": "물가"}
+        ),
+        SourceRow(2, {"title": "수달", "context": "수달은 물가에 산다.", "question": "무엇을 먹는가?", "answer": ""}),
+        SourceRow(3, {"title": "벚꽃", "context": "벚꽃은 봄에 핀다.", "question": "언제 피는가?", "answer": "봄"}),
     ]
     assert read_text(SQUAD, '{"data": []}') == []
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from kit19_ray.sources.readers.base import Raw, Reject
+from kit19_ray.sources.readers.base import RejectedRow, SourceRow
 from kit19_ray.sources.readers.petitions import clean
 
-Reads = Callable[..., list[Raw | Reject]]
+Reads = Callable[..., list[SourceRow | RejectedRow]]
 NOTICE = "[본 게시물의 일부 내용이 국민 청원 요건에 위배되어 관리자에 의해 수정되었습니다]"
 
 
@@ -24,9 +24,9 @@ def test_notice_contacts_and_masked_titles(read_text: Reads) -> None:
         + line("제목", NOTICE)
     )
     first, second, third = read_text("petitions", data)
-    assert isinstance(first, Raw)
+    assert isinstance(first, SourceRow)
     assert first.fields["content"] == "버스가 드뭅니다. 연락은 ***."
-    assert [r.reason for r in (second, third) if isinstance(r, Reject)] == ["masked_title", "empty_field"]
+    assert [r.reason for r in (second, third) if isinstance(r, RejectedRow)] == ["masked_title", "empty_field"]
 
 
 @pytest.mark.parametrize(

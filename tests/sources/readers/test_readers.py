@@ -5,16 +5,16 @@ from collections.abc import Callable
 import pytest
 
 from kit19_ray.errors import SourceError
-from kit19_ray.sources.readers.base import Raw, Reject
+from kit19_ray.sources.readers.base import RejectedRow, SourceRow
 from kit19_ray.sources.readers.nsmc import unnest
 from tests.sources.stranger import source
 
-Reads = Callable[..., list[Raw | Reject]]
+Reads = Callable[..., list[SourceRow | RejectedRow]]
 
 
-def told(records: list[Raw | Reject]) -> list[tuple[int, str]]:
+def told(records: list[SourceRow | RejectedRow]) -> list[tuple[int, str]]:
     """(line, label or reason) of each."""
-    return [(r.line, r.reason if isinstance(r, Reject) else r.fields["label"]) for r in records]
+    return [(r.line, r.reason if isinstance(r, RejectedRow) else r.fields["label"]) for r in records]
 
 
 def test_delimited_renames_maps_and_groups(read_text: Reads) -> None:
@@ -28,13 +28,13 @@ def test_delimited_renames_maps_and_groups(read_text: Reads) -> None:
         group="text",
     )
     found = read_text(mine, "문장\t긍부정\t메모\n좋다 \t+\tx\nNS\t+\tx\n\t-\tx\n싫다\t?\tx\n싫다\t-\n")
-    assert found[0] == Raw(2, {"text": "좋다", "label": "positive"}, "좋다")
+    assert found[0] == SourceRow(2, {"text": "좋다", "label": "positive"}, "좋다")
     assert told(found[1:]) == [(3, "placeholder"), (4, "empty_field"), (5, "unknown_label"), (6, "too_few_columns")]
 
 
 def test_delimited_keeps_every_column_unless_told(read_text: Reads) -> None:
     (record,) = read_text(source("delimited", header=["a", "b"], delimiter=";"), "1;2\n")
-    assert record == Raw(1, {"a": "1", "b": "2"})
+    assert record == SourceRow(1, {"a": "1", "b": "2"})
 
 
 def test_jsonl(read_text: Reads) -> None:
@@ -51,7 +51,7 @@ def test_jsonl(read_text: Reads) -> None:
         '{"q": "참?", "a": true}',
     ]
     found = read_text(mine, "\n".join(lines) + "\n")
-    assert found[0] == Raw(1, {"question": "몇 개?", "label": "3"})
+    assert found[0] == SourceRow(1, {"question": "몇 개?", "label": "3"})
     assert told(found[1:]) == [
         (2, "missing_key"),
         (3, "not_an_object"),
@@ -80,7 +80,7 @@ def test_nsmc_unnests_two_layers(nested: str, plain: str) -> None:
 
 def test_nsmc(read_text: Reads) -> None:
     found = read_text("nsmc", 'id\tdocument\tlabel\n1\t"""와 """"굿"""" """\t1\n2\t\t0\n3\t별로\t2\n4\t별로\t0')
-    assert found[0] == Raw(2, {"text": '와 "굿"', "label": "positive"}, '와 "굿"')
+    assert found[0] == SourceRow(2, {"text": '와 "굿"', "label": "positive"}, '와 "굿"')
     assert told(found[1:]) == [(3, "empty_field"), (4, "unknown_label"), (5, "negative")]
 
 
@@ -97,7 +97,7 @@ def test_unsmile(read_text: Reads) -> None:
     flags = ["0000110000 0", "0000000010 1", "0000000001 0", "0000000000 1", "1000000001 0", "2000000000 0"]
     data = UNSMILE + "\n".join("\t".join(["글", *f.replace(" ", "")]) for f in flags)
     found = read_text("unsmile", data)
-    assert found[0] == Raw(2, {"text": "글", "label": "hate", "targets": "연령, 지역"}, "글")
+    assert found[0] == SourceRow(2, {"text": "글", "label": "hate", "targets": "연령, 지역"}, "글")
     assert told(found[1:]) == [
         (3, "abuse"),
         (4, "clean"),
@@ -120,7 +120,7 @@ def test_hatescore_none_is_no_target(read_text: Reads) -> None:
         "3,글,혐오발언,달,x",
     ]
     found = read_text("hatescore", ",comment,macrolabel,microlabel,source\n" + "\n".join(rows))
-    targets = [r.fields["targets"] for r in found if isinstance(r, Raw)]
+    targets = [r.fields["targets"] for r in found if isinstance(r, SourceRow)]
     assert told(found) == [(2, "clean"), (3, "hate"), (4, "abuse"), (5, "unknown_label")]
     assert targets == ["", "지역", ""]
 
@@ -133,7 +133,7 @@ def test_hatescore_none_is_no_target(read_text: Reads) -> None:
 def test_korsts_scores(read_text: Reads, score: str, decimal: str, label: str) -> None:
     data = f"genre\tfilename\tyear\tid\tscore\tsentence1\tsentence2\ng\tf\t2026\t1\t{score}\t가\t나"
     (record,) = read_text("korsts", data)
-    assert isinstance(record, Raw)
+    assert isinstance(record, SourceRow)
     assert (record.fields["score"], record.fields["label"]) == (decimal, label)
 
 

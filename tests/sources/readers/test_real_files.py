@@ -14,11 +14,11 @@ import pytest
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.catalog import Source, load_catalog
 from kit19_ray.sources.files import locate, verify_sha256
-from kit19_ray.sources.readers.base import LocatedFile, Raw, Reject
+from kit19_ray.sources.readers.base import LocatedFile, RejectedRow, SourceRow
 
 pytestmark = pytest.mark.real_data
 
-ReadsReal = Callable[[str, str], list[Raw | Reject]]
+ReadsReal = Callable[[str, str], list[SourceRow | RejectedRow]]
 
 EXPECTED: dict[tuple[str, str], tuple[dict[str, int], dict[str, int]]] = {
     ("apeach", "test.csv"): ({"hate": 1922, "none": 1848}, {}),
@@ -78,11 +78,11 @@ EXPECTED: dict[tuple[str, str], tuple[dict[str, int], dict[str, int]]] = {
 }  # fmt: skip
 
 
-def raws(records: list[Raw | Reject]) -> list[Raw]:
-    return [r for r in records if isinstance(r, Raw)]
+def raws(records: list[SourceRow | RejectedRow]) -> list[SourceRow]:
+    return [r for r in records if isinstance(r, SourceRow)]
 
 
-def column(records: list[Raw | Reject], name: str) -> list[str]:
+def column(records: list[SourceRow | RejectedRow], name: str) -> list[str]:
     return [r.fields[name] for r in raws(records)]
 
 
@@ -98,7 +98,7 @@ def test_rows_labels_and_rejects(read_real: ReadsReal, source_id: str, path: str
     found = read_real(source_id, path)
     labels, rejects = EXPECTED[source_id, path]
     assert Counter(r.fields.get("label", "") for r in raws(found)) == labels
-    assert Counter(r.reason for r in found if isinstance(r, Reject)) == rejects
+    assert Counter(r.reason for r in found if isinstance(r, RejectedRow)) == rejects
     (rows,) = [f.rows for f in load_catalog()[source_id].files if f.path == path]
     assert len(found) == rows
     assert len({r.line for r in found}) == len(found)
@@ -139,7 +139,7 @@ def test_quoted_files_equal_the_standard_library(
     with (shared_sources / source_id / path).open(encoding="utf-8-sig", newline="") as file:
         peer = list(csv.DictReader(file, delimiter=delimiter, strict=True))
     found = read_real(source_id, path)
-    kept = [row for row, ours in zip(peer, found, strict=True) if isinstance(ours, Raw)]
+    kept = [row for row, ours in zip(peer, found, strict=True) if isinstance(ours, SourceRow)]
     for theirs, ours in fields.items():
         assert column(found, ours) == [normalise(row[theirs]) for row in kept]
 
@@ -237,7 +237,7 @@ def test_korsts_scores(read_real: ReadsReal) -> None:
 def test_kowiki_articles(read_real: ReadsReal) -> None:
     found = read_real("kowiki_text", "wiki_00") + read_real("kowiki_text", "wiki_01")
     assert len(found) == 284
-    assert sum(isinstance(r, Reject) for r in found) == 65
+    assert sum(isinstance(r, RejectedRow) for r in found) == 65
     text = "".join(column(found, "text"))
     assert "&lt;" not in text
     assert "(, " not in text
@@ -256,9 +256,9 @@ def test_pawsx_control_characters(read_real: ReadsReal, shared_sources: Path) ->
     found = read_real("pawsx_ko", "dev_2k.tsv")
     assert len(found) == 2000
     assert found[-1].line == 2001
-    assert all(r.reason == "placeholder" for r in found if isinstance(r, Reject))
+    assert all(r.reason == "placeholder" for r in found if isinstance(r, RejectedRow))
     ours = sum(t.count('"') for name in ("sentence1", "sentence2") for t in column(found, name))
-    dropped = sum(r.row.count('"') for r in found if isinstance(r, Reject))
+    dropped = sum(r.row.count('"') for r in found if isinstance(r, RejectedRow))
     assert ours + dropped == text.count('"')
 
 
@@ -290,7 +290,7 @@ def test_parakqc_pairs_respect_the_groups(read_real: ReadsReal, shared_sources: 
 def test_no_threshold_on_shared_bigrams_tells_the_labels_apart(
     read_real: ReadsReal, name: str, path: str, most: float
 ) -> None:
-    def shared(row: Raw) -> float:
+    def shared(row: SourceRow) -> float:
         one, other = (
             {t[i : i + 2] for i in range(len(t) - 1)}
             for t in ("".join(filter(str.isalnum, row.fields[f"sentence{n}"])) for n in (1, 2))
@@ -339,7 +339,7 @@ def test_nsmc_is_140_characters_after_unnesting(read_real: ReadsReal, shared_sou
     texts = column(found, "text")
     assert max(map(len, texts)) == 140
     assert not any('"""' in t for t in texts)
-    empty = [r for r in found if isinstance(r, Reject)]
+    empty = [r for r in found if isinstance(r, RejectedRow)]
     assert [r.reason for r in empty] == ["empty_field"] * 3
 
 
@@ -358,7 +358,7 @@ def test_petitions_empty_contents_are_the_briefings(read_real: ReadsReal) -> Non
         for r in read_real("petitions", f"petitions_{month}")
     ]
     assert len(found) == 3691
-    rejects = [r for r in found if isinstance(r, Reject)]
+    rejects = [r for r in found if isinstance(r, RejectedRow)]
     assert Counter(r.reason for r in rejects) == {"empty_field": 23, "masked_title": 552}
     contents = "".join(column(found, "content"))
     assert "본 게시물의 일부 내용이" not in contents

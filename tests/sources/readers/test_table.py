@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.readers import table
-from kit19_ray.sources.readers.base import Reject
+from kit19_ray.sources.readers.base import RejectedRow
 from kit19_ray.sources.readers.table import Dialect, Table, TableRow, read_rows
 
 TSV = Dialect()
@@ -59,7 +59,7 @@ def test_invalid_utf8_is_one_reject(dialect: Dialect) -> None:
 
 def test_the_width_of_every_row_is_checked() -> None:
     opened = Table(io.BytesIO(b"a\tb\n1\t2\n1\n1\t2\t3\n\n"), "f.tsv", TSV)
-    found = [r.reason if isinstance(r, Reject) else r.cells for r in opened]
+    found = [r.reason if isinstance(r, RejectedRow) else r.cells for r in opened]
     assert found == [["1", "2"], "too_few_columns", "too_many_columns", "too_few_columns"]
 
 

@@ -14,7 +14,7 @@ import pytest
 from kit19_ray.errors import SourceError
 from kit19_ray.sources.catalog import Source
 from kit19_ray.sources.files import locate
-from kit19_ray.sources.readers.base import LocatedFile, Raw
+from kit19_ray.sources.readers.base import LocatedFile, SourceRow
 from tests.sources.stranger import spec
 
 ROWS = "글,표\n" + "".join(f"돌 {n} 개가 있다,{n % 2}\n" for n in range(20))
@@ -55,7 +55,7 @@ def test_the_catalogue_may_say_what_a_file_is_in(tmp_path: Path) -> None:
     (tmp_path / "own" / "rows.csv").write_bytes(ROWS.encode("cp949"))
     own = _source(encoding="cp949")
     rows = [row for f in locate("own", own, str(tmp_path), ["train"]) for row in own.read(f)]
-    assert len(rows) == 20 and all(isinstance(row, Raw) for row in rows)
+    assert len(rows) == 20 and all(isinstance(row, SourceRow) for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_names_from_a_mac_and_what_it_leaves_beside_them(tmp_path: Path) -> None
     assert [file.path for file in found] == [unicodedata.normalize("NFC", "자료 1.csv")]
     named = _source(path="자료 1.csv")
     (file,) = locate("own", named, str(tmp_path), ["train"])
-    assert sum(isinstance(row, Raw) for row in named.read(file)) == 20
+    assert sum(isinstance(row, SourceRow) for row in named.read(file)) == 20
 
 
 def test_a_part_of_a_file_says_nothing_of_the_rest() -> None:

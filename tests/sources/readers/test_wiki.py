@@ -2,10 +2,10 @@ from collections.abc import Callable
 
 import pytest
 
-from kit19_ray.sources.readers.base import Raw, Reject
+from kit19_ray.sources.readers.base import RejectedRow, SourceRow
 from kit19_ray.sources.readers.wiki import CONTINUATION, clean, is_heading, subject
 
-Reads = Callable[..., list[Raw | Reject]]
+Reads = Callable[..., list[SourceRow | RejectedRow]]
 
 LEAD = "거문고(, )는 줄이 여섯인 현악기이다. 술대로 줄을 뜯어 소리를 낸다."
 MORE = "옛 선비들이 즐겨 탔다. 산조가 이름 높다. &lt;양금신보&gt;는 그 악보를 모은 책이다. 지금도 배우는 사람이 많다."
@@ -17,7 +17,7 @@ EMPTY = '<doc id="2" url="u" title="빈 글">\n빈 글\n\n\n</doc>\n'
 @pytest.mark.parametrize("data", [DOC, LOVIT])
 def test_both_layouts_give_the_same_article(read_text: Reads, data: str) -> None:
     (record,) = read_text("kowiki_text", data)
-    assert isinstance(record, Raw)
+    assert isinstance(record, SourceRow)
     assert record.line == 1
     assert record.fields["title"] == "거문고 & 술대"
     assert record.fields["first_paragraph"] == "거문고는 줄이 여섯인 현악기이다. 술대로 줄을 뜯어 소리를 낸다."
@@ -30,7 +30,7 @@ def test_both_layouts_give_the_same_article(read_text: Reads, data: str) -> None
 
 def test_articles_follow_each_other_with_their_lines(read_text: Reads) -> None:
     found = read_text("kowiki_text", EMPTY + DOC)
-    assert [(r.line, r.reason if isinstance(r, Reject) else "") for r in found] == [(1, "empty_body"), (6, "")]
+    assert [(r.line, r.reason if isinstance(r, RejectedRow) else "") for r in found] == [(1, "empty_body"), (6, "")]
     assert [r.line for r in read_text("kowiki_text", LOVIT + LOVIT)] == [1, 9]
 
 
@@ -45,7 +45,7 @@ def test_broken_articles_are_rejected_alone(read_text: Reads) -> None:
             DOC.replace("</doc>\n", "").encode(),
         ]
     )
-    reasons = [r.reason if isinstance(r, Reject) else "ok" for r in read_text("kowiki_text", data)]
+    reasons = [r.reason if isinstance(r, RejectedRow) else "ok" for r in read_text("kowiki_text", data)]
     assert reasons == ["stray_text", "unclosed_doc", "malformed_doc", "invalid_utf8", "ok", "unclosed_doc"]
 
 
@@ -81,13 +81,13 @@ def doc(title: str, *lines: str) -> str:
 )
 def test_what_is_no_article(read_text: Reads, first: str, reason: str) -> None:
     (found,) = read_text("kowiki_text", doc("씨앗", first, MORE))
-    assert isinstance(found, Reject)
+    assert isinstance(found, RejectedRow)
     assert found.reason == reason
 
 
 def test_a_continuation_ends_before_a_lost_formula(read_text: Reads) -> None:
     (found,) = read_text("kowiki_text", doc("거문고", LEAD, "이다.", MORE, "길이는 formula_2 이다. 끝이다."))
-    assert isinstance(found, Raw)
+    assert isinstance(found, SourceRow)
     assert found.fields["continuation"].endswith("많다.")
     assert "이다. 옛" not in found.fields["continuation"]
 
@@ -116,14 +116,14 @@ def test_a_long_line_is_read_in_one_pass(line: str) -> None:
 
 def test_a_title_with_many_quotes(read_text: Reads) -> None:
     (found,) = read_text("kowiki_text", "<doc " + ' title="' * 100_000 + "\n</doc>\n")
-    assert isinstance(found, Reject)
+    assert isinstance(found, RejectedRow)
     assert found.reason == "malformed_doc"
 
 
 def test_the_continuation_is_short_and_ends_with_a_sentence(read_text: Reads) -> None:
     body = " ".join(f"{i}번째 문장은 조금 길게 쓰여 있다." for i in range(200))
     (record,) = read_text("kowiki_text", f'<doc id="1" url="u" title="긴 글">\n긴 글\n\n{body}\n</doc>\n')
-    assert isinstance(record, Raw)
+    assert isinstance(record, SourceRow)
     assert len(record.fields["continuation"]) <= CONTINUATION
     assert record.fields["continuation"].endswith("다.")
     assert len(record.fields["text"]) == len(body)
