@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +17,11 @@ from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import harness, harness_scores, suites
 from kit19_ray.evaluate.actors import ScorerPool
 from kit19_ray.lm import pretrained
-from kit19_ray.lm.loaded_model import context_length
 
 pytestmark = pytest.mark.ray
 
 # float32 sums over other shapes differ in the last bits: here by about 1e-5 for 30 tokens.
 TOLERANCE = 1e-3
-
-
-@pytest.fixture(scope="module")
-def pool(tiny_model: Path, ray_cluster: None) -> Iterator[ScorerPool]:
-    made = ScorerPool(str(tiny_model), EvaluateConfig(workers=2, batch_tokens=2048))
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def lm(pool: ScorerPool, tiny_model: Path) -> Any:
-    from kit19_ray.evaluate.ray_lm import RayLM
-
-    tokenizer = pretrained.load_tokenizer(str(tiny_model))
-    return RayLM(pool, tokenizer, context_length(pretrained.load_config(str(tiny_model)), tokenizer))
-
-
-@pytest.fixture(scope="module")
-def hf(tiny_model: Path) -> Any:
-    from lm_eval.models.huggingface import HFLM
-
-    return HFLM(pretrained=str(tiny_model), device="cpu", batch_size=16)
 
 
 def outcomes(found: dict[str, Any]) -> dict[str, list[tuple[int, list[bool]]]]:
