@@ -56,8 +56,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(5)
-    config = transformers.LlamaConfig(
-        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+    config = transformers.LlamaConfig(  # of 64: bitsandbytes packs rows in blocks of 64, on CPUs that have AVX512-BF16
+        vocab_size=320, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2,
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
