@@ -66,7 +66,7 @@ def configured(tmp_path: Path) -> Any:
 @pytest.fixture(scope="module")
 def pool(tiny_model: Path, ray_cluster: None) -> Iterator[ScorerPool]:
     """Two actors with the tiny model."""
-    made = ScorerPool(str(tiny_model), EvaluateConfig(workers=2, batch_tokens=2048))
+    made = ScorerPool(str(tiny_model), EvaluateConfig(workers=2, cpus_per_worker=1, batch_tokens=2048))
     yield made
     made.close()
 

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,19 @@ from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import harness, harness_scores, suites
 from kit19_ray.evaluate.actors import ScorerPool
 from kit19_ray.lm import pretrained
+from kit19_ray.utils import ray_session
 
 pytestmark = pytest.mark.ray
 
 # float32 sums over other shapes differ in the last bits: here by about 1e-5 for 30 tokens.
 TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """CPUs for the actors that the module's tests share, and for those that one test has beside them."""
+    with ray_session.connected(cpus=4):
+        yield
 
 
 def outcomes(found: dict[str, Any]) -> dict[str, list[tuple[int, list[bool]]]]:
@@ -230,7 +240,7 @@ def test_what_a_dead_actor_repeats_is_its_own_and_is_counted(
             return super().loglikelihoods(requests)
 
     monkeypatch.setattr(actors, "Scorer", Noting)
-    noting = ScorerPool(str(tiny_model), EvaluateConfig(workers=2, batch_tokens=2048))
+    noting = ScorerPool(str(tiny_model), EvaluateConfig(workers=2, cpus_per_worker=1, batch_tokens=2048))
     requests = [([5, 6, 7, n], [8, n]) for n in range(2, 202)]
     heard: list[int] = []
 
@@ -249,9 +259,28 @@ def test_what_a_dead_actor_repeats_is_its_own_and_is_counted(
     assert f"the {noting.repeated} of 200 choices it held are asked again" in capsys.readouterr().err
 
 
+def test_what_actors_wait_for_is_said(
+    tiny_model: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    import ray
+
+    from kit19_ray.evaluate import actors
+
+    monkeypatch.setattr(actors, "_SILENCE", 1.0)
+    free = ray.available_resources()["CPU"]
+    others = ray.remote(num_cpus=free)(actors.Scorer).remote(str(tiny_model), 0, 1, 1024)
+    ray.get(others.loglikelihoods.remote([([5], [6])]))
+    waiting = ScorerPool(str(tiny_model), EvaluateConfig(workers=1, cpus_per_worker=1))
+    end = threading.Timer(3, ray.kill, [others])
+    end.start()
+    assert len(waiting.loglikelihoods([([5], [6])], "choices")) == 1
+    waiting.close()
+    assert "waiting for the first of 1 actors: each needs 1 CPUs" in capsys.readouterr().err
+
+
 def test_more_actors_than_the_cluster_holds(tiny_model: Path, ray_cluster: None) -> None:
-    with pytest.raises(EvaluateError, match="workers=3 need 3 CPUs, the Ray cluster has 2"):
-        ScorerPool(str(tiny_model), EvaluateConfig(workers=3))
+    with pytest.raises(EvaluateError, match="workers=5 need 5 CPUs, the Ray cluster has 4"):
+        ScorerPool(str(tiny_model), EvaluateConfig(workers=5))
     with pytest.raises(EvaluateError, match="workers=1 need 2 GPUs, the Ray cluster has 0") as caught:
         ScorerPool(str(tiny_model), EvaluateConfig(use_gpu=True, gpus_per_worker=2))
     assert "evaluate.gpus_per_worker" in caught.value.hint
