@@ -22,18 +22,6 @@ from tests.train.test_elastic import SETTINGS, SHARDED
 Legs = list[tuple[int, int, int | None]]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: Any) -> str:
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(5)
-    config = transformers.LlamaConfig(
-        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2,
-    )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
-
-
 def run(
     make_config: Any,
     data: str,
