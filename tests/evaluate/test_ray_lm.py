@@ -260,15 +260,16 @@ def test_what_a_dead_actor_repeats_is_its_own_and_is_counted(
 
 
 def test_what_actors_wait_for_is_said(
-    tiny_model: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    pool: ScorerPool, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
+    """Four CPUs: two are the shared actors', two somebody else's until he goes."""
     import ray
 
     from kit19_ray.evaluate import actors
 
     monkeypatch.setattr(actors, "_SILENCE", 1.0)
-    free = ray.available_resources()["CPU"]
-    others = ray.remote(num_cpus=free)(actors.Scorer).remote(str(tiny_model), 0, 1, 1024)
+    assert len(pool.actors) == 2
+    others = ray.remote(num_cpus=2)(actors.Scorer).remote(str(tiny_model), 0, 1, 1024)
     ray.get(others.loglikelihoods.remote([([5], [6])]))
     waiting = ScorerPool(str(tiny_model), EvaluateConfig(workers=1, cpus_per_worker=1))
     end = threading.Timer(3, ray.kill, [others])
