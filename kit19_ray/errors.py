@@ -21,6 +21,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from kit19_ray.redaction import redacted
+
 EXIT_DONE, EXIT_OURS, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -33,9 +35,8 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message, hint)
-        self.message = clipped(message)
-        self.hint = clipped(hint)
+        self.message, self.hint = clipped(message), clipped(hint)
+        super().__init__(self.message, self.hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
@@ -82,7 +83,6 @@ class OperateError(UserError):
 
 
 _QUOTED = 200  # characters of a value in a message
-_URL_WORD = re.compile(r"[^\s'\"]+")
 _LONG_LINE = 1000  # characters: a list of names may be as long
 _LONG_WORD = re.compile(r"\S{301,}")
 
@@ -97,29 +97,6 @@ def quote(value: object, plain: bool = False) -> str:
     head = value[: _QUOTED + 1] if isinstance(value, str) else value
     shown = head if plain and isinstance(head, str) else repr(head)
     return shown if len(shown) <= _QUOTED + 2 else f"{shown[:_QUOTED]}..."
-
-
-def redacted(text: str) -> str:
-    """A text without what its URLs may hold of secrets: userinfo of any, and queries and fragments of web addresses."""
-    return _URL_WORD.sub(lambda word: _redacted(word[0]), text) if "://" in text else text
-
-
-def _redacted(word: str) -> str:
-    first, *rest = word.split("://")
-    out = [first]
-    for piece in rest:
-        host, slash, path = piece.partition("/")
-        if "@" in host:
-            piece = host.rpartition("@")[2] + slash + path
-        elif "@" in path and ":" in host and not host.rpartition(":")[2].isdigit():
-            piece = path.rpartition("@")[2]  # a secret with a slash in it
-        if not out[-1].lower().endswith(("http", "https")):
-            out.append(piece)
-            continue
-        out.append(re.split("[?#]", piece, maxsplit=1)[0])
-        if out[-1] != piece:
-            break  # what follows belongs to the query
-    return "://".join(out)
 
 
 def clipped(message: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from kit19_ray.artifacts import manifest
 from kit19_ray.errors import StorageError, TrainError, UserError, quote
 from kit19_ray.io import node_cache, storage
+from kit19_ray.redaction import first_line
 from kit19_ray.utils.console import say
 from kit19_ray.utils.hashing import sha256_stream
 
@@ -81,7 +82,7 @@ def _to_hub(source: str, hashes: dict[str, str], hub_id: str, public: bool, toke
             repo_id=hub_id, folder_path=str(local), allow_patterns=sorted(hashes), commit_message="kit19 push"
         )
     except Exception as error:  # noqa: BLE001 - the client's own errors change their class with its HTTP library
-        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        said = first_line(error)
         raise UserError(
             f"{hub_id}: the hub did not take it: {said}",
             hint="set HF_TOKEN, or --token-file, to a token that may write there; run it again to go on",

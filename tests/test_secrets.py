@@ -5,16 +5,22 @@ from __future__ import annotations
 import io
 import json
 import sys
+import types
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from kit19_ray.cli import main
-from kit19_ray.errors import UserError, clipped, redacted
+from kit19_ray.errors import UserError, clipped
+from kit19_ray.evaluate import openai_client
+from kit19_ray.evaluate.openai_client import OpenAIClient
+from kit19_ray.redaction import redacted
 from kit19_ray.sources.catalog import Source
-from kit19_ray.utils import console
+from kit19_ray.train import fit
+from kit19_ray.utils import console, proxies
 from tests.sources.stranger import spec
 
 SECRET = "hunter2secret"
@@ -144,3 +150,52 @@ def test_a_traceback_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "app", fail)
     code, said = run("data")
     assert code == 1 and "Traceback" in said and SECRET not in said and "host.example" in said
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        f"http://user:{SECRET}@127.0.0.1:9", f"user:{SECRET}@127.0.0.1:9", f"socks5://user:{SECRET}@127.0.0.1:9",
+        f"ftp://user:{SECRET}@127.0.0.1:9", f"http://user:{SECRET}/more@127.0.0.1:9", f"http://user:{SECRET}@host:99x",
+    ],
+)  # fmt: skip
+def test_a_proxy_with_a_password(proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host.example:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", tmp_path.name)  # no connection of another test
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    assert "s3://bucket/runs" in hidden("report", "s3://bucket/runs")
+    monkeypatch.setattr(openai_client, "_TRIES", 1)
+    with pytest.raises(UserError) as caught:
+        OpenAIClient("http://host.example/v1", "evaluate.endpoint", ["OPENAI_API_KEY"], 1).post("completions", {})
+    assert SECRET not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        (f"http://user:{SECRET}/x@127.0.0.1:9", "HTTPS_PROXY: not the address of a proxy"),
+        (f"ftp://user:{SECRET}@127.0.0.1:9", "HTTPS_PROXY: not the address of a proxy"),
+        (f"socks5://user:{SECRET}@127.0.0.1:9", "HTTPS_PROXY: a SOCKS proxy needs the package socksio"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named_without_its_value(
+    proxy: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(UserError, match=said) as caught, proxies.usable_proxies():
+        httpx.Client()
+    assert SECRET not in str(caught.value)
+
+
+def test_what_a_failed_training_leaves_is_redacted(tmp_path: Path) -> None:
+    spec = types.SimpleNamespace(out=f"file://{tmp_path}")
+    told = fit.explained(RuntimeError(f"ConnectionError: {PLACES[0]}"), spec)  # type: ignore[arg-type]
+    kept = (tmp_path / fit.FAILURE).read_text()
+    assert SECRET not in kept and "host.example" in kept and SECRET not in clipped(str(told))

@@ -153,7 +153,7 @@ class DataConfig(Section):
     examples_per_shard: int = Field(2048, ge=1)
     """Examples that are packed together into one shard file."""
     cpus: int | None = Field(None, ge=1, json_schema_extra=RUNTIME)
-    """CPUs for a local Ray cluster. None means all of the machine's."""
+    """CPUs for a local Ray cluster. None means all that this process may use, a container's quota counted."""
 
     @field_validator("encoding")
     @classmethod

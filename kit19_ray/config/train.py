@@ -35,7 +35,8 @@ class ModelConfig(Section):
     """Commit, tag or branch of a hub id; a commit is the one that cannot move. None means the newest of `main`."""
     grow_vocabulary: bool = False
     """Give a published model with fewer entries than the data's tokenizer the missing ones, each with the mean of the
-    others. False refuses such a pair; a model with more entries keeps them either way."""
+    others. False refuses such a pair; a model with more entries keeps them either way. With `lora.rank`, embedding and
+    head are then trained whole beside the adapters: frozen ones would never learn the entries."""
     hidden_size: int = Field(256, ge=8)
     """Width of the residual stream."""
     layers: int = Field(6, ge=1)
@@ -226,8 +227,6 @@ class TrainConfig(Section):
             raise ValueError(f"offload=all moves parameters, which zero_stage={self.zero_stage} does not shard: set 3")
         if self.lora.rank and self.model.name is None:
             raise ValueError("lora.rank adapts a published model: set model.name")
-        if self.lora.rank and self.model.grow_vocabulary:
-            raise ValueError("model.grow_vocabulary adds entries that adapters would never train: set lora.rank=null")
         if self.lora.rank and self.lora.kind == "dora" and self.zero_stage == 3:
             raise ValueError("lora.kind=dora reads whole weights, which zero_stage=3 shards: set 1 or 2")
         if self.lora.quantize != "none" and not self.lora.rank:
@@ -238,6 +237,11 @@ class TrainConfig(Section):
             raise ValueError("compile does not go with zero_stage=3")
         _check_deepspeed(self.deepspeed)
         return self
+
+    @property
+    def embeddings_beside_adapters(self) -> bool:
+        """Whether embedding and head are trained whole, and everything else through adapters."""
+        return self.lora.rank is not None and self.model.grow_vocabulary
 
     @property
     def elastic(self) -> bool:

@@ -17,6 +17,7 @@ from typing import TypedDict
 from kit19_ray.config.schema import Config, DatasetConfig
 from kit19_ray.errors import SourceError, quote
 from kit19_ray.io import storage
+from kit19_ray.redaction import first_line
 from kit19_ray.sources.readers import instructions
 from kit19_ray.utils.console import say
 
@@ -90,7 +91,7 @@ def _fetch(uri: str, entry: DatasetConfig) -> None:
     except SourceError:
         raise
     except Exception as error:  # noqa: BLE001 - the client's own errors change their class with its HTTP library
-        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        said = first_line(error)
         raise SourceError(
             f"{at}: the hub cannot be reached: {said}",
             hint="where there is no way out, download the dataset elsewhere and give its folder as the path",

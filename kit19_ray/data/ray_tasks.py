@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from kit19_ray.errors import DataError
+from kit19_ray.redaction import first_line
 from kit19_ray.utils.json_types import Json
 
 MIB = 1 << 20
@@ -47,12 +48,12 @@ def named_failures(step: str) -> Iterator[None]:
     except exceptions.OutOfMemoryError as error:
         raise DataError(
             f"the data stage ran out of memory in its step {step!r}, which was tried again in vain",
-            hint="give the nodes more memory, or run fewer tasks at a time with data.cpus\n" + _first(error),
+            hint="give the nodes more memory, or run fewer tasks at a time with data.cpus\n" + first_line(error),
         ) from error
     except (exceptions.WorkerCrashedError, exceptions.NodeDiedError) as error:
         raise DataError(
             f"a worker of the data stage's step {step!r} died each time it was tried",
-            hint="the kernel's log says whether it ran out of memory\n" + _first(error),
+            hint="the kernel's log says whether it ran out of memory\n" + first_line(error),
         ) from error
     except exceptions.RayTaskError as error:
         # Our own errors pass as they are, so that the command line tells them as one message.
@@ -95,7 +96,3 @@ def run(step: str, work: Callable[..., Any], items: Sequence[tuple[str, Any]], s
     finally:
         for reference in running:
             ray.cancel(reference, force=False)
-
-
-def _first(error: Exception) -> str:
-    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -19,6 +19,7 @@ from kit19_ray.drill.local_nodes import LocalNodes, local_nodes
 from kit19_ray.drill.measure import DrillOutcome, failed, measure
 from kit19_ray.errors import TrainError, nearest, quote
 from kit19_ray.io import storage
+from kit19_ray.redaction import redacted
 from kit19_ray.train import spec as planning
 from kit19_ray.train.fit import fit, use_gpu
 from kit19_ray.train.spec import TrainSpec
@@ -142,7 +143,7 @@ def _run(drill: Drill, base: TrainSpec, expected: TrainOutput, nodes: LocalNodes
         if "stopped" in made:
             made = fit(spec, faults.loop, settings)
     except Exception as error:  # noqa: BLE001 - the outcome of a drill, and the next one comes
-        return failed(drill, " ".join(str(error).split())[:500])
+        return failed(drill, " ".join(redacted(str(error)).split())[:500])
     return measure(spec.out, drill, _finished(made), expected)
 
 

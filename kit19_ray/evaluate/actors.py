@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _IN_FLIGHT = 2  # chunks an actor holds, so that it never waits for the driver
 _CHUNKS_PER_ACTOR = 16  # small enough for the last ones to end together, large enough to sort by length within
 _BATCH_TOKENS = {"GPU": 8192, "CPU": 1024}
+_SILENCE = 30.0  # seconds without an answer after which it is said what is waited for
 _RETRIES = 3  # times an actor that died is started again, and a chunk it held is scored again
 
 OnResults = Callable[[list[int], list[Any]], None]
@@ -113,9 +114,24 @@ class ScorerPool:
         tokens = config.batch_tokens or _BATCH_TOKENS["GPU" if use_gpu else "CPU"]
         self.actors: list[Any] = [remote.remote(model, gpus, cpus, tokens) for _ in range(config.workers)]
         self.device = "GPU" if use_gpu else "CPU"
+        self._needs = f"{cpus} CPUs" + (f" and {gpus} GPUs" if gpus else "") + ", and time to load the model"
         self.repeated = 0
         """Requests that were asked again because an actor that held them died."""
         self._lives: dict[Any, int] = {}
+
+    def _first(self, flying: list[Any]) -> Any:
+        """The first of the calls to come back. A line whenever `_SILENCE` passes and no actor is there yet."""
+        import ray
+
+        while True:
+            ready, _ = ray.wait(flying, num_returns=1, timeout=None if self._lives else _SILENCE)
+            if ready:
+                return ready[0]
+            free = ray.available_resources()  # type: ignore[no-untyped-call]
+            console.say(
+                f"evaluate: waiting for the first of {len(self.actors)} actors: each needs {self._needs}; free in the "
+                f"cluster now: {free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs"
+            )
 
     def close(self) -> None:
         """Ends the actors."""
@@ -179,7 +195,7 @@ class ScorerPool:
                 for actor in self.actors:
                     send(actor)
             while flying:
-                (ready,), _ = ray.wait(list(flying), num_returns=1)
+                ready = self._first(list(flying))
                 actor, chunk = flying.pop(ready)
                 life, before, results = ray.get(ready)
                 if self._lives.get(actor, 0 if before else life) != life:

@@ -15,6 +15,7 @@ from kit19_ray.artifacts.sample_file import ScoredSample
 from kit19_ray.config.schema import Config, EvaluateConfig
 from kit19_ray.errors import EvaluateError, nearest, quote
 from kit19_ray.evaluate import documents, suites
+from kit19_ray.redaction import first_line
 from kit19_ray.utils.json_types import Json
 
 SEED = 1234  # the harness's own default for the choice of solved examples
@@ -124,7 +125,7 @@ def load(config: Config, asked: Sequence[str]) -> Loaded:
             with quiet(), own_f1():
                 found = index.load([spec])
         except (OSError, ValueError, ImportError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
+            said = first_line(error, 300)
             raise EvaluateError(f"evaluate.tasks: {name}: {said}"[:300], hint="" if ours else _HUB) from error
         for task, made in found["tasks"].items():
             loaded.tasks.setdefault(task, made)

@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from kit19_ray.errors import EvaluateError, quote
+from kit19_ray.redaction import first_line
 from kit19_ray.utils.json_types import Json
+from kit19_ray.utils.proxies import usable_proxies
 
 _TIMEOUT = httpx.Timeout(600.0, connect=20.0)
 _TRIES = 5
@@ -38,6 +40,7 @@ class OpenAIClient:
 
     Raises:
         EvaluateError: the URL is none, or holds a password.
+        UserError: the environment names a proxy that cannot be used.
     """
 
     def __init__(self, url: str, key: str, environment: Sequence[str], concurrency: int) -> None:
@@ -53,7 +56,9 @@ class OpenAIClient:
         self._concurrency = concurrency
         secret = next((os.environ[name] for name in environment if os.environ.get(name)), None)
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-        self._http = httpx.Client(timeout=_TIMEOUT, headers=headers, limits=httpx.Limits(max_connections=concurrency))
+        limits = httpx.Limits(max_connections=concurrency)
+        with usable_proxies():
+            self._http = httpx.Client(timeout=_TIMEOUT, headers=headers, limits=limits)
 
     def close(self) -> None:
         """Ends the connections."""
@@ -99,7 +104,7 @@ class OpenAIClient:
             try:
                 response = self._http.request(method, f"{self.url}/{path}", json=body)
             except httpx.HTTPError as error:
-                said = f"{type(error).__name__}: {error}"[:_SHOWN]
+                said = f"{type(error).__name__}: {first_line(error, _SHOWN)}"
                 continue
             if response.status_code in _BUSY:
                 said = f"{response.status_code}: {_message(response)}"

@@ -24,6 +24,7 @@ from kit19_ray import __version__
 from kit19_ray.errors import FetchError
 from kit19_ray.fetch.partial import Partial
 from kit19_ray.fetch.plan import Published
+from kit19_ray.utils.proxies import usable_proxies
 
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -63,10 +64,16 @@ class WrongContent(FetchError):
 
 @asynccontextmanager
 async def client(patience: Patience) -> AsyncIterator[httpx.AsyncClient]:
-    """An HTTP client for all downloads of a run; proxies are those of the environment."""
+    """An HTTP client for all downloads of a run; proxies are those of the environment.
+
+    Raises:
+        UserError: the environment names a proxy that cannot be used.
+    """
     timeout = httpx.Timeout(patience.silence_seconds, pool=None)
     headers = {"User-Agent": f"kit19-ray/{__version__}", "Accept-Encoding": "identity"}  # ranges count plain bytes
-    async with httpx.AsyncClient(follow_redirects=True, timeout=timeout, headers=headers) as opened:
+    with usable_proxies():
+        made = httpx.AsyncClient(follow_redirects=True, timeout=timeout, headers=headers)
+    async with made as opened:
         yield opened
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from kit19_ray.config.schema import Config
 from kit19_ray.errors import FetchError, SourceError, nearest, quote
 from kit19_ray.io import storage
+from kit19_ray.redaction import without_secrets
 from kit19_ray.sources import evaluation_sets, files
 from kit19_ray.sources.catalog import Source, SourceFile, load_catalog
 from kit19_ray.tasks.task import load_tasks
-from kit19_ray.utils.redaction import without_secrets
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*")
 

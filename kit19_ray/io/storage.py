@@ -24,6 +24,7 @@ from kit19_ray.io.uris import SCHEMES as SCHEMES
 from kit19_ray.io.uris import is_root, shown, split
 from kit19_ray.io.uris import join as join
 from kit19_ray.io.uris import normalise as normalise
+from kit19_ray.redaction import first_line
 from kit19_ray.utils.hashing import sha256_stream
 
 _COPY_CHUNK = 8 << 20  # bytes
@@ -57,7 +58,7 @@ def translate_errors(uri: str) -> Iterator[None]:
     except (OSError, pa.ArrowException) as error:
         remote = uri.startswith("s3://")
         where = f" at {shown(str(s3.endpoint()))}" if remote and s3.endpoint() else ""
-        said = (str(error).splitlines() or [type(error).__name__])[0][:_SAID]
+        said = first_line(error, _SAID)
         raise StorageError(f"{shown(uri)}{where}: {said}", hint=_hint(error) if remote else "") from error
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 
-from kit19_ray.errors import StorageError, nearest, quote, redacted
+from kit19_ray.errors import StorageError, nearest, quote
+from kit19_ray.redaction import redacted
 
 SCHEMES = ("file", "s3")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")

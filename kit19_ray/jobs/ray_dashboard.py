@@ -21,6 +21,7 @@ from typing import Any
 from kit19_ray.errors import OperateError, nearest
 from kit19_ray.jobs.job import ENDED, Gone, JobReport, State, Unreachable
 from kit19_ray.jobs.submission import Submission, attempt_of
+from kit19_ray.redaction import redacted
 from kit19_ray.utils import ray_session
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -91,7 +92,7 @@ class Dashboard:
             with _translated():
                 self._client: Any = _client_class()(address, headers=headers, verify=_verify())
         except (Unreachable, Gone, DashboardRefusal, ConnectionError, RuntimeError, ValueError) as error:
-            said = str(error)[:_ERROR_LENGTH]
+            said = redacted(str(error))[:_ERROR_LENGTH]
             raise OperateError(
                 f"{shown}: no Ray dashboard answers there: {said}",
                 hint="the address is that of the dashboard, port 8265; in Kubernetes: kubectl port-forward",

@@ -72,18 +72,30 @@ def _check_json(path: str) -> None:
 
 def _check_weights(path: str, size: int) -> None:
     """A safetensors file is 8 bytes of length, a JSON header, and the tensors to the last byte the header names."""
+    length, header = _header(path, size)
+    whole = _named_end(header)
+    if whole == 0 or 8 + length + whole != size:
+        what = f"{size:,} bytes of {8 + length + whole:,}" if whole else "it has no safetensors header"
+        raise UserError(f"{path} is not a whole safetensors file: {what}", hint="fetch it again")
+
+
+def weight_names(path: str) -> list[str]:
+    """Names of the tensors in a safetensors file that was checked; only its header is read."""
+    _, header = _header(path, storage.size(path) or 0)
+    return [name for name in json.loads(header) if name != "__metadata__"]
+
+
+def _header(path: str, size: int) -> tuple[int, bytes]:
+    """The length that a safetensors file gives for its header, and the header; empty where the file has none."""
     with closing(storage.open_input(path)) as file:
         start = file.read(len(_LFS))
         if start == _LFS:
             raise _pointer(path)
         length = int.from_bytes(start[:8], "little")
-        whole = 0
-        if len(start) >= 8 and length <= min(_MAX_HEADER, size):
-            file.seek(8)
-            whole = _named_end(file.read(length))
-    if whole == 0 or 8 + length + whole != size:
-        what = f"{size:,} bytes of {8 + length + whole:,}" if whole else "it has no safetensors header"
-        raise UserError(f"{path} is not a whole safetensors file: {what}", hint="fetch it again")
+        if len(start) < 8 or length > min(_MAX_HEADER, size):
+            return length, b""
+        file.seek(8)
+        return length, file.read(length)
 
 
 def _named_end(header: bytes) -> int:

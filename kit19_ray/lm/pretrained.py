@@ -12,6 +12,7 @@ from kit19_ray.artifacts.stage_manifests import is_train
 from kit19_ray.errors import UserError, quote
 from kit19_ray.io import node_cache, storage
 from kit19_ray.lm import model_files
+from kit19_ray.redaction import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +80,14 @@ def find_adapter(name: str) -> tuple[str, dict[str, str]]:
                 hint="it is to be an adapter as peft writes it, safetensors",
             )
     model_files.check(uri)
+    names = model_files.weight_names(storage.join(uri, "adapter_model.safetensors"))
+    whole = [name for name in names if "lora_" not in name and name.endswith((".weight", ".bias"))]
+    if whole:  # peft would write them over the base's own, which others are answered with
+        raise UserError(
+            f"adapter {quote(name)}: it holds whole weights beside the adapters ({quote(whole[0], plain=True)}), and a "
+            "base model is shared with others",
+            hint="serve the run's merged model: its train prefix, or the prefix's export",
+        )
     return uri, sha256
 
 
@@ -122,13 +131,17 @@ def load_tokenizer(name: str) -> Any:
         loaded = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
     except Exception as error:  # of a tokenizer.json it does not know, tokenizers raises no narrower class
         raise UserError(
-            f"tokenizer {quote(name)}: {_first_line(error)}",
+            f"tokenizer {quote(name)}: {first_line(error)}",
             hint="it was cut short, or a newer release of transformers or tokenizers wrote it",
         ) from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is not None:  # the file's own settings would cut answers, and would go into what is saved of it
         backend.no_truncation()
         backend.no_padding()
+    # BERT's, and Polyglot-Ko's: transformers 4 ends in an error where GPT-NeoX is given them, GPT-2 embeds them.
+    if "token_type_ids" in loaded.model_input_names:
+        names = [name for name in loaded.model_input_names if name != "token_type_ids"]
+        loaded.model_input_names = loaded.init_kwargs["model_input_names"] = names
     return loaded
 
 
@@ -152,7 +165,7 @@ def load_config(name: str, revision: str | None = None) -> Any:
         try:
             return AutoConfig.from_pretrained(found, trust_remote_code=False, revision=revision or "main")
         except (OSError, ValueError) as error:
-            raise UserError(f"model {quote(name)}: {_first_line(error)}") from error
+            raise UserError(f"model {quote(name)}: {first_line(error)}") from error
 
 
 def positions(config: Any) -> int | None:
@@ -213,7 +226,7 @@ def load_causal_lm(
         )
     except (OSError, ValueError, SafetensorError) as error:  # the last: half a file in the hub's cache
         raise UserError(
-            f"model {quote(name)}: {_first_line(error)}",
+            f"model {quote(name)}: {first_line(error)}",
             hint="weights are read from safetensors files only; other formats can hold code",
         ) from error
 
@@ -254,7 +267,3 @@ def build_gpt_neox(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return GPTNeoXForCausalLM(config)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -39,6 +39,7 @@ class Setting:
     Attributes:
         precision: `bf16` or `fp32`.
         asked: share of the positions that have a label, where the head computes logits.
+        embeddings_beside_adapters: embedding and head are trained whole, everything else by `lora`.
     """
 
     sizes: Sizes
@@ -52,11 +53,12 @@ class Setting:
     gpu: bool
     lora: LoraConfig = field(default_factory=LoraConfig)
     offload: str = "none"
+    embeddings_beside_adapters: bool = False
 
     @property
     def trained(self) -> int:
         """Elements that are trained."""
-        return self.sizes.trained(self.lora)
+        return self.sizes.trained(self.lora, self.embeddings_beside_adapters)
 
 
 def checkpoint_bytes(parameters: int) -> int:
@@ -97,7 +99,8 @@ class Memory:
 def estimate(setting: Setting) -> Memory:
     """The bytes of one worker."""
     width, workers, stage = _WIDTH[setting.precision], setting.workers, setting.zero_stage
-    frozen = setting.sizes.parameters if setting.lora.rank else 0
+    beside = setting.sizes.embeddings if setting.embeddings_beside_adapters else 0
+    frozen = setting.sizes.parameters - beside if setting.lora.rank else 0
     weights = (_frozen_bytes(setting, frozen) + width * setting.trained) // (workers if stage >= 3 else 1)
     optimizer = 12 * setting.trained // workers
     away = {"optimizer": (0, 1), "all": (1, 1)}.get(setting.offload, (0, 0)) if setting.gpu else (0, 0)
@@ -117,7 +120,7 @@ def _frozen_bytes(setting: Setting, frozen: int) -> int:
     width, sizes = _WIDTH[setting.precision], setting.sizes
     if setting.lora.quantize == "none" or not frozen:
         return width * frozen
-    whole = sizes.vocab_size * sizes.hidden_size * (1 if sizes.tied else 2)
+    whole = 0 if setting.embeddings_beside_adapters else sizes.embeddings
     return int((frozen - whole) * 4.127 / 8) + whole * width
 
 

@@ -71,18 +71,17 @@ class Sizes:
     def parameters(self) -> int:
         """Elements of all weights."""
         d, f, attention = self.hidden_size, self.intermediate_size, self.heads * self.head_size
-        embeddings = self.vocab_size * d * (1 if self.tied else 2)
         if self.family == "gpt_neox":
             # queries, keys, values and output; two linear layers; two layer norms; every one with a bias.
             layer = (3 * d * d + 3 * d) + (d * d + d) + (d * f + f) + (f * d + d) + 4 * d
-            return embeddings + self.layers * layer + 2 * d
+            return self.embeddings + self.layers * layer + 2 * d
         shared = self.kv_heads * self.head_size
         biases = attention + 2 * shared if self.attention_bias else 0
         biases += (d if self.output_bias else 0) + (2 * f + d if self.mlp_bias else 0)
         family = GATED[self.family]
         norms = family.norms * d + (2 * self.head_size if family.head_norms else 0)
         layer = d * attention + 2 * d * shared + attention * d + biases + 3 * d * f + norms
-        return embeddings + self.layers * layer + d
+        return self.embeddings + self.layers * layer + d
 
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
@@ -103,12 +102,22 @@ class Sizes:
         """Those of a layer's linear layers that get an adapter: what each takes and gives."""
         return [shape for name, shape in self.linear.items() if lora.targets is None or name in lora.targets]
 
-    def trained(self, lora: LoraConfig) -> int:
-        """Elements that are trained: all, or the adapters' (DoRA: and a magnitude for each of a layer's outputs)."""
+    @property
+    def embeddings(self) -> int:
+        """Elements of embedding and head."""
+        return self.vocab_size * self.hidden_size * (1 if self.tied else 2)
+
+    def trained(self, lora: LoraConfig, beside: bool = False) -> int:
+        """Elements that are trained: all, or the adapters' (DoRA: and a magnitude for each of a layer's outputs).
+
+        Args:
+            beside: embedding and head are trained whole beside the adapters.
+        """
         if not lora.rank:
             return self.parameters
         magnitudes = 1 if lora.kind == "dora" else 0
-        return self.layers * sum(lora.rank * (a + b) + magnitudes * b for a, b in self.adapted(lora))
+        adapters = self.layers * sum(lora.rank * (a + b) + magnitudes * b for a, b in self.adapted(lora))
+        return adapters + (self.embeddings if beside else 0)
 
     @property
     def saved_per_token(self) -> int:

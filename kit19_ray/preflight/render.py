@@ -81,7 +81,7 @@ def _train(found: Findings) -> Iterator[str]:
         yield _best(facts["best"])
     if "parameters" in facts:
         trained = facts["trained_parameters"]
-        of_them = f", {trained:,} of adapters trained beside them" if trained != facts["parameters"] else ""
+        of_them = f", {trained:,} trained" if trained != facts["parameters"] else ""
         yield f"{'about ' if facts['parameters_estimated'] else ''}{facts['parameters']:,} parameters{of_them}"
         for entry in facts["devices"]:
             yield from _device(entry)

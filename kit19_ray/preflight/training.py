@@ -170,7 +170,7 @@ def _best(config: Config, made: spec.TrainPlan, built: DataManifest | None, foun
     narrow = checkpoints.narrowed(config, built["tasks"] if built else _data_tasks(config))
     facts["limit"] = narrow.evaluate.limit
     found.check(lambda: documents.check_source(narrow, narrow.evaluate.tasks))
-    have = {"CPU": float(os.cpu_count() or 1), "GPU": 0.0}
+    have = {"CPU": float(machine.cpus()), "GPU": 0.0}
     alone = train.use_gpu is False and not os.environ.get("RAY_ADDRESS") and found.state != "finished"
     if alone and (lacks := checkpoints.lacking(narrow, have)) is not None:
         found.notes.append(f"{lacks}: it takes a cluster (RAY_ADDRESS)")
@@ -192,7 +192,7 @@ def _devices(train: TrainConfig) -> list[tuple[bool, str]]:
 
 
 def _size(train: TrainConfig, sizes: Sizes, seq_len: int, asked: float, found: Findings) -> None:
-    trained = sizes.trained(train.lora)
+    trained = sizes.trained(train.lora, train.embeddings_beside_adapters)
     found.facts |= {"parameters": sizes.parameters, "trained_parameters": trained}
     found.facts["devices"] = []
     for gpu, precision in _devices(train):
@@ -208,6 +208,7 @@ def _size(train: TrainConfig, sizes: Sizes, seq_len: int, asked: float, found: F
             gpu=gpu,
             lora=train.lora,
             offload=train.offload,
+            embeddings_beside_adapters=train.embeddings_beside_adapters,
         )
         bytes_ = memory.estimate(setting)
         entry: DeviceFacts = {

@@ -17,11 +17,11 @@ from kit19_ray.config import strict_yaml
 from kit19_ray.config.data import known_encoding
 from kit19_ray.config.loading import validate
 from kit19_ray.errors import SourceError, nearest, quote
+from kit19_ray.redaction import without_secrets
 from kit19_ray.sources.readers import registry
 from kit19_ray.sources.readers.base import LocatedFile, Opener, RejectedRow, SourceRow
 from kit19_ray.sources.readers.registry import READERS, options_of
 from kit19_ray.utils.json_types import Json
-from kit19_ray.utils.redaction import without_secrets
 
 CATALOG = Path(__file__).parent / "catalog.yaml"
 Split = Literal["train", "validation", "test"]

@@ -11,10 +11,10 @@ from kit19_ray.config.schema import Config
 from kit19_ray.errors import SourceError, nearest, quote
 from kit19_ray.io import storage
 from kit19_ray.io.storage import FileInfo
+from kit19_ray.redaction import without_secrets
 from kit19_ray.sources.catalog import Source, SourceFile
 from kit19_ray.sources.readers.base import LocatedFile, Opener, open_uri
 from kit19_ray.utils.hashing import sha256_stream
-from kit19_ray.utils.redaction import without_secrets
 
 SAMPLES = Path(__file__).parent / "samples"
 """The embedded samples, laid out as a sources folder. Their files are ours, so no published hash fits them."""

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from kit19_ray.errors import UserError
+from kit19_ray.redaction import redacted
 from kit19_ray.train.flags import BITS
 
 TCPStore: Any = dist.TCPStore  # type: ignore[attr-defined]  # public, and not in torch's own list
@@ -137,5 +138,5 @@ def _portable(error: Exception) -> bytes:
             return pickle.dumps(error)
         except Exception:  # noqa: BLE001, S110 - its text will do
             pass
-    text = "".join(traceback.format_exception(error))
+    text = redacted("".join(traceback.format_exception(error)))
     return pickle.dumps(RuntimeError(text if len(text) < 20_000 else text[-20_000:]))

@@ -15,6 +15,7 @@ from kit19_ray.artifacts.checkpoint import Folder
 from kit19_ray.config.train import BestConfig
 from kit19_ray.errors import TrainError, nearest
 from kit19_ray.io import storage
+from kit19_ray.redaction import first_line
 from kit19_ray.train import best
 from kit19_ray.train.best import Score
 from kit19_ray.train.spec import TrainSpec
@@ -62,7 +63,7 @@ class CheckpointScorer:
             scored = self._evaluate(model, storage.join(out, best.FOLDER))
             return Score(value(gate.table(score_files.read(scored)), wanted))
         except Exception as error:  # noqa: BLE001 - the training goes on, and says it
-            return Score(None, (str(error).splitlines() or [type(error).__name__])[0][:300])
+            return Score(None, first_line(error, 300))
         finally:
             storage.delete(model)
 
@@ -103,7 +104,7 @@ def write_model(folder: Path, spec: TrainSpec, at: Folder, dtype: str) -> None:
         base = pretrained.load_causal_lm(str(spec.config.model.name), type_, spec.config.model.revision)
         if spec.config.model.grow_vocabulary:
             models.grow_vocabulary(base, spec.vocab_size)
-        adapted = models.add_adapters(base, spec.config.lora, spec.seed)
+        adapted = models.add_adapters(base, spec.config.lora, spec.seed, spec.config.embeddings_beside_adapters)
         trained = dict(base.named_parameters())
         for name, tensor in tensors:
             trained[name].data.copy_(tensor.to(type_).reshape(trained[name].shape))

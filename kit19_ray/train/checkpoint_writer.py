@@ -21,6 +21,7 @@ from kit19_ray.artifacts import checkpoint
 from kit19_ray.artifacts.checkpoint import CheckpointIndex, Folder, Shard
 from kit19_ray.errors import StorageError
 from kit19_ray.io import storage
+from kit19_ray.redaction import first_line
 from kit19_ray.train.state_pieces import KINDS, Piece
 
 _READ = 1 << 20  # bytes read from a tensor at once
@@ -130,7 +131,7 @@ class CheckpointWriter:
             except (StorageError, OSError) as error:
                 if self.failing_since is None:
                     self.failing_since = time.monotonic()
-                    self._say(f"worker {self._rank}: a checkpoint does not get through, trying on: {_line(error)}")
+                    self._say(f"worker {self._rank}: a checkpoint does not get through, trying on: {first_line(error)}")
                 self._stop.wait(pause)
                 pause = min(2 * pause, _RETRY_SECONDS[1])
             else:
@@ -235,7 +236,3 @@ class HashingStream(io.RawIOBase):
         if self._in_block:
             self._end_block()
         return {"path": path, "size": self._size, "sha256": self._whole.hexdigest(), "blocks": self._blocks}
-
-
-def _line(error: BaseException) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

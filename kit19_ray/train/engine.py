@@ -57,7 +57,10 @@ class TrainEngine:
         self._spec = spec
         config = deepspeed_config(spec, self.dtype, self.world_size)
         self.flat = self._by_borders(model)
-        self.adapted = models.add_adapters(model, spec.config.lora, spec.seed) if spec.config.lora.rank else None
+        self.adapted = None
+        if spec.config.lora.rank:
+            beside = spec.config.embeddings_beside_adapters
+            self.adapted = models.add_adapters(model, spec.config.lora, spec.seed, beside)
         self.module = PackedLM(model)
         if spec.config.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})

@@ -15,6 +15,7 @@ from kit19_ray.lm import pretrained
 from kit19_ray.train import model_card
 from kit19_ray.train.engine import TrainEngine
 from kit19_ray.train.inputs import Batch, without_targets
+from kit19_ray.train.model import grow_vocabulary
 from kit19_ray.train.spec import ADAPTER_FOLDER, EXPORT_FOLDER, TrainSpec
 from kit19_ray.train.weights_writer import stored_names, write_all
 from kit19_ray.utils.hashing import sha256_stream
@@ -95,9 +96,11 @@ def write_adapter(folder: Path, weights: dict[str, torch.Tensor], adapted: Any, 
     """Writes the adapters as peft reads them."""
     from peft import get_peft_model_state_dict
 
-    # peft's names have its wrapper in front.
+    # peft's names have its wrapper in front. Unasked, it would look the base's vocabulary up, on the hub too.
     state = {f"base_model.model.{name}": tensor for name, tensor in weights.items()}
-    adapted.save_pretrained(folder, state_dict=get_peft_model_state_dict(adapted, state_dict=state))
+    beside = spec.config.embeddings_beside_adapters
+    kept = get_peft_model_state_dict(adapted, state_dict=state, save_embedding_layers=beside)
+    adapted.save_pretrained(folder, state_dict=kept, save_embedding_layers=beside)
     storage.download_dir(storage.join(spec.data, "tokenizer"), folder)
 
 
@@ -109,6 +112,8 @@ def merge(folder: Path, adapter: Path, spec: TrainSpec, dtype: torch.dtype) -> N
     if wanted.name is None:
         raise RuntimeError("adapters on a model from scratch: nobody has the weights they were trained on")
     base = pretrained.load_causal_lm(wanted.name, dtype, wanted.revision)
+    if wanted.grow_vocabulary:
+        grow_vocabulary(base, spec.vocab_size)
     save(folder, PeftModel.from_pretrained(base, str(adapter)).merge_and_unload())
 
 

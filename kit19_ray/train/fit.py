@@ -12,6 +12,7 @@ from kit19_ray.artifacts.stage_manifests import Stopped, TrainOutput
 from kit19_ray.config.schema import TrainConfig
 from kit19_ray.errors import TrainError, UserError
 from kit19_ray.io import storage
+from kit19_ray.redaction import redacted
 from kit19_ray.train.candidate_scorer import CheckpointScorer, Evaluate
 from kit19_ray.train.progress import watching
 from kit19_ray.train.spec import TrainSpec
@@ -140,7 +141,7 @@ def explained(failure: Exception, spec: TrainSpec) -> Exception:
     """One message for what went wrong in the workers; the tracebacks go to the run's prefix."""
     workers: dict[int, Exception] = getattr(failure, "worker_failures", {})
     path = storage.join(spec.out, FAILURE)
-    storage.write_text(path, str(failure))
+    storage.write_text(path, redacted(str(failure)))
     for rank, error in sorted(workers.items()):
         cause = getattr(error, "cause", None) or error.__cause__
         found = error if isinstance(error, UserError) else cause

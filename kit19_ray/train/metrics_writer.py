@@ -19,6 +19,7 @@ from kit19_ray.artifacts.metrics_log import MetricsLine, MetricsLog
 from kit19_ray.errors import StorageError
 from kit19_ray.io import storage
 from kit19_ray.lm import pretrained
+from kit19_ray.redaction import redacted
 from kit19_ray.train import samples
 from kit19_ray.train.samples import SamplePrompt
 
@@ -151,4 +152,4 @@ def _each(trackers: list[Tracker], action: Callable[[Tracker], None]) -> None:
 
 
 def _warn(text: str) -> None:
-    print(f"train: {text}", file=sys.stderr, flush=True)  # noqa: T201 - into the worker's log
+    print(f"train: {redacted(text)}", file=sys.stderr, flush=True)  # noqa: T201 - into the worker's log

@@ -156,14 +156,17 @@ def shell(spec: TrainSpec) -> Any:
         return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
 
 
-def add_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:
+def add_adapters(model: Any, lora: LoraConfig, seed: int, embeddings: bool = False) -> Any:
     """Puts adapters into `model`, in place, and freezes all else.
+
+    Args:
+        embeddings: leave embedding and head to be trained whole.
 
     Returns:
         peft's model around it, which knows how adapters are saved.
 
     Raises:
-        TrainError: no layer has one of the names.
+        TrainError: no layer has one of the names, or embedding or head would be trained twice.
     """
     import peft
 
@@ -173,6 +176,12 @@ def add_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:
         raise TrainError(
             f"train.lora.targets: {type(model).__name__} has no linear layer {quote(unknown[0])}"
             f"{nearest(unknown[0], names)}; it has {', '.join(sorted(names))}"
+        )
+    whole = _embeddings(model) if embeddings else {}
+    if twice := whole.keys() & set(lora.targets or []):
+        raise TrainError(
+            f"train.lora.targets: {quote(min(twice))} is trained whole because of train.model.grow_vocabulary=true",
+            hint="leave it out of train.lora.targets",
         )
     settings = peft.LoraConfig(
         r=int(lora.rank or 0),
@@ -186,4 +195,17 @@ def add_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:
     # The same adapters on every rank, and on every number of them.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return peft.get_peft_model(model, settings)
+        adapted = peft.get_peft_model(model, settings)
+    for layer in whole.values():
+        layer.requires_grad_(True)
+    return adapted
+
+
+def _embeddings(model: Any) -> dict[str, torch.nn.Module]:
+    """Embedding and head, by the last word of their names."""
+    layers = [layer for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None]
+    return {
+        name.rsplit(".", 1)[-1]: module
+        for name, module in model.named_modules()
+        if any(module is layer for layer in layers)
+    }

@@ -39,6 +39,9 @@ def render(spec: TrainSpec, figures: TrainFigures, adapted: bool) -> str:
         front.append(f"base_model: {model.name}")
     lora = spec.config.lora
     how = f"{lora.kind} adapters of rank {lora.rank}, merged into the weights" if adapted else "all weights trained"
+    if spec.config.embeddings_beside_adapters:
+        entries = f"the base model needs {spec.vocab_size:,} entries (`resize_token_embeddings`)"
+        how += f"; embedding and head trained whole: before it takes the adapter up, {entries}"
     rows = [
         ("base model", base + (f", revision {model.revision}" if model.revision else "")),
         ("trained", how),

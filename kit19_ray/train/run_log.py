@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from kit19_ray.artifacts.metrics_log import MetricsLine
+from kit19_ray.redaction import redacted
 from kit19_ray.train import trackers
 from kit19_ray.train.metrics_writer import MetricsWriter
 from kit19_ray.train.samples import SamplePrompt
@@ -47,9 +48,9 @@ class RunLog:
     def say(self, text: str) -> None:
         """What the user should know, into events.jsonl."""
         if self._writer is not None:
-            self._writer.event(text, self._state.step)
+            self._writer.event(redacted(text), self._state.step)
         else:
-            print(f"train: {text}", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"train: {redacted(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
     def status(self, phase: str) -> None:
         """What the worker is doing, into status.json."""

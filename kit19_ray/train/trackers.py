@@ -13,6 +13,7 @@ from typing import Any
 from kit19_ray.artifacts.metrics_log import MetricsLine
 from kit19_ray.errors import TrainError
 from kit19_ray.io import storage
+from kit19_ray.redaction import redacted
 from kit19_ray.train.metrics_writer import Tracker
 from kit19_ray.utils.json_types import Json
 
@@ -193,5 +194,5 @@ def _flat(config: Json, prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict) and value:
             out |= _flat(value, f"{prefix}{key}.")
         else:
-            out[f"{prefix}{key}"] = str(value)[:250]
+            out[f"{prefix}{key}"] = redacted(str(value))[:250]
     return out

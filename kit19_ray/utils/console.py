@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kit19_ray.errors import redacted
+from kit19_ray.redaction import redacted
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -18,7 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kit19_ray.errors import UserError
+from kit19_ray.redaction import first_line, redacted
+from kit19_ray.utils import machine
 from kit19_ray.utils.console import say
+from kit19_ray.utils.proxies import spare_loopback
 
 # Set before ray is imported anywhere: quiet defaults a user's own environment may override.
 _QUIET = {
@@ -48,15 +51,6 @@ def environment() -> None:
     spare_loopback()
 
 
-def spare_loopback() -> None:
-    """Keeps proxies out of what is asked of this machine: a server on 127.0.0.1 is not there for a proxy."""
-    if not any(os.environ.get(name) for n in ("http_proxy", "https_proxy", "all_proxy") for name in (n, n.upper())):
-        return
-    for name in ("no_proxy", "NO_PROXY"):
-        spared = [host for host in os.environ.get(name, "").split(",") if host]
-        os.environ[name] = ",".join(dict.fromkeys([*spared, "127.0.0.1", "localhost", "::1"]))
-
-
 def _current_cluster() -> str | None:
     """The address of the cluster that `ray start` left word of on this machine; None where nothing listens there."""
     base = os.environ.get("RAY_TMPDIR") or ("/tmp" if sys.platform == "linux" else tempfile.gettempdir())
@@ -74,7 +68,7 @@ def _listens(address: str) -> str | None:
         with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS):
             return None
     except (OSError, ValueError, OverflowError) as error:
-        return str(error) or type(error).__name__
+        return first_line(error)
 
 
 def _check_address(address: str) -> None:
@@ -132,7 +126,7 @@ def connected(cpus: int | None = None, verbose: bool = False) -> Iterator[None]:
     """A Ray connection for the block: a running one is used as it is, RAY_ADDRESS is honoured, else a local one.
 
     Args:
-        cpus: CPUs of a local cluster; None means all of the machine's. Without effect on an existing cluster.
+        cpus: CPUs of a local cluster; None means all that this process may use. Without effect on an existing cluster.
         verbose: let the workers' output through to this terminal.
 
     Raises:
@@ -169,7 +163,7 @@ def _start(address: str, cpus: int | None, verbose: bool) -> None:
         try:
             ray.init(
                 address=address,
-                num_cpus=cpus if address == "local" else None,
+                num_cpus=(cpus or machine.cpus()) if address == "local" else None,  # Ray knows no affinity
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.ERROR,
                 # The dashboard stays on: without it Train's cleaner logs a failure twice a second (Ray 2.60).
@@ -202,7 +196,7 @@ def _end(processes: set[int]) -> None:
 
 def _explained(error: Exception, address: str) -> UserError:
     """Ray's own words, and what to do."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(redacted(str(error)).split()) or type(error).__name__
     if address != "local":
         mismatch = "Version mismatch" in text
         return UserError(

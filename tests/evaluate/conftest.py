@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from kit19_ray.config import loading
-from kit19_ray.config.schema import Config
+from kit19_ray.config.schema import Config, EvaluateConfig
+from kit19_ray.evaluate.actors import ScorerPool
+from kit19_ray.lm import pretrained
+from kit19_ray.lm.loaded_model import context_length
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,3 +61,28 @@ def configured(tmp_path: Path) -> Any:
         return loading.load(None, [f"root={tmp_path}/runs", "data.sources=samples", "evaluate.held_out=false", *words])
 
     return make
+
+
+@pytest.fixture(scope="module")
+def pool(tiny_model: Path, ray_cluster: None) -> Iterator[ScorerPool]:
+    """Two actors with the tiny model."""
+    made = ScorerPool(str(tiny_model), EvaluateConfig(workers=2, cpus_per_worker=1, batch_tokens=2048))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def lm(pool: ScorerPool, tiny_model: Path) -> Any:
+    """Our model class of the harness."""
+    from kit19_ray.evaluate.ray_lm import RayLM
+
+    tokenizer = pretrained.load_tokenizer(str(tiny_model))
+    return RayLM(pool, tokenizer, context_length(pretrained.load_config(str(tiny_model)), tokenizer))
+
+
+@pytest.fixture(scope="module")
+def hf(tiny_model: Path) -> Any:
+    """The harness's own."""
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(pretrained=str(tiny_model), device="cpu", batch_size=16)

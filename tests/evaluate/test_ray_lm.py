@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from kit19_ray.errors import EvaluateError
 from kit19_ray.evaluate import harness, harness_scores, suites
 from kit19_ray.evaluate.actors import ScorerPool
 from kit19_ray.lm import pretrained
-from kit19_ray.lm.loaded_model import context_length
+from kit19_ray.utils import ray_session
 
 pytestmark = pytest.mark.ray
 
@@ -27,25 +28,10 @@ TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module")
-def pool(tiny_model: Path, ray_cluster: None) -> Iterator[ScorerPool]:
-    made = ScorerPool(str(tiny_model), EvaluateConfig(workers=2, batch_tokens=2048))
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def lm(pool: ScorerPool, tiny_model: Path) -> Any:
-    from kit19_ray.evaluate.ray_lm import RayLM
-
-    tokenizer = pretrained.load_tokenizer(str(tiny_model))
-    return RayLM(pool, tokenizer, context_length(pretrained.load_config(str(tiny_model)), tokenizer))
-
-
-@pytest.fixture(scope="module")
-def hf(tiny_model: Path) -> Any:
-    from lm_eval.models.huggingface import HFLM
-
-    return HFLM(pretrained=str(tiny_model), device="cpu", batch_size=16)
+def ray_cluster() -> Iterator[None]:
+    """CPUs for the actors that the module's tests share, and for those that one test has beside them."""
+    with ray_session.connected(cpus=4):
+        yield
 
 
 def outcomes(found: dict[str, Any]) -> dict[str, list[tuple[int, list[bool]]]]:
@@ -126,18 +112,10 @@ def test_scores_are_the_harness_own_on_real_files(lm: Any, hf: Any, configured: 
 @pytest.mark.real_data
 @pytest.mark.slow
 @pytest.mark.timeout(9000)
-@pytest.mark.parametrize(
-    "shots",
-    [
-        0,
-        pytest.param(
-            5,
-            marks=pytest.mark.skipif(
-                not os.environ.get("KIT19_LONG"), reason="contexts six times as long; set KIT19_LONG=1 to run it"
-            ),
-        ),
-    ],
+@pytest.mark.skipif(
+    not os.environ.get("KIT19_LONG"), reason="ten minutes, an hour with five shots; KIT19_LONG=1 runs it"
 )
+@pytest.mark.parametrize("shots", [0, 5])
 def test_full_kobest_has_the_harness_own_counts(
     shots: int, configured: Any, shared_sources: Path, samples: Path, tmp_path: Path, ray_cluster: None
 ) -> None:
@@ -202,21 +180,21 @@ def instances(kind: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
 
 
 def test_edges_of_loglikelihood(lm: Any, hf: Any) -> None:
-    """Empty and overlong contexts, trailing spaces, a text that opens with the end-of-text token."""
-    end = lm.tokenizer.eos_token
+    """Empty and overlong contexts, trailing spaces. A written end-of-text token is letters to us, and none to hf."""
     asked = instances(
         "loglikelihood",
         [
             ("", " 예"),
             ("질문: ", "예"),
             ("가 " * 400, "나다"),
-            (f"{end}문장", " 끝"),
             ("질문:  ", " 아니오"),
         ],
     )
     mine, theirs = lm.loglikelihood(asked), hf.loglikelihood(asked, disable_tqdm=True)
     assert [g for _, g in mine] == [g for _, g in theirs]
     assert [v for v, _ in mine] == pytest.approx([v for v, _ in theirs], abs=TOLERANCE)
+    (written,) = instances("loglikelihood", [(f"{lm.tokenizer.eos_token}문장", " 끝")])
+    assert lm.loglikelihood([written])[0][0] != pytest.approx(hf.loglikelihood([written], disable_tqdm=True)[0][0])
 
 
 def test_rolling_loglikelihood(lm: Any, hf: Any) -> None:
@@ -262,7 +240,7 @@ def test_what_a_dead_actor_repeats_is_its_own_and_is_counted(
             return super().loglikelihoods(requests)
 
     monkeypatch.setattr(actors, "Scorer", Noting)
-    noting = ScorerPool(str(tiny_model), EvaluateConfig(workers=2, batch_tokens=2048))
+    noting = ScorerPool(str(tiny_model), EvaluateConfig(workers=2, cpus_per_worker=1, batch_tokens=2048))
     requests = [([5, 6, 7, n], [8, n]) for n in range(2, 202)]
     heard: list[int] = []
 
@@ -281,9 +259,29 @@ def test_what_a_dead_actor_repeats_is_its_own_and_is_counted(
     assert f"the {noting.repeated} of 200 choices it held are asked again" in capsys.readouterr().err
 
 
+def test_what_actors_wait_for_is_said(
+    pool: ScorerPool, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Four CPUs: two are the shared actors', two somebody else's until he goes."""
+    import ray
+
+    from kit19_ray.evaluate import actors
+
+    monkeypatch.setattr(actors, "_SILENCE", 1.0)
+    assert len(pool.actors) == 2
+    others = ray.remote(num_cpus=2)(actors.Scorer).remote(str(tiny_model), 0, 1, 1024)
+    ray.get(others.loglikelihoods.remote([([5], [6])]))
+    waiting = ScorerPool(str(tiny_model), EvaluateConfig(workers=1, cpus_per_worker=1))
+    end = threading.Timer(3, ray.kill, [others])
+    end.start()
+    assert len(waiting.loglikelihoods([([5], [6])], "choices")) == 1
+    waiting.close()
+    assert "waiting for the first of 1 actors: each needs 1 CPUs" in capsys.readouterr().err
+
+
 def test_more_actors_than_the_cluster_holds(tiny_model: Path, ray_cluster: None) -> None:
-    with pytest.raises(EvaluateError, match="workers=3 need 3 CPUs, the Ray cluster has 2"):
-        ScorerPool(str(tiny_model), EvaluateConfig(workers=3))
+    with pytest.raises(EvaluateError, match="workers=5 need 5 CPUs, the Ray cluster has 4"):
+        ScorerPool(str(tiny_model), EvaluateConfig(workers=5))
     with pytest.raises(EvaluateError, match="workers=1 need 2 GPUs, the Ray cluster has 0") as caught:
         ScorerPool(str(tiny_model), EvaluateConfig(use_gpu=True, gpus_per_worker=2))
     assert "evaluate.gpus_per_worker" in caught.value.hint

@@ -146,6 +146,15 @@ def test_adapters_have_gradients_and_optimizer_state_and_the_frozen_weights_none
     assert lora.activations > whole.activations  # the adapters keep what they took in
 
 
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_embeddings_beside_adapters_are_trained_and_not_frozen_too(quantize: str) -> None:
+    lora = replace(BASE, lora=LoraConfig.model_validate({"rank": 8, "quantize": quantize}))
+    frozen, beside = memory.estimate(lora), memory.estimate(replace(lora, embeddings_beside_adapters=True))
+    assert beside.weights == frozen.weights
+    assert beside.optimizer - frozen.optimizer == 12 * SMALL.embeddings // 8
+    assert beside.gradients - frozen.gradients == 2 * SMALL.embeddings // 8
+
+
 def test_what_is_offloaded_is_in_the_nodes_memory_and_only_where_there_is_a_gpu() -> None:
     setting = replace(BASE, zero_stage=3)
     none, optimizer, everything = (

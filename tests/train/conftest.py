@@ -46,3 +46,19 @@ def make_prefix() -> Any:
 def make_config() -> Any:
     """`train_config(root, **train)`."""
     return train_config
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a published model, as far as anybody can tell: adapters need one."""
+    import torch
+    import transformers
+
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(5)
+    config = transformers.LlamaConfig(  # of 64: bitsandbytes packs rows in blocks of 64, on CPUs that have AVX512-BF16
+        vocab_size=320, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)

@@ -24,6 +24,7 @@ def scores(*values: float | None) -> dict[int, Score]:
     return {10 * (n + 1): Score(v) for n, v in enumerate(values)}
 
 
+ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 STEPS = [10, 20, 30, 40, 50]
 
 
@@ -121,6 +122,42 @@ def test_training_ends_early_and_the_best_step_is_exported(make_config: Any, dat
     assert events[-1] == "exports step 2, the best of 3"
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it by its old name
+@pytest.mark.parametrize(
+    ("lora", "keys"),
+    [
+        ({}, {"workers": 2, "zero_stage": 3}),
+        ({"kind": "dora"}, {}),
+        ({"kind": "rslora", "targets": ["q_proj", "down_proj"]}, {}),
+        ({"quantize": "nf4"}, {}),
+    ],
+)
+def test_of_adapters_the_merged_model_is_scored_that_is_exported(
+    lora: dict[str, Any], keys: dict[str, Any], make_config: Any, data_prefix: str, base: str, tmp_path: Path
+) -> None:
+    """A checkpoint of adapters holds no weight of the model they are on."""
+    import torch
+
+    pytest.importorskip("bitsandbytes" if "quantize" in lora else "peft")
+    settings = {"score": "validation_loss", "mode": "max", "every": 2, "patience": 1}
+    words = {"workers": 1, "model": {"name": base}, "lora": {"rank": 4} | lora, "best": settings} | keys
+    spec = spec_of(make_config(f"file://{tmp_path}", **words), data_prefix)
+    made, *_ = run_ranks(spec.config.workers, train, spec)
+    assert (made["best"]["step"], made["best"]["last"]) == (2, 4)
+    found = {at.step: at for at in checkpoint.folders(spec.out)}
+    index = checkpoint.read_index(spec.out, found[2])
+    assert index is not None and all("lora_" in name for name in index["parameters"])
+    for step in (2, 4):
+        write_model(tmp_path / f"of-step-{step}", spec, found[step], "float32")
+    scored, later = (weights(f"file://{tmp_path}/of-step-{step}") for step in (2, 4))
+    exported, untrained = weights(storage.join(spec.out, "export")), weights(f"file://{base}")
+    assert exported.keys() == scored.keys() == untrained.keys()
+    assert all(torch.equal(exported[name], scored[name]) for name in exported)
+    adapted = [name for name in exported if not torch.equal(exported[name], untrained[name])]
+    assert {name.split(".")[-2] for name in adapted} == set(lora.get("targets", ADAPTED))
+    assert all(not torch.equal(exported[name], later[name]) for name in adapted)
+
+
 class Grades:
     """Grades the models by turns, and keeps their weights."""
 
@@ -174,6 +211,35 @@ def test_checkpoints_are_scored_beside_the_training(
     events = [line["text"] for line in metrics_log.read(uri, metrics_log.EVENTS)]
     assert "the checkpoint of step 12 has no copa.acc: no actor came" in events
     assert events[-1] == "exports step 8, the best of 3"
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it by its old name
+@pytest.mark.ray
+def test_adapters_are_scored_on_their_base_beside_the_training(
+    ray_cluster: None, make_config: Any, data_prefix: str, base: str, tmp_path: Path
+) -> None:
+    import torch
+    from peft import PeftModel
+
+    from kit19_ray.lm import pretrained
+
+    grades = Grades(tmp_path / "grades", {4: 0.5, 8: 0.7, 12: 0.6, 16: 0.6})
+    grades.folder.mkdir()
+    words = {"workers": 1, "keep_checkpoints": 1, "model": {"name": base}, "lora": {"rank": 4}}
+    config = make_config(f"file://{tmp_path}/runs", **words, best={"score": "copa.acc", "every": 4, "patience": 1})
+    uri = stage.run(config, data_prefix, grades)
+    made = manifest.require(uri, "train")
+    assert (made["best"]["step"], made["best"]["score"]) == (8, 0.7)
+    assert all(value is not None for value in made["best"]["scores"].values())
+    scored = {step: weights(f"file://{grades.folder}/{step}") for step in (4, 8)}
+    exported, untrained = weights(storage.join(uri, "export")), weights(f"file://{base}")
+    name = "model.layers.1.mlp.down_proj.weight"
+    assert not torch.equal(scored[4][name], untrained[name]) and not torch.equal(scored[8][name], scored[4][name])
+    assert all(torch.equal(exported[name], scored[8][name]) for name in untrained)
+    adapter = storage.filesystem(storage.join(uri, "adapter"))[1]
+    alone = PeftModel.from_pretrained(pretrained.load_causal_lm(base), adapter).merge_and_unload().state_dict()
+    assert all(torch.equal(alone[name], exported[name]) for name in exported), "the adapter is the best step's too"
+    assert storage.list_files(storage.join(uri, "candidates")) == []
 
 
 def test_a_task_needs_somebody_who_scores(

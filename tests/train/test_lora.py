@@ -11,34 +11,30 @@ import transformers
 
 from kit19_ray.artifacts import checkpoint, metrics_log
 from kit19_ray.config.schema import LoraConfig
-from kit19_ray.errors import TrainError
+from kit19_ray.errors import TrainError, UserError
 from kit19_ray.lm import pretrained
 from kit19_ray.train import trackers
-from kit19_ray.train.model import add_adapters
+from kit19_ray.train.candidate_scorer import write_model
+from kit19_ray.train.model import add_adapters, grow_vocabulary
 from tests.train.ranks import losses, run_ranks, spec_of, train
 from tests.train.test_elastic import SETTINGS, SHARDED
 
 Legs = list[tuple[int, int, int | None]]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: Any) -> str:
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(5)
-    config = transformers.LlamaConfig(
-        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2,
-    )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
-
-
 def run(
-    make_config: Any, data: str, base: str, root: Path, legs: list[tuple[int, int, int | None]], **lora: Any
+    make_config: Any,
+    data: str,
+    base: str,
+    root: Path,
+    legs: list[tuple[int, int, int | None]],
+    more: dict[str, Any] | None = None,
+    **lora: Any,
 ) -> Any:
     spec = None
     for workers, stage, stop_at in legs:
         keys = SETTINGS | {"workers": workers, "zero_stage": stage, "model": {"name": base}, "max_steps": 8}
+        keys |= more or {}
         spec = spec_of(
             make_config(f"file://{root}", **keys, lora={"rank": 4, "dropout": 0.0} | lora, deepspeed=SHARDED), data
         )
@@ -90,6 +86,69 @@ def test_peft_s_other_kinds(
 def test_dora_is_refused_where_weights_are_sharded(make_config: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dora reads whole weights"):
         make_config(f"file://{tmp_path}", model={"name": "x/y"}, lora={"rank": 2, "kind": "dora"}, zero_stage=3)
+
+
+@pytest.fixture
+def small(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A base model of 280 entries, where the data's tokenizer has 300; its head is tied or not."""
+    torch.manual_seed(5)
+    config = transformers.LlamaConfig(
+        vocab_size=280, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        tie_word_embeddings=request.param,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "small")
+    return str(tmp_path / "small")
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it by its old name
+class TestAGrownVocabulary:
+    """Embedding and head are trained whole beside the adapters."""
+
+    @pytest.mark.parametrize(
+        ("small", "legs"),
+        [(False, [(2, 2, 3), (1, 1, None)]), (True, [(1, 2, 4), (1, 2, None)]), (False, [(2, 3, 4), (2, 3, None)])],
+        indirect=["small"],
+    )
+    def test_is_trained_taken_up_exported_and_merged(
+        self, legs: Legs, small: str, make_config: Any, data_prefix: str, tmp_path: Path
+    ) -> None:
+        from peft import PeftModel
+
+        more = {"model": {"name": small, "grow_vocabulary": True}, "best": {"score": "validation_loss", "every": 4}}
+        spec = run(make_config, data_prefix, small, tmp_path / "run", legs, more)  # its export was compared
+        out = spec.out.removeprefix("file://")
+        merged, grown = pretrained.load_causal_lm(f"{out}/export"), pretrained.load_causal_lm(small)
+        grow_vocabulary(grown, 300)
+        ids = torch.arange(260, 300)[None]
+        with torch.no_grad():
+            ours, fresh = merged(input_ids=ids).logits, grown(input_ids=ids).logits
+            theirs = PeftModel.from_pretrained(grown, f"{out}/adapter")(input_ids=ids).logits
+        assert merged.config.vocab_size == 300
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+        assert float((ours - fresh)[..., 280:].abs().max()) > 1e-3
+        index = checkpoint.newest(spec.out)
+        assert index is not None and {n for n in index["parameters"] if "lora_" not in n} == {
+            "model.embed_tokens.weight", *([] if merged.config.tie_word_embeddings else ["lm_head.weight"])
+        }  # fmt: skip
+        at = max(checkpoint.folders(spec.out), key=lambda folder: folder.step)
+        events = [line["text"] for line in metrics_log.read(spec.out, metrics_log.EVENTS)]
+        assert events[-1].startswith(f"exports step {at.step}, the best")
+        write_model(tmp_path / "candidate", spec, at, "float32")
+        with torch.no_grad():
+            candidates = pretrained.load_causal_lm(str(tmp_path / "candidate"))(input_ids=ids).logits
+        torch.testing.assert_close(candidates, ours, rtol=0, atol=1e-4)
+        assert "the base model needs 300 entries" in Path(out, "adapter", "README.md").read_text()
+        with pytest.raises(UserError, match=r"it holds whole weights .*lm_head.*\n.*merged model"):
+            pretrained.find_adapter(f"{out}/adapter")
+
+    def test_has_no_adapter_at_its_head_too(self) -> None:
+        config = transformers.LlamaConfig(
+            vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+        )
+        with pytest.raises(TrainError, match=r"targets: 'lm_head' is trained whole because of .*grow_vocabulary"):
+            add_adapters(
+                transformers.LlamaForCausalLM(config), LoraConfig(rank=2, targets=["q_proj", "lm_head"]), 0, True
+            )
 
 
 def test_a_layer_that_is_not_there_is_named() -> None:

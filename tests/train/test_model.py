@@ -67,10 +67,6 @@ class TestAVocabularyThatIsTooSmall:
         run_ranks(2, train, spec)
         assert pretrained.load_causal_lm(f"{spec.out}/export").config.vocab_size == 300
 
-    def test_is_not_for_adapters(self, make_config: Any, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="entries that adapters would never train"):
-            make_config(f"file://{tmp_path}", model={"name": "x/y", "grow_vocabulary": True}, lora={"rank": 2})
-
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_new_entries_are_the_mean_of_the_old(tied: bool) -> None:

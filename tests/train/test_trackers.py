@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,32 @@ def test_a_tracker_that_fails_costs_no_line(tmp_path: Path) -> None:
     assert status is not None and (status["phase"], status["step"]) == ("step", 2)
     (events,) = (tmp_path / "train-x" / "tensorboard").iterdir()
     assert b"loss" in events.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_an_address_with_a_password_is_never_told(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2secret@127.0.0.1:9")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://me:hunter2secret@127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+
+    def refuse(*_: object, **__: object) -> None:
+        said = "API request to http://me:hunter2secret@127.0.0.1:9/api failed, key 0123456789abcdef, hunter2secret"
+        raise ConnectionError(said)
+
+    for module, made in {"mlflow": {}, "mlflow.tracking": {"MlflowClient": refuse}, "wandb": {"init": refuse}}.items():
+        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**made))
+    out = f"file://{tmp_path}/train-x"
+    writer = MetricsWriter(out, 0, lambda: trackers.make([name], out, "ab", {}), "unused")
+    writer.close(60)
+    said = capsys.readouterr().err
+    assert "no tracker: API request to http://127.0.0.1:9/api failed" in said
+    assert "hunter2" not in said and "0123456789" not in said
+
+
+def test_what_goes_to_a_tracker_holds_no_secret() -> None:
+    assert trackers._flat({"a": {"url": "http://me:hunter2@host/x"}}) == {"a.url": "http://host/x"}
 
 
 def test_gauges_are_ray_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,46 @@ def test_a_containers_limit_counts(
         assert machine.free_memory() == free
 
 
-def test_cpus_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpus_are_those_this_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
     assert machine.cpus() == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "counted"),
+    [
+        ({"cpu.max": "200000 100000"}, 2),
+        ({"cpu.max": "250000 100000"}, 2),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, 64),
+        ({"cpu.max": "12800000 100000"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "200000"}, 64),
+        ({"cpu.max": "what"}, 64),
+        ({}, 64),
+    ],
+)
+def test_a_containers_cpu_quota_counts(
+    files: dict[str, str], counted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert machine.cpus() == counted
+    rays = _ray_counts(tmp_path)  # None: the kernel's
+    assert counted == (max(1, int(rays)) if rays and rays < 64 else 64)
+
+
+def _ray_counts(folder: Path) -> float | None:
+    """CPUs of a container as Ray counts them itself."""
+    from ray._private.utils import _get_docker_cpus
+
+    v1 = [str(folder / "cpu" / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves cpu.max open
+        found: float | None = _get_docker_cpus(*v1, str(folder / "none"), str(folder / "cpu.max"))
+    return found

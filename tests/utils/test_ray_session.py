@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from kit19_ray.errors import TrainError, UserError
-from kit19_ray.utils import ray_session
+from kit19_ray.utils import machine, proxies, ray_session
 
 
 @pytest.fixture
@@ -89,6 +89,22 @@ def test_a_slow_start_is_tried_once_more(monkeypatch: pytest.MonkeyPatch, capsys
     assert init.calls == 2 and "once more" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("address", "cpus", "told"),
+    [("local", None, 3), ("local", 2, 2), ("head:6379", None, None), ("head:6379", 2, None)],
+)
+def test_a_local_cluster_has_the_cpus_that_count_here(
+    address: str, cpus: int | None, told: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    asked: list[int | None] = []
+    monkeypatch.setattr(ray, "init", lambda num_cpus, **_: asked.append(num_cpus))
+    monkeypatch.setattr(machine, "cpus", lambda: 3)
+    ray_session._start(address, cpus, False)
+    assert asked == [told]
+
+
 def test_what_a_slow_start_had_begun_is_ended() -> None:
     before = ray_session._children()
     left = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -150,12 +166,12 @@ def test_loopback_is_never_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch
     for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("all_proxy", raising=False)
-    ray_session.spare_loopback()
+    proxies.spare_loopback()
     assert "no_proxy" not in os.environ
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "internal,localhost")
     monkeypatch.setenv("NO_PROXY", "")
-    ray_session.spare_loopback()
+    proxies.spare_loopback()
     assert os.environ["no_proxy"] == "internal,localhost,127.0.0.1,::1"
     assert os.environ["NO_PROXY"] == "127.0.0.1,localhost,::1"
 

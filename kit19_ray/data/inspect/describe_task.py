@@ -14,12 +14,12 @@ from kit19_ray.data.filters.licence_policy import forbids
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.errors import SourceError, TaskError, nearest
 from kit19_ray.io import storage
+from kit19_ray.redaction import without_secrets
 from kit19_ray.sources.files import SAMPLES, locate, sources_uri
 from kit19_ray.sources.readers.base import SourceRow
 from kit19_ray.tasks.task import Task, Template, load_tasks
 from kit19_ray.utils.console import stdout
 from kit19_ray.utils.json_types import Json
-from kit19_ray.utils.redaction import without_secrets
 
 SEED = 19  # of the shown examples' phrasings
 _UNKNOWN = "the sources folder (set root= or data.sources= to look for them)"

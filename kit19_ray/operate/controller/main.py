@@ -24,6 +24,7 @@ from kit19_ray.operate.controller.leader_election import LeaderLease
 from kit19_ray.operate.controller.metrics import ControllerMetrics
 from kit19_ray.operate.controller.reconciler import Reconciler
 from kit19_ray.operate.kube_client import Cluster, KubeError
+from kit19_ray.redaction import RedactingFilter
 
 log = logging.getLogger(__name__)
 Answer = Callable[[], tuple[int, bytes]]
@@ -59,9 +60,7 @@ def run(
         OperateError: the cluster cannot be reached, a right or a CustomResourceDefinition is missing, a port is taken,
             or the lease is lost.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("kopf").setLevel(logging.WARNING)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what it tries again is told where it fails for good
+    log_without_secrets()
     try:
         cluster = Cluster.connect()
     except kubernetes.config.ConfigException as error:
@@ -71,6 +70,15 @@ def run(
     claims = Claims(cluster, f"{home}/{lease_name}")
     watched = [] if everywhere else list(namespaces)
     asyncio.run(_main(cluster, lease, claims, watched, everywhere, metrics_port, health_port))
+
+
+def log_without_secrets() -> None:
+    """Sets up the process's log: one line a record on stderr, redacted."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RedactingFilter())
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what it tries again is told where it fails for good
 
 
 async def _main(
