@@ -36,7 +36,9 @@ def test_a_row_takes_its_place_in_its_own_table(tmp_path: Path, monkeypatch: pyt
     drill_tables.record("A run", "cut", "half", "fails", 4.4)
     drill_tables.record("A run", "full", "disk", "ends", 5)
     expected = PAGE.replace("| cut | half | ends | 1 |", "| cut | half | fails | 4 |")
-    expected = expected.replace("| lost | all | ends | 2 |\n", "| lost | all | ends | 2 |\n| full | disk | ends | 5 |\n")
+    expected = expected.replace(
+        "| lost | all | ends | 2 |\n", "| lost | all | ends | 2 |\n| full | disk | ends | 5 |\n"
+    )
     assert page.read_text(encoding="utf-8") == expected
 
 

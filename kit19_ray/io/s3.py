@@ -120,7 +120,8 @@ def _connect(given: Mapping[str, str] | None, attempts: int) -> Connection:
             )
         credentials = session.get_credentials()
         options: Json = {
-            "retries": {"mode": "standard", "total_max_attempts": attempts},
+            # Not `standard`: that stops asking again for all requests together after some 100 that failed twice.
+            "retries": {"mode": "legacy", "total_max_attempts": attempts},
             "connect_timeout": 10,
             "read_timeout": 60,
             "max_pool_connections": 32,

@@ -16,10 +16,11 @@ from kit19_ray.io import s3
 T = TypeVar("T")
 _ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
 # Credentials that lapsed or were changed since they were read: told apart from a right that is missing only by trying.
+# The answer to a HEAD has no body to name the error: there a token that lapsed is a bare 400.
 _DENIED = frozenset(
     {
-        "401", "403", "AccessDenied", "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken",
-        "InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch", "RequestExpired",
+        "400", "401", "403", "AccessDenied", "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired",
+        "InvalidToken", "InvalidAccessKeyId", "InvalidClientTokenId", "SignatureDoesNotMatch", "RequestExpired",
     }
 )  # fmt: skip
 _WRITES = {

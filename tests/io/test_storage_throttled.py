@@ -64,6 +64,8 @@ def test_credentials_that_lapse_in_the_middle_of_a_read_are_read_again(server: M
         file.seek(1 << 20)
         assert first + file.read(1 << 20) + last == data
     assert s3.connection() is not before
+    server.tries.clear()
+    assert storage.size("s3://kit19/x") == len(data)  # by a HEAD, whose answer has no body
 
 
 def test_a_right_that_is_missing_is_named(server: Misbehaving) -> None:
