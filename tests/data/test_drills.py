@@ -265,7 +265,7 @@ def test_a_node_is_lost(untouched: Untouched, tmp_path: Path, ends: Callable[...
     assert "training examples in" not in lost and differences(tmp_path / "root", untouched.files) == []
     ends(
         "nodes lost",
-        "of two nodes one gets SIGKILL while it checks rows, later the other while it runs a task; then a new one comes",
+        "of two nodes one gets SIGKILL while it checks rows, later the other while it runs a task; a new one comes",
         SAME,
     )
 
