@@ -108,18 +108,19 @@ def test_two_builds_on_one_root(untouched: Untouched, tmp_path: Path, ends: Call
     ends("two at once", "the same build is started twice at the same moment", f"{SAME}; one waits for the other")
 
 
+@dear
 @pytest.mark.s3
 def test_s3_fails_at_first(
     server: Misbehaving, s3_root: str, untouched: Untouched, tmp_path: Path, ends: Callable[..., None]
 ) -> None:
-    server.how, server.times = "SlowDown InternalError reset lost cut", 2 if LONG else 1
+    server.how, server.times = "SlowDown InternalError reset lost cut", 2
     Started(s3_root, tmp_path / "log").ends()
     server.times = 0
     assert differences(s3_root, untouched.files) == []
     ends(
         "S3 fails",
-        f"the first {'two tries' if LONG else 'try'} of every request: 503, 500, connection reset "
-        "before or after the work was done, half a body",
+        "the first two tries of every request: 503, 500, connection reset before or after the work was done, half a "
+        "body",
         SAME,
     )
 
