@@ -8,6 +8,7 @@ import typer
 
 from kit19_ray import __version__
 from kit19_ray.config.schema import Config
+from kit19_ray.errors import UserError
 
 app = typer.Typer(
     name="kit19",
@@ -47,6 +48,21 @@ def load(config: str | None, overrides: list[str] | None, needs_root: bool = Tru
 
     console.reserve_stdout()
     return loading.load(config, overrides or [], needs_root=needs_root)
+
+
+def load_served(config: str | None, overrides: list[str] | None) -> Config:
+    """The config of a command that answers with a model; a model that is named needs no root.
+
+    Raises:
+        UserError: neither is given.
+    """
+    loaded = load(config, overrides, needs_root=False)
+    if loaded.serve.model is None and not loaded.root:
+        raise UserError(
+            "serve.model is not set, and without a root there is no trained model",
+            hint="add serve.model=... or root=...",
+        )
+    return loaded
 
 
 def ablated(overrides: list[str] | None, ablation: str | None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kit19_ray.cli import extras, tasks  # noqa: F401 - `tasks` registers its verbs, before those here
-from kit19_ray.cli.options import Ablation, AsJson, ConfigOption, Overrides, ablated, app, load
+from kit19_ray.cli.options import Ablation, AsJson, ConfigOption, Overrides, ablated, app, load, load_served
 from kit19_ray.config import reference
 from kit19_ray.errors import UserError
 from kit19_ray.utils.console import show, write
@@ -143,7 +143,7 @@ def evaluate(config: ConfigOption = None, overrides: Overrides = None) -> None:
 @app.command(epilog=reference.epilog("serve"))
 def serve(config: ConfigOption = None, overrides: Overrides = None) -> None:
     """Serve a model over OpenAI-compatible HTTP until Ctrl-C."""
-    loaded = load(config, overrides)
+    loaded = load_served(config, overrides)
     extras.require("serve", "kit19 serve")
     from kit19_ray import pipeline
 
@@ -173,7 +173,7 @@ def generate(
         raise UserError("--prompt-column and --messages-column exclude each other")
     if json and not dry_run:
         raise UserError("--json goes with --dry-run; a run prints its URI, and manifest.json is there")
-    loaded = load(config, overrides, needs_root=False)
+    loaded = load_served(config, overrides)
     extras.require("serve", "kit19 generate")
     from kit19_ray import pipeline
     from kit19_ray.serve.batch import stage
@@ -185,8 +185,6 @@ def generate(
     job = GenerateJob(
         column, messages_column is not None, answer_column, options, loaded.seed if seed is None else seed
     )
-    if loaded.serve.model is None and not loaded.root:
-        raise UserError("serve.model is not set, and without a root there is no trained model", hint="serve.model=...")
     model = pipeline.train_uri(loaded, loaded.serve.model)
     if dry_run:
         console.record(stage.dry_run(loaded.serve, model, source, out, job, rows_per_part), json)

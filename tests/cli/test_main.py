@@ -41,6 +41,8 @@ def test_help_imports_nothing_heavy() -> None:
         (["data", "--config", "nowhere.yaml"], "--config nowhere.yaml: no such file"),
         (["data", "root=/tmp/x", "data.quotta=3"], "did you mean 'quota'"),
         (["train", "root=gs://x"], "is not one of file, s3"),
+        (["serve"], "serve.model is not set, and without a root there is no trained model"),
+        (["serve", "serve.model=/nowhere/model"], "/nowhere/model"),
         (["dta"], "No such command"),
         (["train", "--oops"], "No such option"),
     ],
