@@ -5,6 +5,7 @@ twenty times, and writes the table of outcomes."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -80,14 +81,15 @@ def test_killed_at_random_moments(
 ) -> None:
     """A build that ends before it is killed has the right bytes too; the next one begins anew then."""
     below = f"{request.getfixturevalue('s3_root')}/killed" if store == "s3" else f"{tmp_path}/killed"
-    moments, root, killed = random.Random(store), f"{below}-0", 0
+    moments, roots, killed = random.Random(store), itertools.count(), 0
+    root = f"{below}-{next(roots)}"
     while killed < KILLS:
         build = Started(root, tmp_path / "log")
         build.until(AT_WORK)
         if build.over_within(moments.uniform(0, untouched.seconds)):
             build.ends()
             assert differences(root, untouched.files) == []
-            root = f"{below}-{killed}"
+            root = f"{below}-{next(roots)}"
         else:
             build.kill()
             killed += 1
