@@ -23,7 +23,7 @@ Request = tuple[Sequence[int], Sequence[int]]
 IntArray = npt.NDArray[np.int64]
 # A mask has length^2 cells a row, so it outgrows the tokens of a batch long before memory for the tokens is short.
 _MAX_MASK = 1 << 27  # cells of a batch's attention mask
-_MAX_LOGITS = 1 << 27  # cells of a batch's logits: 512 MiB of float32
+_MAX_LOGITS = 1 << 27  # cells of a batch's logits where they are asked for: 512 MiB of float32
 
 
 @dataclass
@@ -44,11 +44,6 @@ class Tree:
         """Whether it is one plain sequence."""
         return all(parent == self.context + i - 1 for i, parent in enumerate(self.parents))
 
-    @property
-    def logit_columns(self) -> int:
-        """Places from the first one that is asked to the end."""
-        return len(self.tokens) - self.context + 1
-
 
 def truncate(request: Request, max_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The request with its context cut from the left until the model can read it, as lm-evaluation-harness cuts it.
@@ -67,7 +62,7 @@ def truncate(request: Request, max_length: int) -> tuple[tuple[int, ...], tuple[
 
 
 def build(requests: Sequence[Request], max_length: int, max_tokens: int, share: bool = True) -> list[Tree]:
-    """Every request in exactly one tree; the longest trees first.
+    """Every request in exactly one tree; first the trees that branch, then the plain chains, the longest first of each.
 
     Args:
         max_length: tokens the model can read.
@@ -89,7 +84,8 @@ def build(requests: Sequence[Request], max_length: int, max_tokens: int, share: 
             trees.append(held[0])
             latest[context] = held
         _grow(*held, number, continuation)
-    return sorted(trees, key=lambda tree: (-len(tree.tokens), -tree.logit_columns))
+    # Chains apart: a single tree among them would cost the whole batch a mask, and the kernel that needs none.
+    return sorted(trees, key=lambda tree: (tree.is_chain, -len(tree.tokens), -len(tree.targets)))
 
 
 def _grow(tree: Tree, children: dict[tuple[int, int], int], number: int, continuation: tuple[int, ...]) -> None:
@@ -111,26 +107,29 @@ def _grow(tree: Tree, children: dict[tuple[int, int], int], number: int, continu
 
 
 def batches(trees: Sequence[Tree], max_tokens: int, vocab_size: int) -> Iterator[list[Tree]]:
-    """Trees, longest first, in batches of at most `max_tokens` padded tokens; one tree at least."""
+    """Trees in the order of `build`, in batches of at most `max_tokens` padded tokens; one tree at least."""
     batch: list[Tree] = []
-    length = columns = 0
+    length = targets = 0
     for tree in trees:
-        rows = len(batch) + 1
-        longest, most = max(length, len(tree.tokens)), max(columns, tree.logit_columns)
+        rows, asked = len(batch) + 1, targets + len(tree.targets)
+        longest = max(length, len(tree.tokens))
         if batch and (
-            rows * longest > max_tokens or rows * longest**2 > _MAX_MASK or rows * most * vocab_size > _MAX_LOGITS
+            rows * longest > max_tokens
+            or rows * longest**2 > _MAX_MASK
+            or asked * vocab_size > _MAX_LOGITS
+            or tree.is_chain != batch[0].is_chain
         ):
             yield batch
-            batch, longest, most = [], len(tree.tokens), tree.logit_columns
+            batch, longest, asked = [], len(tree.tokens), len(tree.targets)
         batch.append(tree)
-        length, columns = longest, most
+        length, targets = longest, asked
     if batch:
         yield batch
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A batch as arrays. Chains are padded on the right, trees on the left."""
+    """A batch as arrays, padded on the right."""
 
     input_ids: IntArray
     """int64[rows, length]"""
@@ -138,8 +137,6 @@ class Layout:
     """int64[rows, length]; None for chains: they count from 0."""
     mask: npt.NDArray[np.bool_] | None
     """bool[rows, length, length], which token attends to which; None for chains: all before."""
-    first: int
-    """Logits before this column are not asked for."""
     rows: IntArray
     """int64[targets], the row of each asked log-probability."""
     columns: IntArray
@@ -160,23 +157,18 @@ def layout(batch: Sequence[Tree]) -> Layout:
     # Padding attends to itself: a row of the mask without a single True makes a NaN.
     mask = None if chains else np.broadcast_to(np.eye(length, dtype=bool), (len(batch), length, length)).copy()
     targets: list[tuple[int, int, int, int]] = []
-    first = length
     for row, tree in enumerate(batch):
         size, context = len(tree.tokens), tree.context
-        # Chains are padded on the right, where a causal model cannot see the padding and needs neither mask nor
-        # positions. Trees bring both, and on the left their asked places end in one column: `logits_to_keep` cuts
-        # from the right, so less is computed for the shorter ones.
-        start = 0 if chains else length - size
-        ids[row, start : start + size] = tree.tokens
+        ids[row, :size] = tree.tokens
+        # A causal model cannot see padding on the right: chains need neither mask nor positions.
         if positions is not None and mask is not None:
-            positions[row, start : start + context] = np.arange(context)
-            mask[row, start : start + context, start : start + context] = np.tri(context, dtype=bool)
+            positions[row, :context] = np.arange(context)
+            mask[row, :context, :context] = np.tri(context, dtype=bool)
             # Parents stand before their children, so one pass in order fills each row from a finished one.
-            for place, parent in enumerate(tree.parents, start + context):
-                positions[row, place] = positions[row, start + parent] + 1
+            for place, parent in enumerate(tree.parents, context):
+                positions[row, place] = positions[row, parent] + 1
                 # Siblings have the same position and do not see each other: to the model each branch is the one text.
-                mask[row, place] |= mask[row, start + parent]
-        targets += [(row, start + place, token, request) for request, place, token in tree.targets]
-        first = min(first, start + context - 1)
+                mask[row, place] |= mask[row, parent]
+        targets += [(row, place, token, request) for request, place, token in tree.targets]
     columns = np.asarray(targets, np.int64).reshape(-1, 4)
-    return Layout(ids, positions, mask, first, columns[:, 0], columns[:, 1], columns[:, 2], columns[:, 3])
+    return Layout(ids, positions, mask, columns[:, 0], columns[:, 1], columns[:, 2], columns[:, 3])

@@ -97,6 +97,27 @@ def test_loglikelihoods_are_the_single_ones(model: Any, tokenizer: Any, batch_to
         assert greedy == expected_greedy
 
 
+def test_the_head_runs_where_it_is_asked_and_nowhere_else(generator: Generator, model: Any) -> None:
+    sizes: list[torch.Size] = []
+    hook = model.get_output_embeddings().register_forward_hook(lambda head, given, made: sizes.append(made.shape))
+    asked = [([5, 6, 7], [8, 9, 10]), ([5, 6, 7], [8, 11]), ([5, 6], [7])]
+    assert generator.supports_prefix_sharing
+    sizes.clear()
+    generator.loglikelihoods(asked)
+    hook.remove()
+    # Asked at: 7 -> 8, 8 -> 9, 8 -> 11 (the same place), 9 -> 10, and 6 -> 7 of the other context.
+    assert sum(rows * places for rows, places, _ in sizes) == 4
+
+
+def test_a_head_that_is_no_module_of_the_model(
+    generator: Generator, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = generator.loglikelihoods(requests())
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
+    for (value, greedy), (wanted, expected_greedy) in zip(generator.loglikelihoods(requests()), expected, strict=True):
+        assert value == pytest.approx(wanted, abs=TOLERANCE) and greedy == expected_greedy
+
+
 def test_contexts_are_shared_when_the_model_can(generator: Generator) -> None:
     assert generator.supports_prefix_sharing
 
