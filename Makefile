@@ -2,7 +2,7 @@
 #
 #   make demo         the whole pipeline on the embedded samples, and one question to the served model
 #   make test         the tests                       (TESTS=tests/serve ARGS='-k batch' narrows them)
-#   make test-fast    the tests that start no cluster, server or browser, in under 3 minutes on 2 cores
+#   make test-fast    the tests that start no cluster, ranks, server or browser, in under 3 minutes on 2 cores
 #   make coverage     the tests, and how much of the package they run; below the floor is an error
 #   make lint         ruff, mypy --strict, import-linter
 #   make bench        the benchmarks, each beside its peer
@@ -22,7 +22,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 TESTS ?= tests
 ARGS ?=
-FAST := not (ray or kube or s3 or slow or browser or real_data or gpu)
+FAST := not (ray or kube or s3 or slow or browser or real_data or gpu or ranks)
 ASK ?= 다음 영화 리뷰는 긍정인가요, 부정인가요? 배우들의 연기가 정말 훌륭했다.
 # An interpreter that is found but does not run (a pyenv shim without a version behind it) is passed over.
 PYTHONS ?= python3.11 python3.12 python3.13 python3

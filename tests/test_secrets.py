@@ -131,6 +131,7 @@ def _task(source: dict[str, Any]) -> str:
     })  # fmt: skip
 
 
+@pytest.mark.slow
 def test_where_the_environment_names_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", f"http://user:{SECRET}@127.0.0.1:9")
     assert "RAY_ADDRESS" in hidden("data", f"root={tmp_path}", "data.sources=samples", "data.tasks=[nsmc]")
@@ -152,6 +153,7 @@ def test_a_traceback_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert code == 1 and "Traceback" in said and SECRET not in said and "host.example" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "proxy",
     [

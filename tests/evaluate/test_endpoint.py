@@ -171,6 +171,7 @@ def test_choices_in_words_where_there_is_no_likelihood(server: StandIn, tmp_path
     assert scores["kobest_copa"]["acc"] == 0 and scores["kobest_copa"]["names_no_choice"] == 6
 
 
+@pytest.mark.slow
 def test_a_task_that_needs_likelihoods(server: StandIn, tmp_path: Path) -> None:
     folder = tmp_path / "tasks"
     folder.mkdir()

@@ -15,6 +15,8 @@ from kit19_ray.train.agreement import AgreedError, Agreement
 from kit19_ray.train.flags import FAILED, SAVE, STOP
 from tests.train.ranks import run_ranks
 
+pytestmark = pytest.mark.ranks
+
 
 def ended(wrong: int, kind: str) -> tuple[Any, ...]:
     """A phase in which rank `wrong` fails; what each rank is told."""

@@ -19,6 +19,8 @@ from kit19_ray.train.candidate_scorer import value, write_model
 from kit19_ray.train.candidates import CheckpointCandidates
 from tests.train.ranks import run_ranks, spec_of, train
 
+pytestmark = pytest.mark.ranks
+
 
 def scores(*values: float | None) -> dict[int, Score]:
     return {10 * (n + 1): Score(v) for n, v in enumerate(values)}

@@ -11,6 +11,8 @@ from kit19_ray.artifacts import checkpoint, metrics_log
 from kit19_ray.io import storage
 from tests.train.ranks import losses, run_ranks, spec_of, train
 
+pytestmark = pytest.mark.ranks
+
 SETTINGS: dict[str, Any] = {"max_steps": 12, "log_every": 1, "eval_every": 12, "save_every": None, "save_minutes": 10.0}
 SHARDED = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}  # or ZeRO-3 would keep these few whole
 

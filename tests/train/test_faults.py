@@ -24,6 +24,8 @@ from kit19_ray.train.train_state import TrainState
 from tests.train.ranks import run_ranks, spec_of, train
 from tests.train.test_elastic import SETTINGS
 
+pytestmark = pytest.mark.ranks
+
 
 def fail_in(spec: Any, phase: str) -> tuple[int, str, str]:
     """A run in which rank 1 fails in `phase`."""

@@ -19,6 +19,8 @@ from kit19_ray.train.model import add_adapters, grow_vocabulary
 from tests.train.ranks import losses, run_ranks, spec_of, train
 from tests.train.test_elastic import SETTINGS, SHARDED
 
+pytestmark = pytest.mark.ranks
+
 Legs = list[tuple[int, int, int | None]]
 
 

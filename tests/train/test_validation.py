@@ -14,6 +14,8 @@ from kit19_ray.train.validation import examples_of
 from tests.train.ranks import run_ranks, spec_of, train
 from tests.train.test_elastic import SETTINGS
 
+pytestmark = pytest.mark.ranks
+
 
 def test_whose_each_place_of_a_row_is() -> None:
     places = np.array([[0, 1, 2, 0, 1, 0, 1], [0, 1, 2, 3, 4, 5, 6]], np.int32)

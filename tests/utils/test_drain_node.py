@@ -33,6 +33,7 @@ cluster.shutdown()
     assert "asked 1 left True" in done.stdout, done.stderr[-3000:]
 
 
+@pytest.mark.slow  # as long as Ray looks for one
 def test_a_cluster_that_is_gone_is_said_and_holds_nothing_up() -> None:
     environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1", "POD_IP": "127.0.0.1"}
     command = [sys.executable, "-m", "kit19_ray.utils.drain_node"]

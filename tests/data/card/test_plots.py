@@ -51,6 +51,7 @@ def test_twenty_tasks_give_six_plots_of_a_readable_size() -> None:
         assert width == 900 and 500 < height < 900, name
 
 
+@pytest.mark.slow
 def test_the_bytes_depend_on_the_numbers_alone() -> None:
     first = plots.draw(TWENTY)
     assert plots.draw(TWENTY) == first
