@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from kit19_ray.errors import UserError
 from kit19_ray.redaction import first_line, redacted
-from kit19_ray.utils import machine
+from kit19_ray.utils import local_ray, machine
 from kit19_ray.utils.console import say
 from kit19_ray.utils.proxies import spare_loopback
 
@@ -37,7 +36,6 @@ _QUIET = {
 # Ray's own switch for "this machine only": every port is bound to 127.0.0.1. It is read when ray is imported.
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _CONNECT_SECONDS, _ANSWER_SECONDS = 5.0, 45.0
-_FILES = 4096  # open files that raylet, its workers and our shards need at most
 _SLOW = "timed out during startup"  # Ray 2.60's words for a raylet that was not up after 30 s
 _SAID = 200  # characters of Ray's own words
 
@@ -143,7 +141,7 @@ def connected(cpus: int | None = None, verbose: bool = False) -> Iterator[None]:
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job's cluster is there: it started us
             _check_address(address)
     else:
-        _raise_file_limit()
+        local_ray.prepare()
     try:
         _start(address, cpus, verbose)
     except UserError:
@@ -212,15 +210,6 @@ def _explained(error: Exception, address: str) -> UserError:
     else:
         hint = "Ray writes below RAY_TMPDIR (/tmp/ray): it must be yours and have room, and /dev/shm some 100 MB"
     return UserError(f"Ray could not be started on this machine: {text[:_SAID]}", hint=hint)
-
-
-def _raise_file_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    if wanted < _FILES // 4:
-        say(f"ray: only {wanted} files may be open (ulimit -n); Ray wants some {_FILES // 4}, and may fail")
 
 
 def require(

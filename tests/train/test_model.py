@@ -40,6 +40,7 @@ def without_weights(spec: Any) -> Any:
     return train(spec)
 
 
+@pytest.mark.ranks
 def test_under_zero_3_rank_0_alone_reads_the_weights(make_config: Any, data_prefix: str, tmp_path: Path) -> None:
     base = saved(tmp_path / "base", 320)
     keys = SETTINGS | {"workers": 2, "zero_stage": 3, "model": {"name": base}, "max_steps": 3}

@@ -13,6 +13,8 @@ from kit19_ray.train.deepspeed_config import deepspeed_config
 from tests.train.ranks import losses, run_ranks, spec_of, train
 from tests.train.test_elastic import SETTINGS, SHARDED
 
+pytestmark = pytest.mark.ranks
+
 
 @pytest.fixture(scope="module")
 def plain(make_config: Any, data_prefix: str, tmp_path_factory: Any) -> dict[int, float]:

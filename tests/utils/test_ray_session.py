@@ -176,20 +176,6 @@ def test_loopback_is_never_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch
     assert os.environ["NO_PROXY"] == "127.0.0.1,localhost,::1"
 
 
-def test_few_open_files_are_more_where_they_may_be(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked: list[tuple[int, int]] = []
-    limits = {"now": (256, 65536)}
-    monkeypatch.setattr(ray_session.resource, "getrlimit", lambda _: limits["now"])
-    monkeypatch.setattr(ray_session.resource, "setrlimit", lambda _, pair: asked.append(pair))
-    ray_session._raise_file_limit()
-    assert asked == [(4096, 65536)] and not capsys.readouterr().err
-    limits["now"] = (256, 256)
-    ray_session._raise_file_limit()
-    assert "only 256 files may be open" in capsys.readouterr().err
-
-
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_local_cluster_is_heard_on_this_machine_only() -> None:
     listening = {
