@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 import time
@@ -463,4 +464,31 @@ def test_a_cut_stream_does_not_use_up_the_rebuilds(drill: Drill) -> None:
         "log stream cut",
         "KubeRay gives a train job up twice (SubmissionFailed) while it gets on; retries.rebuilds is 0",
         "neither counts: Serving with the third RayJob",
+    )
+
+
+@pytest.mark.usefixtures("operator")
+def test_an_older_kuberay_lacks_a_field(drill: Drill) -> None:
+    """C2, B1b: what protects the run is refused with the version it needs, not dropped."""
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/rayjobs.ray.io"
+    newer = drill.cluster.request("GET", path)["spec"]
+    older = copy.deepcopy(newer)
+    for version in older["versions"]:
+        spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        del spec["rayClusterSpec"]["properties"]["authOptions"]
+    try:
+        drill.cluster.request("PATCH", path, {"spec": older}, "application/merge-patch+json")
+        time.sleep(3)  # until the server has the new schema
+        drill.create()
+        status = drill.reaches("Failed")
+        assert "its KubeRay is too old; upgrade it (auth: token needs KubeRay 1.5.1)" in status["message"]
+        assert drill.jobs("data") == 0
+        drill.create(auth="none")
+        drill.reaches("Serving")
+    finally:
+        drill.cluster.request("PATCH", path, {"spec": newer}, "application/merge-patch+json")
+    drill.ends(
+        "KubeRay too old",
+        "the RayJob kind has no authOptions; later auth: none",
+        "Failed with the version it needs, no RayJob; then Serving",
     )
