@@ -71,7 +71,7 @@ demo: $(STAMP)
 	"$(BIN)/kit19" run --config configs/demo.yaml --ask '$(ASK)'
 
 test: $(STAMP)
-	@echo "make: pytest $(TESTS) (the whole suite takes under 45 minutes on 2 cores)" >&2
+	@echo "make: pytest $(TESTS) (the whole suite takes about an hour on 2 cores)" >&2
 	"$(BIN)/python" -m pytest $(TESTS) $(ARGS)
 
 test-fast: $(STAMP)
