@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -98,8 +97,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("KIT19_LONG"), reason="89 tasks, minutes: KIT19_LONG=1")
-@pytest.mark.timeout(1200)
 def test_the_korean_suite_to_its_end(hub: None, tiny_model: Path, configured: Any, tmp_path: Path) -> None:
     from kit19_ray.evaluate.ray_lm import RayLM
 
