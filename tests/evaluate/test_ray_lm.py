@@ -112,10 +112,18 @@ def test_scores_are_the_harness_own_on_real_files(lm: Any, hf: Any, configured: 
 @pytest.mark.real_data
 @pytest.mark.slow
 @pytest.mark.timeout(9000)
-@pytest.mark.skipif(
-    not os.environ.get("KIT19_LONG"), reason="ten minutes, an hour with five shots; KIT19_LONG=1 runs it"
+@pytest.mark.parametrize(
+    "shots",
+    [
+        0,
+        pytest.param(
+            5,
+            marks=pytest.mark.skipif(
+                not os.environ.get("KIT19_LONG"), reason="contexts ten times as long; set KIT19_LONG=1 to run it"
+            ),
+        ),
+    ],
 )
-@pytest.mark.parametrize("shots", [0, 5])
 def test_full_kobest_has_the_harness_own_counts(
     shots: int, configured: Any, shared_sources: Path, samples: Path, tmp_path: Path, ray_cluster: None
 ) -> None:
