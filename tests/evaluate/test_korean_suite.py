@@ -137,6 +137,7 @@ def test_the_korean_suite_to_its_end(hub: None, tiny_model: Path, configured: An
     assert max(backend.room) <= context
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached(configured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(path: str, **_: Any) -> Any:
         raise ConnectionError(f"Couldn't reach '{path}' on the Hub (LocalEntryNotFoundError)")

@@ -43,6 +43,7 @@ def size(png: bytes) -> tuple[int, int]:
     return width, height
 
 
+@pytest.mark.slow
 def test_twenty_tasks_give_six_plots_of_a_readable_size() -> None:
     drawn = plots.draw(TWENTY)
     assert set(drawn) == {f"{n}.png" for n in ("tokens", "characters", "labels", "templates", "packing", "drops")}

@@ -87,6 +87,7 @@ def check(world: World) -> None:
     assert len({a.stage for a in made.actions if isinstance(a, Apply)}) <= 1
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(story=st.lists(happenings, max_size=40), slow=st.booleans(), outcome=st.sampled_from(STATES))
 def test_whatever_happens_a_run_ends_with_one_child_a_stage_and_never_past_its_gate(
