@@ -40,8 +40,8 @@ class Broken(OSError):
 
 def payer() -> dict[str, str]:
     """Who pays for a request, where that is not the bucket's owner."""
-    payer = os.environ.get("KIT19_S3_REQUEST_PAYER")
-    return {"RequestPayer": payer} if payer else {}
+    who = os.environ.get("KIT19_S3_REQUEST_PAYER")
+    return {"RequestPayer": who} if who else {}
 
 
 def write_options() -> dict[str, str]:

@@ -151,19 +151,23 @@ class Generator(LoadedModel):
             hidden, *others = arguments
             return hidden.flatten(0, 1)[places.to(hidden.device)][None], *others
 
-        if "use_cache" in self.accepts:
-            inputs["use_cache"] = False
         head = self.model.get_output_embeddings()
         hook = head.register_forward_pre_hook(keep) if head is not None else None
         try:
-            logits = self.model(**inputs).logits
+            logits = self._forward(inputs)
         finally:
             if hook is not None:
                 hook.remove()
         if tuple(logits.shape[:2]) != (1, len(places)):  # the model does not call its head as a module
             logits = logits.flatten(0, 1)[places.to(logits.device)][None]
         # float32 after picking: the whole tensor in float32 would be twice as large, for places nobody asks about.
-        return torch.as_tensor(logits[0].float())
+        return logits[0].float()
+
+    def _forward(self, inputs: ModelInputs) -> torch.Tensor:
+        """Logits [rows, length, vocabulary], or what a hook on the head leaves of them."""
+        if "use_cache" in self.accepts:
+            inputs["use_cache"] = False
+        return torch.as_tensor(self.model(**inputs).logits)
 
     def _additive(self, mask: torch.Tensor) -> torch.Tensor:
         """[rows, 1, length, length] in the model's dtype: 0 where a token may look, the lowest number elsewhere."""
@@ -217,10 +221,7 @@ class Generator(LoadedModel):
             for row, n in enumerate(numbers):
                 ids[row, : len(texts[n])] = torch.tensor(texts[n], dtype=torch.long)
             ids = ids.to(self.device)
-            inputs: ModelInputs = {"input_ids": ids}
-            if "use_cache" in self.accepts:
-                inputs["use_cache"] = False
-            logits = self.model(**inputs).logits
+            logits = self._forward({"input_ids": ids})
             for row, n in enumerate(numbers):
                 size = len(texts[n])
                 logprobs = logits[row, : size - 1].float().log_softmax(-1)

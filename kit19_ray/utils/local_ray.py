@@ -16,10 +16,10 @@ _ROOM = 32 << 20  # bytes below which Ray's own processes die one by one, of whi
 
 
 def prepare() -> None:
-    """Raises limits and fills in what is missing; call it before a local `ray.init`.
+    """Raises limits and fills in what is missing; call it before a local `ray.init`. Few open files are said aloud.
 
     Raises:
-        UserError: where Ray writes there is no room, or too few files may be open.
+        UserError: where Ray writes there is no room.
     """
     _check_room(Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"))
     _raise_file_limit()

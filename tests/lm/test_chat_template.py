@@ -6,14 +6,7 @@ from transformers import PreTrainedTokenizerBase
 from kit19_ray.data.tokenizer import train_bpe
 from kit19_ray.lm.chat_template import chat_template
 from kit19_ray.lm.prompts import PROMPTS, Message, prompt_format
-
-TALK: list[Message] = [
-    {"role": "system", "content": "짧게 {instruction} 답하세요."},
-    {"role": "user", "content": "그는 'C:\\new'라고 했다.\n맞나요?"},
-    {"role": "assistant", "content": "네."},
-    {"role": "user", "content": "다시 {{ system }} 물어봅니다"},
-    {"role": "assistant", "content": "둘"},
-]
+from tests.lm.talk import TALK
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from kit19_ray.errors import ConfigError
 from kit19_ray.lm.prompts import (
     PROMPTS,
     ChatPrompt,
-    Message,
     check_prompt,
     fit_prompt,
     load_prompt,
     prompt_format,
 )
+from tests.lm.talk import TALK
 
 
 @pytest.mark.parametrize("name", sorted(PROMPTS))
@@ -71,13 +71,6 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-TALK: list[Message] = [
-    {"role": "system", "content": "짧게 {instruction} 답하세요."},
-    {"role": "user", "content": "그는 'C:\\new'라고 했다.\n맞나요?"},
-    {"role": "assistant", "content": "네."},
-    {"role": "user", "content": "다시 {{ system }} 물어봅니다"},
-    {"role": "assistant", "content": "둘"},
-]
 
 
 @pytest.fixture(scope="module")
