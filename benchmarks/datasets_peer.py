@@ -55,8 +55,9 @@ class Peer:
 
         shown = []
         for record, held_out in zip(self.records(batch), batch["validation"], strict=True):
-            (planned,) = examples.plan(self.task, [record], 1, self.config.seed, False)
             split = "validation" if held_out else "train"
+            template = examples.templates(self.task, record, self.config.seed, split)[0]
+            planned = examples.Planned(record, template, 0)
             shown.append(examples.render(self.task, planned, split, self.config.seed))
         return {c: [row[c] for row in shown] for c in ("id", "task", "split", "instruction", "input", "output")}
 

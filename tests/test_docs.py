@@ -17,6 +17,7 @@ import yaml
 from kit19_ray.cli.main import app
 from kit19_ray.config import loading, reference
 from kit19_ray.data import examples
+from kit19_ray.data.examples import Planned
 from kit19_ray.data.inputs import collect
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.io import storage
@@ -120,7 +121,8 @@ def test_the_tutorials_task_builds_examples(tmp_path: Path, monkeypatch: pytest.
     found = [to_record(task, file.path, row) for row in task.source.read(file) if isinstance(row, SourceRow)]
     records = [record for record in found if isinstance(record, Record)]
     assert len(records) == 12
-    made = examples.rows(task, examples.plan(task, records, config.data.quota, 19, True), "train", 19)
+    planned = [Planned(r, t, n) for r in records for n, t in enumerate(examples.templates(task, r, 19, "train"))]
+    made = [examples.render(task, p, "train", 19) for p in planned]
     assert {row["kind"] for row in made} == {"closed", "open"}
     assert all("만족" in row["output"] or "불만" in row["output"] for row in made)
 

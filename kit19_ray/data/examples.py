@@ -7,7 +7,7 @@ follow from hashes of the record's id, so an example never depends on its neighb
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -37,35 +37,6 @@ class Planned:
     record: Record
     template: Template
     repeat: int
-
-
-def plan(
-    task: Task,
-    records: Sequence[Record],
-    quota: int,
-    seed: int,
-    repeat: bool,
-    split: str = "train",
-    free_uses: int = UNLIMITED,
-) -> list[Planned]:
-    """Chooses templates for records until the quota is reached or every record has met every template.
-
-    Args:
-        records: in sampling order.
-        quota: examples wanted.
-        repeat: whether a record may be used again.
-        split: train keeps clear of the templates that are held out.
-        free_uses: templates that ask for a text of its own, at most, that a record is used with.
-    """
-    orders = [templates(task, record, seed, split, free_uses) for record in records]
-    planned: list[Planned] = []
-    for turn in range(max(map(len, orders), default=0) if repeat else 1):
-        for record, order in zip(records, orders, strict=True):
-            if len(planned) >= quota:
-                return planned
-            if turn < len(order):
-                planned.append(Planned(record, order[turn], turn))
-    return planned
 
 
 def templates(task: Task, record: Record, seed: int, split: str, free_uses: int = UNLIMITED) -> list[Template]:
@@ -135,8 +106,3 @@ def _own(fields: Mapping[str, str]) -> OwnTexts:
     # A single exchange without a system turn is an instruction like any other.
     kept = fields["messages"] if system or len(messages) > 2 else None
     return {"instruction": instruction, "input": text, "output": last, "messages": kept}
-
-
-def rows(task: Task, planned: Sequence[Planned], split: str, seed: int) -> list[ExampleRow]:
-    """Every example's row, by ascending `order`."""
-    return sorted((render(task, p, split, seed) for p in planned), key=lambda row: (row["order"], row["id"]))

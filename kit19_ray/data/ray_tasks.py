@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 from kit19_ray.errors import DataError
@@ -16,6 +17,7 @@ from kit19_ray.utils.json_types import Json
 
 MIB = 1 << 20
 _ALIVE = 4  # tasks a CPU that are submitted at a time
+_here: ContextVar[bool] = ContextVar("in_process", default=False)
 
 
 def largest_node() -> int:
@@ -36,6 +38,16 @@ def num_cpus() -> int:
 def asked(memory: int) -> int:
     """`memory`, or all there is: a task that asks for more than any node has would wait for ever."""
     return max(1, min(memory, largest_node()))
+
+
+@contextmanager
+def in_process() -> Iterator[None]:
+    """Within the block `run` starts no Ray task but works here, one item after the other: for what is small."""
+    token = _here.set(True)
+    try:
+        yield
+    finally:
+        _here.reset(token)
 
 
 @contextmanager
@@ -71,6 +83,8 @@ def run(step: str, work: Callable[..., Any], items: Sequence[tuple[str, Any]], s
         shared: the first argument of every call, sent once to each node.
         memory: bytes a task may need at its peak.
     """
+    if _here.get():
+        return [work(shared, item) for _, item in items]
     import ray
 
     if not items:

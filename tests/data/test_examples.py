@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit19_ray.artifacts.schemas import ExampleRow
 from kit19_ray.data import examples
+from kit19_ray.data.examples import Planned
 from kit19_ray.data.inspect.describe_task import sample_records
 from kit19_ray.data.records import Record, to_record
 from kit19_ray.sources.readers.base import SourceRow
@@ -31,6 +34,23 @@ def records(task: Task, n: int) -> list[Record]:
     return [r for r in made if isinstance(r, Record)]
 
 
+def plan(task: Task, held: list[Record], quota: int, repeat: bool = True, split: str = "train") -> list[Planned]:
+    """The first examples of these records: each with its first template, then each with its second, and so on."""
+    orders = [examples.templates(task, record, 19, split) for record in held]
+    turns = itertools.zip_longest(*orders) if repeat else [[order[0] for order in orders]]
+    made = [
+        Planned(record, template, turn)
+        for turn, templates in enumerate(turns)
+        for record, template in zip(held, templates, strict=True)
+        if template
+    ]
+    return made[:quota]
+
+
+def rows(task: Task, planned: list[Planned]) -> list[ExampleRow]:
+    return [examples.render(task, p, "train", 19) for p in planned]
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -44,11 +64,11 @@ def test_a_row_that_is_no_record_has_a_reason(nsmc: Task, fields: dict[str, str]
 
 
 def test_equal_rows_have_equal_ids_and_other_labels_share_a_group(nsmc: Task) -> None:
-    rows = [
+    raws = [
         SourceRow(i, {"text": "같은 글", "label": label}, None)
         for i, label in enumerate(("positive", "positive", "negative"))
     ]
-    one, same, contradicting = (to_record(nsmc, "f.txt", r) for r in rows)
+    one, same, contradicting = (to_record(nsmc, "f.txt", r) for r in raws)
     assert isinstance(one, Record) and isinstance(same, Record) and isinstance(contradicting, Record)
     assert one.id == same.id != contradicting.id
     assert one.group == contradicting.group
@@ -57,7 +77,7 @@ def test_equal_rows_have_equal_ids_and_other_labels_share_a_group(nsmc: Task) ->
 @given(n=st.integers(1, 12), quota=st.integers(1, 200))
 def test_a_repeated_record_meets_another_template_each_time(n: int, quota: int) -> None:
     task = load_tasks(["nsmc"])["nsmc"]
-    planned = examples.plan(task, records(task, n), quota, 19, repeat=True)
+    planned = plan(task, records(task, n), quota)
     assert len(planned) == min(quota, n * len(task.spec.templates))
     pairs = Counter((p.record.id, p.template.name) for p in planned)
     assert set(pairs.values()) == {1}
@@ -66,25 +86,24 @@ def test_a_repeated_record_meets_another_template_each_time(n: int, quota: int) 
 
 
 def test_without_repeats_each_record_is_used_once(nsmc: Task) -> None:
-    assert len(examples.plan(nsmc, records(nsmc, 4), 100, 19, repeat=False)) == 4
+    assert len(plan(nsmc, records(nsmc, 4), 100, repeat=False)) == 4
 
 
 def test_an_example_does_not_depend_on_its_neighbours(nsmc: Task) -> None:
-    many = {r["id"]: r for r in examples.rows(nsmc, examples.plan(nsmc, records(nsmc, 9), 9, 19, True), "train", 19)}
-    few = {r["id"]: r for r in examples.rows(nsmc, examples.plan(nsmc, records(nsmc, 3), 3, 19, True), "train", 19)}
+    many = {r["id"]: r for r in rows(nsmc, plan(nsmc, records(nsmc, 9), 9))}
+    few = {r["id"]: r for r in rows(nsmc, plan(nsmc, records(nsmc, 3), 3))}
     assert few.items() <= many.items()
 
 
 def test_candidates_hold_the_output_at_the_label(nsmc: Task) -> None:
-    for row in examples.rows(nsmc, examples.plan(nsmc, records(nsmc, 6), 60, 19, True), "train", 19):
+    for row in rows(nsmc, plan(nsmc, records(nsmc, 6), 60)):
         assert row["candidates"][row["label"]] == row["output"]
         assert len(set(row["candidates"])) == 2
 
 
 def test_every_phrasing_of_a_template_is_used(nsmc: Task) -> None:
-    rows = list(examples.rows(nsmc, examples.plan(nsmc, records(nsmc, 60), 600, 19, True), "train", 19))
     shapes: dict[str, set[str]] = {}
-    for row in rows:
+    for row in rows(nsmc, plan(nsmc, records(nsmc, 60), 600)):
         shapes.setdefault(row["template"], set()).add(row["output"])
     # A template that asks for the bare word has one phrasing, so the file says how many there are.
     expected = {t.name: len(nsmc.labels) * len(t.outputs) for t in nsmc.spec.templates}
@@ -95,11 +114,8 @@ def test_every_phrasing_of_a_template_is_used(nsmc: Task) -> None:
 def test_held_out_templates_are_for_validation_rows_only() -> None:
     known = [template.name for template in load_tasks(["nsmc"])["nsmc"].spec.templates]
     (task,) = withhold(load_tasks(["nsmc"]), {"nsmc": known[:1]}).values()
-    records = [Record(f"r{n}", "", f"f:{n}", dict.fromkeys(task.spec.fields, "글")) for n in range(200)]
-    used = {
-        split: {p.template.name for p in examples.plan(task, records, 5000, 1, True, split)}
-        for split in ("train", "validation")
-    }
+    held = [Record(f"r{n}", "", f"f:{n}", dict.fromkeys(task.spec.fields, "글")) for n in range(200)]
+    used = {split: {p.template.name for p in plan(task, held, 5000, split=split)} for split in ("train", "validation")}
     assert used == {"train": set(known[1:]), "validation": set(known)}
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from kit19_ray.config.schema import GatesConfig
 from kit19_ray.data import read_sources, source_parts
+from kit19_ray.data.checked_rows import Reading, Receipt
 from kit19_ray.data.checks import Checker
 from kit19_ray.data.progress import StreamProgress
 from kit19_ray.errors import SourceError
@@ -20,7 +21,7 @@ HEADER = "id\tdocument\tlabel\n"
 GOOD = HEADER + "".join(f"{n}\t이 영화는 {n}번 보았다\t{n % 2}\n" for n in range(50))
 
 
-def read(folder: Path, *files: str, size: int = source_parts.PART) -> read_sources.Receipt:
+def read(folder: Path, *files: str, size: int = source_parts.PART) -> Receipt:
     """The receipt of nsmc from files of this text."""
     task, parts = load_tasks(["nsmc"])["nsmc"], []
     for number, text in enumerate(files):
@@ -29,7 +30,7 @@ def read(folder: Path, *files: str, size: int = source_parts.PART) -> read_sourc
         located = LocatedFile(f"file://{path}", path.name, "train", path.stat().st_size)
         parts += source_parts.measure(task.source, located, size)[2]
     assert size == source_parts.PART or len(parts) > len(files)
-    reading = read_sources.Reading(Checker(task, 0, 0.1, GatesConfig()), parts, f"file://{folder}/out/rows", 2)
+    reading = Reading(Checker(task, 0, 0.1, GatesConfig()), parts, f"file://{folder}/out/rows", 2)
     assert storage.normalise(reading.uri)
     return read_sources.read_and_check([reading], None, StreamProgress(1))["nsmc"]
 

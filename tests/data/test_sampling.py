@@ -1,73 +1,17 @@
 from __future__ import annotations
 
 import itertools
-import random
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit19_ray.data.records import Record
-from kit19_ray.data.sampling import BottomK, TaskSample, priority, runs, wanted
+from kit19_ray.data.sampling import priority, runs, wanted
 from kit19_ray.tasks.task import load_tasks
 from kit19_ray.utils.hashing import hash64
 
 TASKS = load_tasks(["nsmc", "hatescore"])
 NSMC = TASKS["nsmc"]
-
-
-def record(name: str, line: int = 1, group: str | None = None) -> Record:
-    return Record(id=name, group=group or name, place=f"f.tsv:{line}", fields={"text": name})
-
-
-def sample(records: list[Record], train: int = 5, validation: int = 3, share: float = 0.3) -> TaskSample:
-    kept = TaskSample(NSMC, 19, train, validation, share)
-    for r in records:
-        kept.add(r)
-    return kept
-
-
-names = st.lists(st.text("abcdef", min_size=1, max_size=3), max_size=40)
-
-
-@given(names, st.integers(0, 8))
-def test_bottom_k_is_the_k_smallest_distinct(words: list[str], k: int) -> None:
-    kept = BottomK(k)
-    for line, word in enumerate(words):
-        kept.add(hash64(word), record(word, line))
-    expected = sorted(set(words), key=lambda w: (hash64(w), w))[:k]
-    assert [r.id for r in kept.records()] == expected
-
-
-@given(names, st.randoms(use_true_random=False))
-def test_order_does_not_matter(words: list[str], shuffler: random.Random) -> None:
-    records = [record(w, line) for line, w in enumerate(words)]
-    shuffled = list(records)
-    shuffler.shuffle(shuffled)
-    one, other = sample(records), sample(shuffled)
-    for split in ("train", "validation"):
-        assert one.records(split) == other.records(split)
-
-
-@given(names)
-def test_a_group_is_never_on_both_sides(words: list[str]) -> None:
-    kept = sample([record(w, i, group=w[0]) for i, w in enumerate(words)], 50, 50, 0.5)
-    groups = {split: {r.group for r in kept.records(split)} for split in ("train", "validation")}
-    assert not groups["train"] & groups["validation"]
-
-
-def test_the_validation_share_is_about_what_was_asked() -> None:
-    kept = sample([record(f"r{i}") for i in range(4000)], 4000, 4000, 0.05)
-    assert 150 <= len(kept.records("validation")) <= 250
-    assert len(kept.records("train")) + len(kept.records("validation")) == 4000
-
-
-def test_another_seed_gives_another_sample() -> None:
-    records = [record(f"r{i}") for i in range(200)]
-    other = TaskSample(NSMC, 20, 5, 3, 0.3)
-    for r in records:
-        other.add(r)
-    assert [r.id for r in sample(records).records("train")] != [r.id for r in other.records("train")]
 
 
 @given(st.lists(st.integers(0, 30), max_size=60), st.integers(0, 40), st.integers(1, 9))

@@ -1,29 +1,34 @@
 """`kit19 data --preview N`: rows as a build would draw and render them, straight from the sources, without Ray.
 
-The rows are the first of the hash order, so a build with the same config holds them too, unless one of its gates drops
-one (a duplicate, a leak) or the task was read from the head only.
+The steps are the build's own (`steps`), over the head of each source, in this process and a folder that is thrown away.
+The rows are the first of the hash order, so a build with the same config holds them too, unless one drops out that only
+shows beside the rest (a near duplicate, an evaluation item, a copy further down) or the task was read from its head.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, TypedDict, final
+from typing import TYPE_CHECKING, Any, TypedDict, cast, final
 
 from kit19_ray.artifacts import manifest
-from kit19_ray.artifacts.schemas import ExampleRow
+from kit19_ray.artifacts.schemas import EXAMPLE_SCHEMA, ExampleRow
 from kit19_ray.config.schema import Config
-from kit19_ray.data import balance, examples, hub_datasets, stage
-from kit19_ray.data.balance import Shares
+from kit19_ray.data import balance, checked_rows, hub_datasets, ray_tasks, record_pool, records, stage
+from kit19_ray.data.checked_rows import Reading, Receipt
 from kit19_ray.data.encoding import Encoder
+from kit19_ray.data.filters import near_duplicates
 from kit19_ray.data.inputs import Inputs, collect
-from kit19_ray.data.records import Record, to_record
-from kit19_ray.data.sampling import TaskSample
+from kit19_ray.data.rendering import Rendering, part_path
+from kit19_ray.data.rendering import read as read_examples
+from kit19_ray.data.source_parts import FilePart
+from kit19_ray.data.steps import examples as example_steps
+from kit19_ray.data.steps import records as record_steps
 from kit19_ray.io import storage
 from kit19_ray.lm.prompts import check_prompt, load_prompt, prompt_format, shown
 from kit19_ray.lm.text_encoder import TextEncoder
-from kit19_ray.sources.readers.base import SourceRow
 from kit19_ray.utils.console import say, stdout
 from kit19_ray.utils.hashing import hash64
 
@@ -101,12 +106,14 @@ def preview(config: Config, num: int) -> Preview:
     turns = -(-num // len(order))
     drawn: list[list[ExampleRow]] = []
     heads: dict[str, int] = {}
-    for name in order[:num]:
-        rows, read = _draw(config, inputs, name, turns)
-        drawn.append(rows)
-        if read is not None:
-            heads[name] = read
-            say(f"data: {name}: drawn from the first {read:,} rows of the source only; a build draws from all of them")
+    with tempfile.TemporaryDirectory(prefix="kit19-preview-") as folder, ray_tasks.in_process():
+        for name in order[:num]:
+            found = _draw(config, inputs, name, turns, storage.join(storage.normalise(folder), name))
+            drawn.append(found.rows)
+            if found.is_head:
+                heads[name] = found.read
+                say(f"data: {name}: drawn from the first {found.read:,} rows of the source only; "
+                    "a build draws from all of them")  # fmt: skip
     in_turn = [rows[turn] for turn in range(turns) for rows in drawn if turn < len(rows)]
     tokenizer, name = _tokenizer(config, inputs)
     say(f"data: tokens are those of {name}" if tokenizer else f"data: counts are characters: {name}")
@@ -119,35 +126,60 @@ def preview(config: Config, num: int) -> Preview:
     }
 
 
-def _draw(config: Config, inputs: Inputs, name: str, num: int) -> tuple[list[ExampleRow], int | None]:
-    """The task's first `num` training examples; and how many rows were read, None when that was all there are."""
-    task = inputs.tasks[name]
-    quota = inputs.quotas[name]
-    drawn = balance.of_tasks(config.data, inputs.tasks)[name]
-    wanted = min(num, quota)
-    labels = drawn.classes or ("",)
-    samples = {label: TaskSample(task, config.seed, num, 0, config.data.validation_fraction) for label in labels}
-    found: Counter[str] = Counter()
-    raws = ((file, raw) for file in inputs.files[name] for raw in task.source.read(file))
-    read = 0
-    for file, raw in islice(raws, HEAD):
-        read += 1
-        record = to_record(task, file.path, raw) if isinstance(raw, SourceRow) else None
-        if isinstance(record, Record):
-            label = record.fields[task.spec.answer] if drawn.classes and task.spec.answer else ""
-            samples[label].add(record)
-            found[label] += 1
-    is_head = next(raws, None) is not None
-    planned = [
-        examples.plan(task, samples[label].records("train"), wanted, config.seed, config.data.repeat,
-                      free_uses=config.data.free_uses)
-        for label in labels
-    ]  # fmt: skip
-    weights = drawn.weights(found) if drawn.classes else (1,)
-    shares = Shares(weights, tuple(min(len(p), drawn.most(n, quota)) for n, p in enumerate(planned)))
-    ranked = [(shares.rank(n, place), p[place]) for n, p in enumerate(planned) for place in range(shares.sizes[n])]
-    chosen = [p for _, p in sorted(ranked, key=lambda pair: pair[0])[:wanted]]
-    return [examples.render(task, p, "train", config.seed) for p in chosen], read if is_head else None
+@dataclass(frozen=True)
+class _Drawn:
+    """A task's first training examples, and how many rows they were drawn from: all of them, or the head."""
+
+    rows: list[ExampleRow]
+    read: int
+    is_head: bool
+
+
+def _draw(config: Config, inputs: Inputs, name: str, num: int, out: str) -> _Drawn:
+    """The first `num` training examples of a task, drawn below the prefix `out`."""
+    task, quota = inputs.tasks[name], inputs.quotas[name]
+    # What is near another shows only beside all others, and nothing is held out.
+    gates = config.data.gates.model_copy(update={"near_duplicates": 1.0})
+    config = config.model_copy(update={"data": config.data.model_copy(update={"gates": gates, "validation": 0})})
+    how = balance.of_tasks(config.data, inputs.tasks)[name]
+    size = quota if how.caps else min(num, quota)  # a cap is a share of the quota itself
+    parts = [FilePart(file, 0, file.size, 0, 0, "") for file in inputs.files[name]]
+    reading = record_steps.reading(config, task, parts, out)
+    receipt, is_head = _check_head(reading)
+    if not receipt.records:
+        return _Drawn([], receipt.rows, is_head)
+    record_steps.sample(config, [reading], {name: receipt}, {name: out}, {name: size}, {name: how.classes})
+    nothing = near_duplicates.removed(near_duplicates.REMOVED.empty_table())
+    classes = manifest.require(out, "data", "records")["classes"]
+    examples, data = storage.join(out, "examples"), config.data
+    rendering = Rendering(task, examples, config.seed, data.repeat, nothing, data.free_uses, how, classes)
+    wanted = {"train": size, "validation": 0}
+    example_steps.make({name: rendering}, {name: record_pool.files(out, task)}, {name: wanted})
+    rows: list[Any] = []
+    for number in range(manifest.require(examples, "data", "examples")["splits"]["train"]["parts"]):
+        for batch in read_examples(storage.join(examples, part_path("train", number)), quota=min(num, quota)):
+            rows += batch.to_pylist()
+    rows.sort(key=lambda row: row["rank"])
+    made = [cast("ExampleRow", {key: row[key] for key in EXAMPLE_SCHEMA.names}) for row in rows]
+    return _Drawn(made, receipt.rows, is_head)
+
+
+def _check_head(reading: Reading) -> tuple[Receipt, bool]:
+    """Reads, checks and writes the first rows of a task's files; whether there are more of them."""
+    receipt, is_head = Receipt(), False
+    task, checkers = reading.task, {reading.task.name: reading.checker}
+    targets = {task.name: (reading.uri, reading.num_buckets)}
+    for number, part in enumerate(reading.parts):
+        rows = task.source.read(part.file)
+        for table in records.tables(task, number, part.file.path, islice(rows, HEAD - receipt.rows)):
+            written = checked_rows.write(checked_rows.check(table, checkers, None), targets)
+            for row in written.to_pylist():
+                receipt.add(row)
+        if receipt.rows >= HEAD and next(rows, None) is not None:
+            is_head = True
+            break
+    receipt.files.sort()
+    return receipt, is_head
 
 
 def _tokenizer(config: Config, inputs: Inputs) -> tuple[PreTrainedTokenizerBase | None, str]:

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from kit19_ray.artifacts.data_manifests import PoolCounts
 from kit19_ray.config.schema import Config
 from kit19_ray.data import ray_tasks, record_pool, sampling
+from kit19_ray.data.checked_rows import Reading, Receipt
 from kit19_ray.data.checks import Checker
 from kit19_ray.data.filters.near_duplicates import RecordFile
 from kit19_ray.data.inputs import Inputs
@@ -24,10 +24,9 @@ from kit19_ray.data.progress import StreamProgress
 from kit19_ray.data.ray_tasks import MIB
 from kit19_ray.data.record_pool import Bucket, Drawn, RecordPool
 from kit19_ray.data.sampling import RankRange
+from kit19_ray.data.source_parts import FilePart
 from kit19_ray.io import storage
-
-if TYPE_CHECKING:
-    from kit19_ray.data.read_sources import Reading, Receipt
+from kit19_ray.tasks.task import Task
 
 _BUCKET = 64 << 20  # bytes of a task's files to a bucket
 _ALL = RankRange(0, 2**64 - 1, record_pool.RUN)
@@ -49,7 +48,57 @@ def make(
         classes: the labels of which training records are drawn apart, by task.
         index: prefix of the index of evaluation items.
     """
-    pools, receipts = _stream(config, inputs, prefixes, sizes, classes, index)
+    # Imported here: it is the one module that needs Ray Data when it is loaded.
+    from kit19_ray.data import read_sources
+
+    every = [reading(config, inputs.tasks[name], inputs.parts[name], prefix) for name, prefix in prefixes.items()]
+    progress = StreamProgress(sum(part.end - part.start for r in every for part in r.parts))
+    receipts = read_sources.read_and_check(every, index, progress)
+    progress.end()
+    sample(config, every, receipts, prefixes, sizes, classes)
+
+
+def reading(config: Config, task: Task, parts: Sequence[FilePart], prefix: str) -> Reading:
+    """What the stream is told of one task."""
+    return Reading(
+        checker=Checker(task, config.seed, config.data.validation_fraction, config.data.gates),
+        parts=parts,
+        uri=storage.join(prefix, "rows"),
+        num_buckets=max(1, sum(part.end - part.start for part in parts) // _BUCKET),
+    )
+
+
+def sample(
+    config: Config,
+    readings: Sequence[Reading],
+    receipts: Mapping[str, Receipt],
+    prefixes: Mapping[str, str],
+    sizes: Mapping[str, int],
+    classes: Mapping[str, tuple[str, ...]],
+) -> None:
+    """Makes the records of checked rows: copies leave, a sample is drawn, what left is written down.
+
+    Args:
+        receipts: what the stream wrote, by task.
+        prefixes, sizes, classes: as `make`.
+    """
+    pools = {
+        r.task.name: RecordPool(
+            task=r.task,
+            rows=r.uri,
+            files=receipts[r.task.name].files,
+            num_buckets=r.num_buckets,
+            num_parts=len(r.parts),
+            out=prefixes[r.task.name],
+            wanted={
+                "train": sampling.wanted("train", sizes[r.task.name]),
+                "validation": sampling.wanted("validation", config.data.validation),
+            },
+            gates=config.data.gates,
+            classes=classes[r.task.name],
+        )
+        for r in readings
+    }
     buckets = _drop_copies(pools)
     sampled = _draw(pools, buckets)
     done = []
@@ -66,51 +115,6 @@ def make(
     ray_tasks.run("rejects", _finish, done, pools, 512 * MIB)
     for pool in pools.values():
         storage.delete(pool.rows)
-
-
-def _stream(
-    config: Config,
-    inputs: Inputs,
-    prefixes: Mapping[str, str],
-    sizes: Mapping[str, int],
-    classes: Mapping[str, tuple[str, ...]],
-    index: str | None,
-) -> tuple[dict[str, RecordPool], dict[str, Receipt]]:
-    """Reads and checks every row; per task where its buckets are, and what was written of it."""
-    # Imported here: it is the one module that needs Ray Data when it is loaded.
-    from kit19_ray.data import read_sources
-
-    data = config.data
-    readings = [
-        read_sources.Reading(
-            checker=Checker(inputs.tasks[name], config.seed, data.validation_fraction, data.gates),
-            parts=inputs.parts[name],
-            uri=storage.join(prefix, "rows"),
-            num_buckets=max(1, sum(f.size for f in inputs.files[name]) // _BUCKET),
-        )
-        for name, prefix in prefixes.items()
-    ]
-    progress = StreamProgress(sum(part.end - part.start for r in readings for part in r.parts))
-    receipts = read_sources.read_and_check(readings, index, progress)
-    progress.end()
-
-    def pool(r: Reading) -> RecordPool:
-        return RecordPool(
-            task=r.task,
-            rows=r.uri,
-            files=receipts[r.task.name].files,
-            num_buckets=r.num_buckets,
-            num_parts=len(r.parts),
-            out=prefixes[r.task.name],
-            wanted={
-                "train": sampling.wanted("train", sizes[r.task.name]),
-                "validation": sampling.wanted("validation", data.validation),
-            },
-            gates=data.gates,
-            classes=classes[r.task.name],
-        )
-
-    return {r.task.name: pool(r) for r in readings}, receipts
 
 
 def _drop_copies(pools: Mapping[str, RecordPool]) -> dict[str, list[Bucket]]:
