@@ -4,10 +4,11 @@
     python benchmarks/data_build.py --part b [--rows 2000000]     one task, one file: 2 CPUs beside 1, largest process
     python benchmarks/data_build.py --part c [--rows 10000000]    rows/s and memory at 1 M rows and at --rows
 
-Part a: all run on the same synthetic files; each gets a fresh interpreter, its start-up left out. `datasets` does the
-same work with the same functions and libraries: read, gates (evaluation items, copies, contradictions), sample, near
-duplicates, render, tokenize and pack, with num_proc = cpus. The tokenization step is then run again, in turn with its
-limit: the raw tokenizer's `encode_batch_fast` over the same prompts and answers, on as many threads.
+Every side gets a fresh interpreter, its start-up left out, and as many cores as it has CPUs (`taskset`).
+Part a: all run on the same synthetic files. `datasets` does the same work with the same functions and libraries: read,
+gates (evaluation items, copies, contradictions), sample, near duplicates, render, tokenize and pack, with num_proc =
+cpus. The tokenization step is then run again, in turn with its limit: the raw tokenizer's `encode_batch_fast` over the
+same prompts and answers, on as many threads.
 Memory is the proportional set size of the process tree, and the largest of its processes' own, sampled twice a second;
 in part a for a quarter of the rows as well.
 """
@@ -241,7 +242,9 @@ ALONE = {"one": run_one}  # of the parts b and c
 
 def _measure(side: str, folder: Path, cpus: int) -> Any:
     command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--cpus", str(cpus)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    # As many cores as CPUs, for Ray and for threads of libraries too: one CPU is a machine that has one.
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:cpus]))
+    done = subprocess.run(["taskset", "--cpu-list", cores, *command], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 

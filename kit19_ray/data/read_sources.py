@@ -26,7 +26,7 @@ from kit19_ray.data.source_parts import FilePart
 from kit19_ray.tasks.task import Task
 
 _WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
-_READ, _CHECK = 192 * MIB, 320 * MIB  # memory of a read task and of a check
+_READ, _CHECK = 320 * MIB, 320 * MIB  # memory of a read task and of a check
 
 
 class SourceParts(Datasource):

@@ -105,25 +105,38 @@ class Bucket:
 def copies(pool: RecordPool, bucket: int) -> Bucket:
     """Drops a bucket's copies and writes what stays, by rank, as far as the sample can need it."""
     table = shuffle.read([storage.join(pool.rows, name) for name in pool.files], bucket, CHECKED)
-    table = table.sort_by([("part", "ascending"), ("nth", "ascending")])
     if pool.gates.duplicates:
-        keyed = zip(table["key"].to_pylist(), table["answer"].to_pylist(), strict=True)
-        dropped = pa.array(DuplicateTracker().reasons(keyed), pa.string())
-        table = table.set_column(table.schema.get_field_index("dropped"), "dropped", dropped)
-    left = table.filter(pc.is_valid(table["dropped"]))
+        table = table.set_column(table.schema.get_field_index("dropped"), "dropped", _reasons(table))
+    left = table.filter(pc.is_valid(table["dropped"])).select(_LEFT)
+    tables.write(pool.dropped(bucket), left.sort_by([("part", "ascending"), ("nth", "ascending")]), _ROW_GROUP)
     stays = table.filter(pc.is_null(table["dropped"]))
+    del table  # a bucket is what this process holds most of
     offered = stays if pool.gates.duplicates else _one_per_id(stays)
-    tables.write(pool.dropped(bucket), left.select(_LEFT), _ROW_GROUP)
     kept = {}
     for drawn in pool.drawn():
         split, cls = drawn
-        mine = offered.filter(pc.equal(offered["validation"], split == "validation"))
+        mine = pc.equal(offered["validation"], split == "validation")
         if pool.classes and split == "train":
-            mine = mine.filter(pc.equal(mine["answer"], pool.classes[cls]))
-        mine = mine.sort_by([("priority", "ascending"), ("id", "ascending")])
-        kept[drawn] = len(mine)
-        tables.write(pool.kept(drawn, bucket), mine.slice(0, pool.wanted[split]).select(_KEPT.names), _ROW_GROUP)
+            mine = pc.and_(mine, pc.equal(offered["answer"], pool.classes[cls]))
+        rows = pc.indices_nonzero(mine)
+        kept[drawn] = len(rows)
+        ranked = offered.select(["priority", "id"]).take(rows)
+        first = pc.sort_indices(ranked, [("priority", "ascending"), ("id", "ascending")])[: pool.wanted[split]]
+        tables.write(pool.kept(drawn, bucket), offered.select(_KEPT.names).take(rows.take(first)), _ROW_GROUP)
     return Bucket(Counter(stays["answer"].to_pylist()), kept, Counter(left["dropped"].to_pylist()))
+
+
+def _reasons(table: pa.Table) -> pa.Array:
+    """Why a bucket's rows leave as copies; only rows whose key stands there twice are looked at one by one."""
+    keys = table["key"].to_numpy()
+    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(counts[inverse] > 1)
+    place = table.select(["part", "nth"]).take(pa.array(several))
+    order = several[pc.sort_indices(place, [("part", "ascending"), ("nth", "ascending")]).to_numpy()]
+    answers = table["answer"].take(pa.array(order)).to_pylist()
+    found = np.full(len(keys), None, dtype=object)
+    found[order] = DuplicateTracker().reasons(zip(keys[order].tolist(), answers, strict=True))
+    return pa.array(found, pa.string())
 
 
 def _one_per_id(table: pa.Table) -> pa.Table:

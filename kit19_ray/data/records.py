@@ -7,7 +7,7 @@ did: filters only ever fill this column, so rows in = rows out at every step, an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -30,6 +30,9 @@ ROWS = pa.schema(
         ("dropped", pa.string()),  # null: keeps going
     ]
 )
+
+
+_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for every row
 
 
 @dataclass(frozen=True)
@@ -78,24 +81,25 @@ def tables(task: Task, part: int, file: str, rows: Iterable[SourceRow | Rejected
         part: number of the part within the task.
         file: the file's path below the source's folder.
     """
-    columns: dict[str, list[str | int | None]] = {name: [] for name in ROWS.names}
+    made: list[tuple[str | int | None, ...]] = []
     held = number = 0
     for nth, row in enumerate(rows):
-        made = to_record(task, file, row) if isinstance(row, SourceRow) else row.reason
-        if isinstance(made, Record):
-            id_, group, dropped = made.id, made.group, None
-            fields = json.dumps(made.fields, ensure_ascii=False)
+        found = to_record(task, file, row) if isinstance(row, SourceRow) else row.reason
+        if isinstance(found, Record):
+            id_, group, place, dropped = found.id, found.group, found.place, None
+            fields = _json(found.fields)
         else:
-            id_, group, dropped = None, None, made
-            fields = json.dumps(row.fields if isinstance(row, SourceRow) else row.row, ensure_ascii=False)
-        values = (task.name, part, number, nth, f"{file}:{row.line}", id_, group, fields, dropped)
-        for column, value in zip(columns.values(), values, strict=True):
-            column.append(value)
+            id_, group, place, dropped = None, None, f"{file}:{row.line}", found
+            fields = _json(row.fields if isinstance(row, SourceRow) else row.row)
+        made.append((task.name, part, number, nth, place, id_, group, fields, dropped))
         held += 3 * len(fields)  # of UTF-8 at most, for Korean
-        if held >= BATCH_BYTES or len(columns["nth"]) >= BATCH_ROWS:
-            yield pa.table(columns, ROWS)
-            held, number = 0, number + 1
-            for column in columns.values():
-                column.clear()
-    if columns["nth"]:
-        yield pa.table(columns, ROWS)
+        if held >= BATCH_BYTES or len(made) >= BATCH_ROWS:
+            yield _table(made)
+            made, held, number = [], 0, number + 1
+    if made:
+        yield _table(made)
+
+
+def _table(rows: Sequence[tuple[str | int | None, ...]]) -> pa.Table:
+    columns = zip(*rows, strict=True)
+    return pa.table([pa.array(column, field.type) for column, field in zip(columns, ROWS, strict=True)], ROWS)

@@ -28,7 +28,7 @@ from kit19_ray.data.source_parts import FilePart
 from kit19_ray.io import storage
 from kit19_ray.tasks.task import Task
 
-_BUCKET = 64 << 20  # bytes of a task's files to a bucket
+_BUCKET = 32 << 20  # bytes of a task's files to a bucket
 _ALL = RankRange(0, 2**64 - 1, record_pool.RUN)
 
 

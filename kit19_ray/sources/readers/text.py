@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 # Tab and line feed stay: code cells and petitions need them. A separator of lines or paragraphs is a line feed, the
 # other breaks are spaces: dropped, they would glue two words together.
@@ -26,20 +27,31 @@ _TABLE: dict[int, str | None] = {
 # A joiner or a selector joins and selects pictures; beside anything else it is invisible too.
 _PICTURE = "\U0001f000-\U0001faff\u2190-\u2bff\u00a9\u00ae\u203c\u2049\u2122\u2139\u3030\u303d\u3297\u3299#*0-9"
 _STRAY = re.compile(f"(?<![{_PICTURE}\ufe0f])[\u200d\ufe00-\ufe0f]+|\u200d+(?![{_PICTURE}])")
-_ODD = re.compile("[" + "".join(map(re.escape, map(chr, _TABLE))) + "]")
-_JOINS = re.compile("[\u200d\ufe00-\ufe0f]")
+_JOINS = [0x200D, *range(0xFE00, 0xFE10)]
+
+
+def _ranges(codes: Iterable[int]) -> str:
+    """A character class as ranges: `re` compares each letter with every single one it is given beyond U+FFFF."""
+    found: list[list[int]] = []
+    for code in sorted(codes):
+        if found and found[-1][1] == code - 1:
+            found[-1][1] = code
+        else:
+            found.append([code, code])
+    return "".join(f"\\U{low:08x}-\\U{high:08x}" for low, high in found)
+
+
+_ODD = re.compile(f"[{_ranges([*_TABLE, *_JOINS])}]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def normalise(text: str) -> str:
     """NFC; breaks within a line and U+00A0 become a space; invisible and control characters go; stripped.
 
-    Idempotent. Most text has nothing to change, which two searches in C find out.
+    Idempotent. Most text has nothing to change, which one search in C finds out.
     """
     if _ODD.search(text):
-        text = text.replace("\r\n", "\n").translate(_TABLE)
-    if _JOINS.search(text):
-        text = _STRAY.sub("", text)
+        text = _STRAY.sub("", text.replace("\r\n", "\n").translate(_TABLE))
     if not unicodedata.is_normalized("NFC", text):
         text = unicodedata.normalize("NFC", text)
     return text.strip()
