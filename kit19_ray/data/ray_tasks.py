@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from kit19_ray.errors import DataError
 from kit19_ray.redaction import first_line
+from kit19_ray.utils import console
 from kit19_ray.utils.json_types import Json
 
 MIB = 1 << 20
@@ -97,16 +98,18 @@ def run(step: str, work: Callable[..., Any], items: Sequence[tuple[str, Any]], s
     most = _ALIVE * num_cpus()
     waiting = iter(enumerate(items))
     try:
-        while True:
-            while len(running) < most and (following := next(waiting, None)) is not None:
-                number, (name, item) = following
-                running[remote.options(name=f"data: {step} {name}", **options).remote(context, item)] = number
-            if not running:
-                return results
-            (done, *_), _ = ray.wait(list(running), num_returns=1)
-            number = running.pop(done)
-            with named_failures(f"{step} {items[number][0]}"):
-                results[number] = ray.get(done)
+        with console.progress(f"data: {step}", len(items)) as advance:
+            while True:
+                while len(running) < most and (following := next(waiting, None)) is not None:
+                    number, (name, item) = following
+                    running[remote.options(name=f"data: {step} {name}", **options).remote(context, item)] = number
+                if not running:
+                    return results
+                (done, *_), _ = ray.wait(list(running), num_returns=1)
+                number = running.pop(done)
+                with named_failures(f"{step} {items[number][0]}"):
+                    results[number] = ray.get(done)
+                advance()
     finally:
         for reference in running:
             ray.cancel(reference, force=False)
