@@ -90,13 +90,13 @@ class TextEncoder:
         if self._text is None:
             return self._slow(texts, add_special_tokens, split_special_tokens=True)
         found = self._text.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
-        return [list(encoding.ids) for encoding in found]
+        return [encoding.ids for encoding in found]  # a list made for each call
 
     def _as_markup(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
         if self._markup is None:
             return self._slow(texts, add_special_tokens)
         found = self._markup.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
-        return [list(encoding.ids) for encoding in found]
+        return [encoding.ids for encoding in found]  # a list made for each call
 
     def _slow(self, texts: Sequence[str], add_special_tokens: bool, **options: bool) -> list[list[int]]:
         if not texts:

@@ -207,6 +207,8 @@ def engine_options(model: str, codec: VllmCodec, section: ServeConfig) -> Json:
         "max_logprobs": MAX_TOP_LOGPROBS,
         "trust_remote_code": False,
         "load_format": "safetensors",
+        # vLLM would compute a float32 checkpoint in half precision; on a CPU that gains nothing and changes answers.
+        "dtype": "auto" if section.use_gpu else "float32",
         "disable_log_stats": True,
         "enforce_eager": not section.use_gpu,  # on a CPU it would compile for minutes
     }

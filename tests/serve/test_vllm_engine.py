@@ -52,8 +52,10 @@ def test_the_config_in_vllms_words(tiny_model: Path) -> None:
     options = vllm_engine.engine_options(str(tiny_model), codec, ServeConfig(use_gpu=True, gpus_per_replica=4))
     assert (options["tensor_parallel_size"], options["max_model_len"], options["max_num_seqs"]) == (4, 128, 16)
     assert not options["trust_remote_code"] and options["load_format"] == "safetensors"
+    assert options["dtype"] == "auto"
     small = vllm_engine.engine_options(str(tiny_model), codec, ServeConfig(prefix_cache_tokens=0))
     assert not small["enable_prefix_caching"] and small["enforce_eager"] and "tensor_parallel_size" not in small
+    assert small["dtype"] == "float32"
 
 
 @pytest.fixture
