@@ -15,7 +15,7 @@ from kit19_ray.errors import TrainError, UserError
 from kit19_ray.lm import pretrained
 from kit19_ray.train import trackers
 from kit19_ray.train.candidate_scorer import write_model
-from kit19_ray.train.model import add_adapters, grow_vocabulary
+from kit19_ray.train.model import add_adapters, grow_vocabulary, quantization
 from tests.train.ranks import losses, run_ranks, spec_of, train
 from tests.train.test_elastic import SETTINGS, SHARDED
 
@@ -179,6 +179,31 @@ class TestFourBits:
         assert merged.dtype is torch.float32 and merged.config.vocab_size == 320
         index = checkpoint.newest(spec.out)
         assert index is not None and all("lora_" in name for name in index["parameters"])
+
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it by its old name
+    @pytest.mark.filterwarnings("ignore:_check_is_size will be removed:FutureWarning")  # bitsandbytes on a CPU
+    @pytest.mark.parametrize(
+        ("family", "whole"),
+        [
+            ("Llama", {"model.embed_tokens.weight", "lm_head.weight"}),
+            ("GPTNeoX", {"gpt_neox.embed_in.weight", "lm_head.weight"}),
+        ],
+    )
+    def test_a_grown_vocabulary_is_of_whole_weights(self, family: str, whole: set[str], tmp_path: Path) -> None:
+        pytest.importorskip("bitsandbytes")
+        config = getattr(transformers, f"{family}Config")(
+            vocab_size=280, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            tie_word_embeddings=False,
+        )  # fmt: skip
+        getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(tmp_path)
+        model = pretrained.load_causal_lm(str(tmp_path), torch.float32, quantized=quantization(torch.float32))
+        grow_vocabulary(model, 300)
+        add_adapters(model, LoraConfig(rank=4), 0, embeddings=True)
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name}
+        assert trained.keys() == whole
+        assert all(type(p) is torch.nn.Parameter and p.shape == (300, 64) for p in trained.values())
+        packed = [p for p in model.parameters() if getattr(p, "quant_state", None) is not None]
+        assert len(packed) == 2 * {"Llama": 7, "GPTNeoX": 4}[family] and not any(p.requires_grad for p in packed)
 
     @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it by its old name
     @pytest.mark.parametrize("tied", [False, True])
