@@ -59,7 +59,7 @@ class EightBitMoments:
 
 
 def _read(state: dict[str, Any], key: str) -> torch.Tensor:
-    kept = state[f"state{key}"]
+    kept: torch.Tensor = state[f"state{key}"]
     if kept.dtype is torch.float32:
         return kept.to("cpu", copy=True)
     values = torch.empty(len(kept), dtype=torch.float32)

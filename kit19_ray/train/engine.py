@@ -97,7 +97,7 @@ class TrainEngine:
         model.set_attn_implementation(attention.NAME)
         return True
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def _optimizer(self) -> Any:
         """The configured AdamW; no decay on biases and norms."""
         train = self._spec.config
         trained = [p for p in self.module.parameters() if p.requires_grad]

@@ -122,13 +122,14 @@ def runs(make_config: Any, data: str, root: Path, legs: list[tuple[int, int, int
     return spec
 
 
+@pytest.fixture(scope="module")
+def whole(make_config: Any, data_prefix: str, tmp_path_factory: Any) -> Any:
+    """Two workers, never interrupted."""
+    return runs(make_config, data_prefix, tmp_path_factory.mktemp("whole"), [(2, 2, None)], StandIn)
+
+
 @pytest.mark.ranks
 class TestARun:
-    @pytest.fixture(scope="class")
-    def whole(self, make_config: Any, data_prefix: str, tmp_path_factory: Any) -> Any:
-        """Two workers, never interrupted."""
-        return runs(make_config, data_prefix, tmp_path_factory.mktemp("whole"), [(2, 2, None)], StandIn)
-
     def test_lowers_the_loss(self, whole: Any) -> None:
         found = [line["validation_loss"] for line in metrics_log.read(whole.out) if "validation_loss" in line]
         assert found[-1] < found[0]

@@ -15,7 +15,7 @@ from kit19_ray.errors import TrainError, UserError
 from kit19_ray.lm import pretrained
 from kit19_ray.train import trackers
 from kit19_ray.train.candidate_scorer import write_model
-from kit19_ray.train.model import add_adapters, grow_vocabulary, quantization
+from kit19_ray.train.model import add_adapters, grow_vocabulary, keep_gradients, quantization
 from tests.train.ranks import losses, run_ranks, spec_of, train
 from tests.train.test_elastic import SETTINGS, SHARDED
 
@@ -206,6 +206,27 @@ class TestFourBits:
         assert len(packed) == 2 * {"Llama": 7, "GPTNeoX": 4}[family] and not any(p.requires_grad for p in packed)
 
     @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it by its old name
+    @pytest.mark.filterwarnings("ignore:_check_is_size will be removed:FutureWarning")  # bitsandbytes on a CPU
+    def test_gradients_are_the_same_after_an_evaluation(self, base: str) -> None:
+        pytest.importorskip("bitsandbytes")
+        model = pretrained.load_causal_lm(base, torch.float32, quantized=quantization(torch.float32))
+        keep_gradients(model)
+        add_adapters(model, LoraConfig(rank=4, dropout=0), 0, embeddings=True)
+        ids = torch.arange(30)[None]
+
+        def gradients() -> list[torch.Tensor]:
+            model.train()
+            model.zero_grad()
+            model(input_ids=ids, labels=ids).loss.backward()
+            return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+        before = gradients()
+        model.eval()
+        with torch.no_grad():
+            model(input_ids=ids)
+        assert all(map(torch.equal, before, gradients()))
+
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it by its old name
     @pytest.mark.parametrize("tied", [False, True])
     def test_a_grown_vocabulary_is_whole_trained_taken_up_and_merged(
         self, tied: bool, make_config: Any, data_prefix: str, tmp_path: Path
@@ -233,7 +254,7 @@ class TestFourBits:
         before, after = dict(grown.named_parameters()), dict(merged.named_parameters())
         assert before.keys() == after.keys()
         for name in whole:
-            moved = (after[name] - before[name]).abs().amax(dim=1)
+            moved = (after[name] - before[name]).detach().abs().amax(dim=1)
             assert float(moved[280:].min()) > 0 if name == "lm_head.weight" else float(moved[280:].max()) > 0
         # All else is the base's own 16 bits (here 32) with the adapters added: those that were kept in 4 bits too.
         assert "model.norm.weight" in after
