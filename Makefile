@@ -98,6 +98,9 @@ bench: $(STAMP)
 
 gpu-check: $(STAMP)
 	@echo "make: the train stage on this machine's GPU (about 10 minutes on one H100)" >&2
+	if [ -z "$(TINY)" ]; then
+	  "$(BIN)/python" -m pip install -qq --constraint constraints.txt --editable '.[all,qlora]'
+	fi
 	"$(BIN)/python" -m scripts.gpu_check $(TINY)
 
 generated: $(STAMP)

@@ -8,6 +8,8 @@
     lora           the same of adapters on Polyglot-Ko 5.8B's shape
     memory         most that the GPU had allocated in both, beside the plan's estimate; target: within 10 %
     deterministic  a run cut in half and taken up has the weights of one that was not, to the bit
+    adamw_8bit     a run with train.optimizer=adamw_8bit lowers the loss, and cut in half and taken up it has the
+                   weights of one that was not, to the bit; with the memory of its worker beside the plan's estimate
     offload        ZeRO-3 with parameters and optimizer in the node's memory takes its steps
 
 --tiny runs the same code on tiny shapes, on a CPU where there is no GPU: no figure means anything, but it runs.
@@ -211,6 +213,7 @@ def _memory(lab: Lab, name: str, spec: TrainSpec, shape: Shape) -> list[Check]:
             sizes=sizes, precision="bf16", zero_stage=config.zero_stage, workers=1,
             micro_batch_size=config.micro_batch_size, seq_len=shape.seq_len,
             gradient_checkpointing=config.gradient_checkpointing, asked=asked, gpu=True, lora=config.lora,
+            optimizer=config.optimizer,
         )
     ).total  # fmt: skip
     held = not lab.tiny
@@ -230,14 +233,33 @@ def neox_config(shape: Shape) -> dict[str, Any]:
 def deterministic(lab: Lab) -> list[Check]:
     """A worker is killed in mid-training, and the run goes on by itself."""
     shape = TINY if lab.tiny else replace(SHAPES["1.3b"], layers=4)
-    keys: dict[str, Any] = {"deterministic": True, "save_every": 3, "max_failures": 2}
-    whole, cut = lab.spec("whole", shape, 12, **keys), lab.spec("cut", shape, 12, **keys)
-    files = [
-        fit(whole)["files"],
-        fit(cut, faults.loop, {"fault": faults.Fault("kill", rank=0)})["files"],
+    return [_resume(*_whole_and_cut(lab, "", shape), name="deterministic resume")]
+
+
+def adamw_8bit(lab: Lab) -> list[Check]:
+    """The same with moments of 8 bits, which no CPU steps."""
+    if not lab.gpu:
+        return [Check("adamw_8bit", "not run: no GPU")]
+    shape = TINY if lab.tiny else replace(SHAPES["1.3b"], layers=4)
+    whole, cut = _whole_and_cut(lab, "-8bit", shape, optimizer="adamw_8bit")
+    first, last = whole["validation_loss_first"], whole["validation_loss"]
+    return [
+        Check("adamw_8bit", f"validation loss {first:.3f} -> {last:.3f}", "the loss falls", last < first),
+        _resume(whole, cut, name="adamw_8bit, resume"),
+        *_memory(lab, "adamw_8bit, memory", lab.spec("whole-8bit", shape, 12, optimizer="adamw_8bit"), shape),
     ]
-    same = files[0]["export/model.safetensors"] == files[1]["export/model.safetensors"]
-    return [Check("deterministic resume", "equal to the bit" if same else "the weights differ", "equal", same)]
+
+
+def _whole_and_cut(lab: Lab, suffix: str, shape: Shape, **train: Any) -> tuple[Any, Any]:
+    """What became of twelve steps, and of twelve whose worker is killed after the eighth."""
+    keys: dict[str, Any] = {"deterministic": True, "save_every": 3, "max_failures": 2, **train}
+    whole, cut = lab.spec(f"whole{suffix}", shape, 12, **keys), lab.spec(f"cut{suffix}", shape, 12, **keys)
+    return fit(whole), fit(cut, faults.loop, {"fault": faults.Fault("kill", rank=0)})
+
+
+def _resume(whole: Any, cut: Any, name: str) -> Check:
+    same = whole["files"]["export/model.safetensors"] == cut["files"]["export/model.safetensors"]
+    return Check(name, "equal to the bit" if same else "the weights differ", "equal", same)
 
 
 def offload(lab: Lab) -> list[Check]:
@@ -251,7 +273,8 @@ def offload(lab: Lab) -> list[Check]:
 
 
 CHECKS: dict[str, Callable[[Lab], list[Check]]] = {
-    "parity": parity, "throughput": throughput, "lora": lora, "deterministic": deterministic, "offload": offload,
+    "parity": parity, "throughput": throughput, "lora": lora, "deterministic": deterministic,
+    "adamw_8bit": adamw_8bit, "offload": offload,
 }  # fmt: skip
 
 

@@ -149,6 +149,9 @@ class TrainConfig(Section):
     """Share of the steps with the decay of `schedule: wsd`."""
     min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
     """The schedule ends at this share of the peak; without effect on `constant`."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """adamw keeps both moments in float32, 8 bytes a trained parameter. adamw_8bit (arXiv 2110.02861) keeps them in 2,
+    by bitsandbytes: on GPUs only, and without `offload`."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW's decoupled decay, not applied to biases and norms."""
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -233,6 +236,13 @@ class TrainConfig(Section):
             raise ValueError("lora.quantize is for the frozen weights under adapters: set lora.rank")
         if self.lora.quantize != "none" and self.zero_stage == 3:
             raise ValueError("lora.quantize=nf4 does not go with zero_stage=3, which shards weights as they are: set 2")
+        if self.optimizer == "adamw_8bit" and self.use_gpu is False:
+            raise ValueError("optimizer=adamw_8bit does not go with use_gpu=false: it steps on GPUs only; set adamw")
+        if self.optimizer == "adamw_8bit" and self.offload != "none":
+            raise ValueError(
+                f"optimizer=adamw_8bit does not go with offload={self.offload}, whose steps are a CPU's: set adamw, or "
+                "offload=none"
+            )
         if self.compile and self.zero_stage == 3:
             raise ValueError("compile does not go with zero_stage=3")
         _check_deepspeed(self.deepspeed)
@@ -242,6 +252,12 @@ class TrainConfig(Section):
     def embeddings_beside_adapters(self) -> bool:
         """Whether embedding and head are trained whole, and everything else through adapters."""
         return self.lora.rank is not None and self.model.grow_vocabulary
+
+    @property
+    def needing_bitsandbytes(self) -> list[str]:
+        """Keys whose values need that package."""
+        keys = {"lora.quantize": self.lora.quantize != "none", "optimizer": self.optimizer == "adamw_8bit"}
+        return [key for key, needed in keys.items() if needed]
 
     @property
     def elastic(self) -> bool:

@@ -20,6 +20,7 @@ from kit19_ray.preflight.findings import Findings
 from kit19_ray.preflight.node_look import NodeLook, look
 from kit19_ray.serve import stage as serving
 from kit19_ray.train import fit
+from kit19_ray.train import stage as training
 from kit19_ray.utils import ray_session
 from kit19_ray.utils.json_types import Json
 
@@ -74,6 +75,7 @@ def cluster(config: Config, train: Findings) -> Findings:
 
 def _train(config: Config) -> tuple[bool, float, float]:
     on_gpu = fit.use_gpu(config.train)
+    training.check_device(config.train, on_gpu)
     return on_gpu, config.train.cpus_per_worker, 1.0 if on_gpu else 0.0
 
 

@@ -3,7 +3,8 @@
 Weights, gradients and optimizer state: ZeRO (arXiv 1910.02054, section 3): for P parameters on N workers in bf16 with
 Adam, 2P + 2P + 12P bytes, the last divided by N from stage 1 on, the second from stage 2, the first from stage 3. In
 fp32 the weights and gradients take 4P each; DeepSpeed keeps its own float32 copy of the weights then too, so it stays
-12P.
+12P. `train.optimizer: adamw_8bit` keeps Adam's two moments in a byte each and a float32 scale for 256 elements, 2.03P
+instead of 8P; partitions of fewer than 4,096 elements, which stay float32, are nothing beside that.
 
 With adapters (arXiv 2106.09685), P is the adapters' parameters in gradients and optimizer state: the frozen weights
 have neither. `train.offload` takes the optimizer's state, or the weights too, from the GPU to the node's memory; what
@@ -18,6 +19,7 @@ parameters, each its default. A bucket larger than the model is allocated on a G
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
@@ -53,6 +55,7 @@ class Setting:
     gpu: bool
     lora: LoraConfig = field(default_factory=LoraConfig)
     offload: str = "none"
+    optimizer: str = "adamw"
     embeddings_beside_adapters: bool = False
 
     @property
@@ -62,7 +65,7 @@ class Setting:
 
 
 def checkpoint_bytes(parameters: int) -> int:
-    """Bytes of one checkpoint of as many trained parameters: float32 weights and Adam's two moments."""
+    """Bytes of one checkpoint of as many trained parameters: float32 weights and moments, whatever the optimizer."""
     return parameters * 12
 
 
@@ -102,7 +105,7 @@ def estimate(setting: Setting) -> Memory:
     beside = setting.sizes.embeddings if setting.embeddings_beside_adapters else 0
     frozen = setting.sizes.parameters - beside if setting.lora.rank else 0
     weights = (_frozen_bytes(setting, frozen) + width * setting.trained) // (workers if stage >= 3 else 1)
-    optimizer = 12 * setting.trained // workers
+    optimizer = _optimizer_bytes(setting) // workers
     away = {"optimizer": (0, 1), "all": (1, 1)}.get(setting.offload, (0, 0)) if setting.gpu else (0, 0)
     host = away[0] * weights + away[1] * optimizer
     return Memory(
@@ -113,6 +116,13 @@ def estimate(setting: Setting) -> Memory:
         buffers=_buffers(setting),
         host=host,
     )
+
+
+def _optimizer_bytes(setting: Setting) -> int:
+    """The float32 weights and the moments of all trained parameters."""
+    trained = setting.trained
+    moments = {"adamw": 8 * trained, "adamw_8bit": 2 * (trained + 4 * math.ceil(trained / 256))}
+    return 4 * trained + moments[setting.optimizer]
 
 
 def _frozen_bytes(setting: Setting, frozen: int) -> int:

@@ -186,7 +186,8 @@ def _data_tasks(config: Config) -> list[str]:
 
 def _devices(train: TrainConfig) -> list[tuple[bool, str]]:
     """(on a GPU, precision) of each way the run may go; both where the config leaves it to the cluster."""
-    kinds = [train.use_gpu] if train.use_gpu is not None else [True, False]
+    both = [True] if train.optimizer == "adamw_8bit" else [True, False]  # that one is refused on a CPU
+    kinds = [train.use_gpu] if train.use_gpu is not None else both
     auto = {True: "bf16", False: "fp32"}
     return [(gpu, auto[gpu] if train.precision == "auto" else train.precision) for gpu in kinds]
 
@@ -208,6 +209,7 @@ def _size(train: TrainConfig, sizes: Sizes, seq_len: int, asked: float, found: F
             gpu=gpu,
             lora=train.lora,
             offload=train.offload,
+            optimizer=train.optimizer,
             embeddings_beside_adapters=train.embeddings_beside_adapters,
         )
         bytes_ = memory.estimate(setting)
@@ -278,6 +280,11 @@ def _machine(train: TrainConfig, found: Findings) -> None:
     if train.lora.quantize != "none" and train.use_gpu is not True:
         found.notes.append(
             "train.lora.quantize=nf4 is for GPUs: bitsandbytes is very slow on a CPU; set train.use_gpu=true"
+        )
+    if train.optimizer == "adamw_8bit" and train.use_gpu is None:
+        found.notes.append(
+            "train.optimizer=adamw_8bit steps on GPUs only: a cluster without any is refused; train.use_gpu=true waits "
+            "for GPUs"
         )
     if train.use_gpu and not list(Path("/dev").glob("nvidia[0-9]*")):
         found.notes.append("train.use_gpu=true, and this machine has no NVIDIA GPU: it takes a cluster (RAY_ADDRESS)")

@@ -31,6 +31,8 @@ def deepspeed_config(spec: TrainSpec, dtype: torch.dtype, workers: int) -> Json:
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
     }
+    if train.optimizer == "adamw_8bit":
+        config["zero_allow_untested_optimizer"] = True  # "untested" is any but DeepSpeed's own, apex's and torch's
     if train.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": spec.use_gpu}
         config["zero_force_ds_cpu_optimizer"] = False  # DeepSpeed's own Adam would be compiled when the run starts

@@ -14,6 +14,7 @@ from kit19_ray.train import model as models
 from kit19_ray.train.deepspeed_config import deepspeed_config
 from kit19_ray.train.inputs import Batch, to_device, without_targets
 from kit19_ray.train.loss import PackedLM
+from kit19_ray.train.optimizers import OPTIMIZERS
 from kit19_ray.train.spec import TrainSpec
 from kit19_ray.train.state_pieces import Piece, finish_restore, local_pieces
 
@@ -68,8 +69,10 @@ class TrainEngine:
         self.parameters = sum(_shape(p).numel() for p in self.module.parameters())
         self.trained_parameters = sum(_shape(p).numel() for p in self.module.parameters() if p.requires_grad)
         buffers = {name: b.clone() for name, b in self.module.named_buffers() if b.is_floating_point()}
+        optimizer = self._optimizer()
+        self._moments = OPTIMIZERS[spec.config.optimizer].moments(optimizer)
         self._engine, *_ = deepspeed.initialize(
-            model=self.module, optimizer=self._optimizer(), config=config, dist_init_required=False
+            model=self.module, optimizer=optimizer, config=config, dist_init_required=False
         )
         # DeepSpeed casts buffers with the weights; rotary frequencies in bf16 would train another model than the
         # one that is loaded from the export.
@@ -94,20 +97,16 @@ class TrainEngine:
         model.set_attn_implementation(attention.NAME)
         return True
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        """Torch's fused AdamW (DeepSpeed's own is compiled at run time); no decay on biases and norms."""
+    def _optimizer(self) -> Any:
+        """The configured AdamW; no decay on biases and norms."""
         train = self._spec.config
         trained = [p for p in self.module.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if len(_shape(p)) > 1], "weight_decay": train.weight_decay},
             {"params": [p for p in trained if len(_shape(p)) <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(
-            [g for g in groups if g["params"]],
-            lr=train.learning_rate,
-            betas=(train.beta1, train.beta2),
-            eps=train.epsilon,
-            fused=True,
+        return OPTIMIZERS[train.optimizer].make(
+            [g for g in groups if g["params"]], train.learning_rate, (train.beta1, train.beta2), train.epsilon
         )
 
     def step(self, batches: list[Batch], learning_rate: float, num_labels: int) -> torch.Tensor:
@@ -196,13 +195,13 @@ class TrainEngine:
             )
 
     def pieces(self) -> list[Piece]:
-        """This rank's part of the weights and moments, by parameter; views, so writing to them restores."""
+        """This rank's part of weights and moments, by parameter; `finish_restore` takes up what is written there."""
         names = {id(p): name.removeprefix(_PREFIX) for name, p in self.module.named_parameters()}
-        return local_pieces(self._engine.optimizer, names, self._spec.config.zero_stage)
+        return local_pieces(self._engine.optimizer, names, self._spec.config.zero_stage, self._moments)
 
-    def finish_restore(self, updates: int) -> None:
+    def finish_restore(self, pieces: list[Piece], updates: int) -> None:
         """Call it when the pieces were written, with the optimizer steps taken so far; all ranks must."""
-        finish_restore(self._engine.optimizer, self._spec.config.zero_stage, updates)
+        finish_restore(self._engine.optimizer, pieces, self._spec.config.zero_stage, self._moments, updates)
 
     def full_weights(self, trained_only: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
         """The whole weights one by one, on the CPU at rank 0 and empty elsewhere; all ranks must run through it.

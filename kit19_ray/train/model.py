@@ -57,9 +57,22 @@ def build(spec: TrainSpec, config: Json, dtype: torch.dtype) -> Any:
 def _loaded(spec: TrainSpec, name: str, dtype: torch.dtype) -> Any:
     few_bits = quantization(dtype) if spec.config.lora.quantize != "none" else None
     model = pretrained.load_causal_lm(name, dtype, spec.config.model.revision, quantized=few_bits)
+    if few_bits is not None:
+        keep_gradients(model)
     if spec.config.model.grow_vocabulary:
         grow_vocabulary(model, spec.vocab_size)
     return model
+
+
+def keep_gradients(model: Any) -> None:
+    """Has layers of 4 bits stay as they are in evaluation.
+
+    On a CPU with AVX512-BF16 bitsandbytes packs their weights anew at the first forward pass without gradients, for an
+    operator that has none: a training that goes on after it would pass no gradient back through those layers.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def quantization(dtype: torch.dtype) -> Any:

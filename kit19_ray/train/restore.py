@@ -68,7 +68,7 @@ def take_up(
             with phase("taking up a checkpoint"):
                 checkpoint_reader.write(values, pieces)
                 state.restore(index["step"], index["state"])
-                engine.finish_restore(state.step - state.guard.skipped)
+                engine.finish_restore(pieces, state.step - state.guard.skipped)
             break
         broken.append(f"the checkpoint of step {at.step} is left out and deleted: {reasons[0]}")
         if agreement.rank == 0:

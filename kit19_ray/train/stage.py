@@ -72,8 +72,8 @@ def run(config: Config, data_uri: str, evaluate: Evaluate | None = None) -> str:
     plan = planning.make(config.train, _rows(built, "train"), built["seq_len"])
     for error in check(config.train, data_uri, built, *_known(config.train)):
         raise error
-    lora = config.train.lora
-    trackers.require(list(config.train.trackers), bool(lora.rank), lora.quantize != "none")
+    train = config.train
+    trackers.require(list(train.trackers), bool(train.lora.rank), train.needing_bitsandbytes)
     with lease.held(out, "train") as held, ray_session.connected():
         if manifest.finished(out, "train") is not None:
             say(f"train: {out} was trained meanwhile")
@@ -90,6 +90,7 @@ def run(config: Config, data_uri: str, evaluate: Evaluate | None = None) -> str:
             pad_token_id=built["pad_token_id"],
             prompt=built["prompt"],
         )
+        check_device(train, spec.use_gpu)
         if config.train.best.task is not None:
             if evaluate is None:
                 raise TrainError("train.best.score names a task, and nothing was given to score it with")
@@ -193,6 +194,19 @@ def check_length(train: TrainConfig, seq_len: int, positions: int | None) -> lis
             hint=f"build the data with data.seq_len={positions} or less",
         )
     ]
+
+
+def check_device(train: TrainConfig, gpu: bool) -> None:
+    """Whether `train` can run on what the cluster has.
+
+    Raises:
+        TrainError: it takes GPUs, and there are none.
+    """
+    if train.optimizer == "adamw_8bit" and not gpu:
+        raise TrainError(
+            "train.optimizer=adamw_8bit steps on GPUs only, and the cluster has none",
+            hint="set train.use_gpu=true to wait for GPUs, or train.optimizer=adamw",
+        )
 
 
 def _known(train: TrainConfig) -> tuple[int | None, int | None]:

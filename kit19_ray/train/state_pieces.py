@@ -16,8 +16,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from kit19_ray.train.moments import Moments, Values
+
 KINDS = ("w", "m", "v")  # weights, first moment, second moment
-_STATE_KEYS = {"m": "exp_avg", "v": "exp_avg_sq"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A flat partition of the optimizer's, and its moments as `Moments.read` gave them."""
+
+    flat: torch.Tensor
+    moments: Values
 
 
 @dataclass(frozen=True)
@@ -28,32 +37,37 @@ class Piece:
         name: of the parameter in the model.
         start: index of the first element in the flattened parameter.
         numel: of the whole parameter.
-        tensors: float32 `[n]` by KINDS, views of the optimizer's memory.
+        tensors: float32 `[n]` by KINDS, views of the optimizer's memory and of the part's moments.
+        part: what it lies in; None of a piece that no optimizer has.
     """
 
     name: str
     start: int
     numel: int
     tensors: dict[str, torch.Tensor]
+    part: Part | None = None
 
     def __len__(self) -> int:
         return len(self.tensors["w"])
 
 
-def local_pieces(optimizer: Any, names: dict[int, str], zero_stage: int) -> list[Piece]:
+def local_pieces(optimizer: Any, names: dict[int, str], zero_stage: int, moments: Moments) -> list[Piece]:
     """The pieces of this rank, in the optimizer's order; moments that are not there yet are zeros.
 
     Args:
         optimizer: DeepSpeed's.
         names: by `id` of the parameter.
+        moments: of the optimizer that DeepSpeed's holds.
     """
     found = _stage_3(optimizer) if zero_stage == 3 else _stage_1_2(optimizer)
+    parts: dict[int, Part] = {}
     out = []
     for parameter, flat, at, start, length, numel in found:
-        state = _moments(optimizer.optimizer, flat)
-        whole = {"w": flat.data, **{kind: state[key] for kind, key in _STATE_KEYS.items()}}
-        tensors = {kind: tensor.narrow(0, at, length) for kind, tensor in whole.items()}
-        out.append(Piece(names[id(parameter)], start, numel, tensors))
+        if id(flat) not in parts:
+            parts[id(flat)] = Part(flat, moments.read(flat))
+        part = parts[id(flat)]
+        tensors = {kind: tensor.narrow(0, at, length) for kind, tensor in {"w": flat.data, **part.moments}.items()}
+        out.append(Piece(names[id(parameter)], start, numel, tensors, part))
     return out
 
 
@@ -82,24 +96,14 @@ def _stage_3(optimizer: Any) -> Iterator[_Found]:
             at += each
 
 
-def _moments(adam: torch.optim.Optimizer, flat: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The state torch's fused AdamW would begin with, where it has not stepped yet."""
-    state: dict[str, torch.Tensor] = adam.state[flat]
-    if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32, device=flat.device)
-        for key in _STATE_KEYS.values():
-            state[key] = torch.zeros_like(flat.data)
-    return state
-
-
-def finish_restore(optimizer: Any, zero_stage: int, updates: int) -> None:
-    """Makes the model's weights those of the pieces, once these were written; all ranks must call it.
+def finish_restore(optimizer: Any, pieces: list[Piece], zero_stage: int, moments: Moments, updates: int) -> None:
+    """Makes the model's weights and the moments those of the pieces, once these were written; all ranks must call it.
 
     Args:
-        updates: optimizer steps taken so far, which AdamW's bias correction depends on.
+        updates: optimizer steps taken so far.
     """
-    for state in optimizer.optimizer.state.values():
-        state["step"].fill_(updates)  # one tensor each: a shared one would be counted up once a group
+    for part in {id(piece.part): piece.part for piece in pieces if piece.part is not None}.values():
+        moments.write(part.flat, part.moments, updates)
     if zero_stage != 3:
         optimizer.update_lp_params()
         return

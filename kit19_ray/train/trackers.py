@@ -6,7 +6,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,12 @@ from kit19_ray.utils.json_types import Json
 _UPLOAD_SECONDS = 60.0
 
 
-def require(names: list[str], adapters: bool = False, few_bits: bool = False) -> None:
+def require(names: list[str], adapters: bool = False, few_bits: Collection[str] = ()) -> None:
     """Refuses a tracker, or adapters, whose package is not installed, before any worker starts.
+
+    Args:
+        adapters: whether peft is needed.
+        few_bits: keys of `train` that need bitsandbytes.
 
     Raises:
         TrainError: it is not.
@@ -30,8 +34,8 @@ def require(names: list[str], adapters: bool = False, few_bits: bool = False) ->
 
     if adapters and find_spec("peft") is None:
         raise TrainError("train.lora.rank: peft is not installed", hint="pip install 'kit19-ray[lora]'")
-    if few_bits and find_spec("bitsandbytes") is None:
-        raise TrainError("train.lora.quantize: bitsandbytes is not installed", hint="pip install 'kit19-ray[qlora]'")
+    for key in few_bits if find_spec("bitsandbytes") is None else ():
+        raise TrainError(f"train.{key}: bitsandbytes is not installed", hint="pip install 'kit19-ray[qlora]'")
     for name in names:
         if find_spec({"tensorboard": "tensorboardX", "prometheus": "ray"}.get(name, name)) is None:
             raise TrainError(

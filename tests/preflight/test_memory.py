@@ -15,6 +15,7 @@ from kit19_ray.preflight import memory
 from kit19_ray.preflight.memory import GB, Setting
 from kit19_ray.preflight.model_sizes import PUBLISHED, Sizes, from_config
 from kit19_ray.train.loss import PackedLM
+from tests.train.eight_bit_stand_in import StandIn
 
 SMALL = PUBLISHED["EleutherAI/polyglot-ko-1.3b"]
 LARGE = PUBLISHED["EleutherAI/polyglot-ko-5.8b"]
@@ -153,6 +154,26 @@ def test_embeddings_beside_adapters_are_trained_and_not_frozen_too(quantize: str
     assert beside.weights == frozen.weights
     assert beside.optimizer - frozen.optimizer == 12 * SMALL.embeddings // 8
     assert beside.gradients - frozen.gradients == 2 * SMALL.embeddings // 8
+
+
+def test_moments_of_8_bits_are_what_bitsandbytes_keeps() -> None:
+    """A byte an element and a float32 a block of 256, twice, beside DeepSpeed's float32 weights."""
+    adam = StandIn([{"params": [torch.nn.Parameter(torch.zeros(SMALL.hidden_size, 1000).view(-1))]}], 1, (0.9, 0.9), 1)
+    (flat,) = adam.param_groups[0]["params"]
+    adam.init_state(adam.param_groups[0], flat, 0, 0)
+    kept = sum(t.nbytes for key, t in adam.state[flat].items() if key.startswith(("state", "absmax")))
+    sizes = replace(SMALL, layers=0, vocab_size=500)  # embedding and head
+    setting = replace(BASE, sizes=sizes, workers=1, optimizer="adamw_8bit")
+    slack = 7 * 2 * sizes.hidden_size  # the formula's last layer norm
+    assert memory.estimate(setting).optimizer == pytest.approx(kept + flat.nbytes, abs=slack)
+
+
+def test_the_optimizer_decides_about_the_moments_alone() -> None:
+    whole = memory.estimate(BASE)
+    eight_bit = memory.estimate(replace(BASE, optimizer="adamw_8bit"))
+    assert whole.optimizer == 12 * SMALL.parameters // 8
+    assert eight_bit.optimizer == pytest.approx((4 + 2 * (1 + 4 / 256)) * SMALL.parameters / 8, rel=1e-6)
+    assert replace(eight_bit, optimizer=whole.optimizer) == whole
 
 
 def test_what_is_offloaded_is_in_the_nodes_memory_and_only_where_there_is_a_gpu() -> None:

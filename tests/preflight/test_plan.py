@@ -201,6 +201,21 @@ def test_a_full_disk_and_a_small_machine(make_config: Any, tmp_path: Path, monke
     assert any("lower train.micro_batch_size" in note for note in stages(huge)["train"].notes)
 
 
+def test_an_optimizer_that_steps_on_gpus_alone(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    either = make_config(f"file://{tmp_path}", train={"use_gpu": None, "optimizer": "adamw_8bit"})
+    found = stages(either)["train"]
+    assert [entry["device"] for entry in found.facts["devices"]] == ["GPU"]
+    assert any("adamw_8bit steps on GPUs only: a cluster without any is refused" in note for note in found.notes)
+    wanted = make_config(f"file://{tmp_path}", train={"use_gpu": True, "optimizer": "adamw_8bit"})
+    plain = make_config(f"file://{tmp_path}", train={"use_gpu": True})
+    assert not any("adamw_8bit" in note for note in stages(wanted)["train"].notes)
+    packed, whole = (stages(config)["train"].facts["devices"][0]["bytes"]["optimizer"] for config in (wanted, plain))
+    assert packed < 0.51 * whole
+
+
 def test_a_root_that_cannot_be_written(tmp_path: Path, make_config: Any) -> None:
     (tmp_path / "file").write_text("")
     config = make_config(f"file://{tmp_path}/file/below")

@@ -15,7 +15,7 @@ from kit19_ray.errors import TrainError, UserError
 from kit19_ray.lm import pretrained
 from kit19_ray.train import trackers
 from kit19_ray.train.candidate_scorer import write_model
-from kit19_ray.train.model import add_adapters, grow_vocabulary
+from kit19_ray.train.model import add_adapters, grow_vocabulary, keep_gradients, quantization
 from tests.train.ranks import losses, run_ranks, spec_of, train
 from tests.train.test_elastic import SETTINGS, SHARDED
 
@@ -180,6 +180,95 @@ class TestFourBits:
         index = checkpoint.newest(spec.out)
         assert index is not None and all("lora_" in name for name in index["parameters"])
 
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it by its old name
+    @pytest.mark.filterwarnings("ignore:_check_is_size will be removed:FutureWarning")  # bitsandbytes on a CPU
+    @pytest.mark.parametrize(
+        ("family", "whole"),
+        [
+            ("Llama", {"model.embed_tokens.weight", "lm_head.weight"}),
+            ("GPTNeoX", {"gpt_neox.embed_in.weight", "lm_head.weight"}),
+        ],
+    )
+    def test_a_grown_vocabulary_is_of_whole_weights(self, family: str, whole: set[str], tmp_path: Path) -> None:
+        pytest.importorskip("bitsandbytes")
+        config = getattr(transformers, f"{family}Config")(
+            vocab_size=280, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            tie_word_embeddings=False,
+        )  # fmt: skip
+        getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(tmp_path)
+        model = pretrained.load_causal_lm(str(tmp_path), torch.float32, quantized=quantization(torch.float32))
+        grow_vocabulary(model, 300)
+        add_adapters(model, LoraConfig(rank=4), 0, embeddings=True)
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name}
+        assert trained.keys() == whole
+        assert all(type(p) is torch.nn.Parameter and p.shape == (300, 64) for p in trained.values())
+        packed = [p for p in model.parameters() if getattr(p, "quant_state", None) is not None]
+        assert len(packed) == 2 * {"Llama": 7, "GPTNeoX": 4}[family] and not any(p.requires_grad for p in packed)
+
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it by its old name
+    @pytest.mark.filterwarnings("ignore:_check_is_size will be removed:FutureWarning")  # bitsandbytes on a CPU
+    def test_gradients_are_the_same_after_an_evaluation(self, base: str) -> None:
+        pytest.importorskip("bitsandbytes")
+        model = pretrained.load_causal_lm(base, torch.float32, quantized=quantization(torch.float32))
+        keep_gradients(model)
+        add_adapters(model, LoraConfig(rank=4, dropout=0), 0, embeddings=True)
+        ids = torch.arange(30)[None]
+
+        def gradients() -> list[torch.Tensor]:
+            model.train()
+            model.zero_grad()
+            model(input_ids=ids, labels=ids).loss.backward()
+            return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+        before = gradients()
+        model.eval()
+        with torch.no_grad():
+            model(input_ids=ids)
+        assert all(map(torch.equal, before, gradients()))
+
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # peft asks for it by its old name
+    @pytest.mark.parametrize("tied", [False, True])
+    def test_a_grown_vocabulary_is_whole_trained_taken_up_and_merged(
+        self, tied: bool, make_config: Any, data_prefix: str, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("bitsandbytes")
+        torch.manual_seed(5)
+        config = transformers.LlamaConfig(
+            vocab_size=280, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            tie_word_embeddings=tied,
+        )  # fmt: skip
+        small = str(tmp_path / "small")
+        transformers.LlamaForCausalLM(config).save_pretrained(small)
+        more = {"model": {"name": small, "grow_vocabulary": True}}
+        spec = run(make_config, data_prefix, small, tmp_path / "run", [(2, 2, 3), (1, 1, None)], more, quantize="nf4")
+        found = [line["validation_loss"] for line in metrics_log.read(spec.out) if "validation_loss" in line]
+        assert found[-1] < found[0]
+        whole = {"model.embed_tokens.weight", *([] if tied else ["lm_head.weight"])}
+        at = checkpoint.folders(spec.out)[0]
+        index = checkpoint.read_index(spec.out, at)
+        assert index is not None and {n for n in index["parameters"] if "lora_" not in n} == whole
+        assert all(index["parameters"][name] == 300 * 64 for name in whole)  # elements, not packed bits
+        merged, grown = pretrained.load_causal_lm(f"{spec.out}/export"), pretrained.load_causal_lm(small)
+        grow_vocabulary(grown, 300)
+        assert merged.config.vocab_size == 300
+        before, after = dict(grown.named_parameters()), dict(merged.named_parameters())
+        assert before.keys() == after.keys()
+        for name in whole:
+            moved = (after[name] - before[name]).detach().abs().amax(dim=1)
+            assert float(moved[280:].min()) > 0 if name == "lm_head.weight" else float(moved[280:].max()) > 0
+        # All else is the base's own 16 bits (here 32) with the adapters added: those that were kept in 4 bits too.
+        assert "model.norm.weight" in after
+        torch.testing.assert_close(after["model.norm.weight"], before["model.norm.weight"], rtol=0, atol=0)
+        from peft import PeftModel
+
+        ids = torch.arange(260, 300)[None]
+        with torch.no_grad():
+            ours = merged(input_ids=ids).logits
+            theirs = PeftModel.from_pretrained(grown, f"{spec.out.removeprefix('file://')}/adapter")(
+                input_ids=ids
+            ).logits
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
     def test_is_refused_without_adapters_and_under_zero_3(self, make_config: Any, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="set lora.rank"):
             make_config(f"file://{tmp_path}", model={"name": "x/y"}, lora={"quantize": "nf4"})
@@ -190,5 +279,5 @@ class TestFourBits:
         import importlib.util
 
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else True)
-        with pytest.raises(TrainError, match="bitsandbytes is not installed"):
-            trackers.require([], adapters=True, few_bits=True)
+        with pytest.raises(TrainError, match="train.lora.quantize: bitsandbytes is not installed"):
+            trackers.require([], adapters=True, few_bits=["lora.quantize"])
