@@ -52,17 +52,19 @@ def build_data(root: str, seq_len: int) -> str:
     return uri
 
 
-def build_model(config: TrainConfig, seq_len: int) -> Any:
+def build_model(
+    config: TrainConfig, seq_len: int, vocab_size: int = VOCAB, eos_token_id: int = 0, pad_token_id: int = 0
+) -> Any:
     """The model that every side trains, with the same weights."""
     return pretrained.build_gpt_neox(
         hidden_size=config.model.hidden_size,
         layers=config.model.layers,
         heads=config.model.heads,
         intermediate_size=config.model.intermediate_size,
-        vocab_size=VOCAB,
+        vocab_size=vocab_size,
         seq_len=seq_len,
-        eos_token_id=0,
-        pad_token_id=0,
+        eos_token_id=eos_token_id,
+        pad_token_id=pad_token_id,
         seed=SEED,
     )
 

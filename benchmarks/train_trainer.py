@@ -46,19 +46,20 @@ class Turns:
 
     def before(self, step: int) -> None:
         """Is called before step `step`, from 0, of a run that has one step more than the turns."""
-        if step % self._steps:
+        if step % self._steps or len(self.seconds) == self._rounds:
             return
-        if step:
+        if step:  # ours comes first in each round, so that neither side ends while the other is measured
             self.seconds.append(time.perf_counter() - self._begun)
-        if len(self.seconds) < self._rounds:
-            turn = len(self.seconds) + 1
-            (self._folder / f"ours-{turn}").touch()  # the peer's go
-            until = time.monotonic() + _PEER_SECONDS
-            while not (self._folder / f"peer-{turn}").exists():
-                if time.monotonic() > until:
-                    raise TimeoutError(f"the peer's turn {turn} did not end; its log: {self._folder / 'peer.log'}")
-                time.sleep(0.02)
+            (self._folder / f"ours-{len(self.seconds)}").touch()  # the peer's go
+            self._wait(self._folder / f"peer-{len(self.seconds)}")
         self._begun = time.perf_counter()
+
+    def _wait(self, there: Path) -> None:
+        until = time.monotonic() + _PEER_SECONDS
+        while not there.exists():
+            if time.monotonic() > until:
+                raise TimeoutError(f"the peer's turn did not end: {self._folder / 'peer.log'}")
+            time.sleep(0.02)
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""An S3 server on loopback whose line takes so many megabytes a second, over all connections together: moto's.
+
+python benchmarks/slow_s3.py RATE     prints its address, and serves until it is ended
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+BUCKET = "kit19"
+_CHUNK = 1 << 18
+
+
+class Throttled:
+    """WSGI in front of moto: a request's body arrives no faster than the line lets it."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]], rate: float) -> None:
+        self._app, self._rate, self._free_at, self._lock = app, rate, 0.0, threading.Lock()
+
+    def _take(self, size: int) -> None:
+        """Waits until the line has carried `size` more bytes."""
+        with self._lock:
+            self._free_at = max(self._free_at, time.monotonic()) + size / self._rate
+            until = self._free_at
+        time.sleep(max(0.0, until - time.monotonic()))
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        left, body = int(environ.get("CONTENT_LENGTH") or 0), io.BytesIO()
+        while left:
+            data = environ["wsgi.input"].read(min(left, _CHUNK))
+            if not data:
+                break
+            self._take(len(data))
+            left -= body.write(data)
+        body.seek(0)
+        environ["wsgi.input"] = body
+        return self._app(environ, start_response)
+
+
+@contextmanager
+def serving(megabytes_per_second: float) -> Iterator[str]:
+    """The server in a process of its own; the AWS variables name it, and the value is a prefix in its bucket."""
+    import boto3
+
+    command = [sys.executable, __file__, str(megabytes_per_second)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    os.environ |= {
+        "AWS_ENDPOINT_URL": process.stdout.readline().strip(),
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    try:
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        yield f"s3://{BUCKET}/runs"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main(rate: float) -> None:
+    """Serves."""
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    app = Throttled(DomainDispatcherApplication(create_backend_app), rate * 1e6)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))
