@@ -46,8 +46,8 @@ class Throttled:
 
 
 @contextmanager
-def serving(megabytes_per_second: float) -> Iterator[str]:
-    """The server in a process of its own; the AWS variables name it, and the value is a prefix in its bucket."""
+def serving(megabytes_per_second: float) -> Iterator[tuple[str, int]]:
+    """The server, named by the AWS variables: a prefix in its bucket, and the number of its process."""
     import boto3
 
     command = [sys.executable, __file__, str(megabytes_per_second)]
@@ -61,7 +61,7 @@ def serving(megabytes_per_second: float) -> Iterator[str]:
     }
     try:
         boto3.client("s3").create_bucket(Bucket=BUCKET)
-        yield f"s3://{BUCKET}/runs"
+        yield f"s3://{BUCKET}/runs", process.pid
     finally:
         process.terminate()
         process.wait()
