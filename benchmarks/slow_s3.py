@@ -33,15 +33,15 @@ class Throttled:
         time.sleep(max(0.0, until - time.monotonic()))
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        left, body = int(environ.get("CONTENT_LENGTH") or 0), io.BytesIO()
-        while left:
-            data = environ["wsgi.input"].read(min(left, _CHUNK))
-            if not data:
+        body = memoryview(bytearray(int(environ.get("CONTENT_LENGTH") or 0)))
+        at = 0
+        while at < len(body):
+            got = environ["wsgi.input"].readinto(body[at : at + _CHUNK])
+            if not got:
                 break
-            self._take(len(data))
-            left -= body.write(data)
-        body.seek(0)
-        environ["wsgi.input"] = body
+            self._take(got)
+            at += got
+        environ["wsgi.input"] = io.BytesIO(body[:at])
         return self._app(environ, start_response)
 
 
@@ -51,7 +51,9 @@ def serving(megabytes_per_second: float) -> Iterator[tuple[str, int]]:
     import boto3
 
     command = [sys.executable, __file__, str(megabytes_per_second)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    # Nothing goes to this machine's disk: a store is elsewhere.
+    environment = os.environ | {"MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(1 << 40)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
     assert process.stdout is not None
     os.environ |= {
         "AWS_ENDPOINT_URL": process.stdout.readline().strip(),

@@ -1,6 +1,6 @@
 """What a checkpoint costs the training when S3 takes 50 MB/s: ours beside the same one awaited to its end.
 
-    python benchmarks/train_saves.py [--megabytes-per-second 50] [--steps 8] [--rounds 3]
+    python benchmarks/train_saves.py [--megabytes-per-second 50] [--steps 10] [--rounds 3]
 
 One worker of the train stage, in the stage's own loop, by turns of `--steps` optimizer steps, which is the save
 interval: without a checkpoint; with one that is begun before the first step and written beside the steps, as `kit19
@@ -107,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     train_job.add_sizes(parser)
     parser.add_argument("--megabytes-per-second", type=float, default=50.0)
-    parser.add_argument("--steps", type=int, default=8, help="optimizer steps per turn: the save interval")
+    parser.add_argument("--steps", type=int, default=10, help="optimizer steps per turn: the save interval")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each kind that count; one is made before")
     args = parser.parse_args()
     whole = (args.rounds + 1) * len(KINDS) * args.steps
