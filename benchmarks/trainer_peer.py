@@ -157,5 +157,5 @@ def main(folder: Path) -> None:
         )
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and len(sys.argv) > 1:  # `make bench` runs every file of this folder
     main(Path(sys.argv[1]))
