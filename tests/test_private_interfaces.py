@@ -22,6 +22,7 @@ NAMES = [
     ("ray.data", "DataContext.op_resource_reservation_enabled"),
     ("ray.cluster_utils", "Cluster"),
     ("transformers.core_model_loading", "revert_weight_conversion"),
+    ("transformers", "PreTrainedModel._supports_attention_backend"),
     ("lm_eval.api.task", "tqdm"),
     ("lm_eval.api.task", "get_metric"),
     ("typer.core", "TyperGroup.parse_args"),

@@ -165,8 +165,8 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 on GPUs that have it, fp32 elsewhere."""
     attention: Literal["auto", "varlen", "masked"] = Field("auto", json_schema_extra=RUNTIME)
-    """varlen: flash attention over each example alone (bf16 on a GPU). masked: one mask a row, on any device. auto:
-    varlen where it runs."""
+    """varlen: over each example alone, by flash attention on a GPU in bf16, one after the other on a CPU. masked: one
+    mask a row, on any device. auto: varlen where it runs."""
     gradient_checkpointing: bool = Field(False, json_schema_extra=RUNTIME)
     """Recompute activations in the backward pass: less memory, about a third more compute."""
     offload: Literal["none", "optimizer", "all"] = Field("none", json_schema_extra=RUNTIME)

@@ -1,8 +1,9 @@
 """Attention over packed rows without a mask: each example is a sequence of its own to flash attention.
 
 A mask rules flash attention out in SDPA, and what is left computes all `seq_len x seq_len` scores of a row although an
-example of 80 tokens needs 80 x 80. `torch.nn.attention.varlen` takes the examples' borders instead. transformers has a
-door for such a function: it is registered under NAME, and `model.set_attn_implementation(NAME)` lets the model use it.
+example of 80 tokens needs 80 x 80. `torch.nn.attention.varlen` takes the examples' borders instead; on a CPU, which has
+no such operator, one example is attended to after the other. transformers has a door for such a function: it is
+registered under NAME, and `model.set_attn_implementation(NAME)` lets the model use it.
 
 The rows of a batch are laid end to end, `[1, rows * seq_len]`; the borders are counted on the host, so that the device
 is never waited for.
@@ -58,14 +59,16 @@ def why_masked(model: Any, device: torch.device, dtype: torch.dtype) -> str | No
     """What keeps `model` from this attention, in words; None where nothing does."""
     import torch
 
-    config = model.config.get_text_config()
-    if device.type != "cuda":
-        return "flash attention runs on GPUs alone"
-    if torch.cuda.get_device_capability(device) < _FIRST_CAPABILITY:
-        return f"{torch.cuda.get_device_name(device)} is older than what flash attention runs on"
-    if dtype not in (torch.bfloat16, torch.float16):
-        return f"flash attention does not compute in {dtype}"
-    return unfit(config)
+    if device.type not in ("cuda", "cpu"):
+        return "it runs on GPUs and CPUs alone"
+    if device.type == "cuda":
+        if torch.cuda.get_device_capability(device) < _FIRST_CAPABILITY:
+            return f"{torch.cuda.get_device_name(device)} is older than what flash attention runs on"
+        if dtype not in (torch.bfloat16, torch.float16):
+            return f"flash attention does not compute in {dtype}"
+    if not getattr(model, "_supports_attention_backend", False):  # transformers': any function may attend
+        return f"{type(model).__name__} attends by itself"
+    return unfit(model.config.get_text_config())
 
 
 def unfit(config: Any) -> str | None:
@@ -75,6 +78,8 @@ def unfit(config: Any) -> str | None:
         return f"its heads are {size} wide; flash attention takes multiples of 8 up to {_MAX_HEAD_SIZE}"
     if getattr(config, "attn_logit_softcapping", None):
         return "it caps its attention scores"
+    if getattr(config, "attention_dropout", None) or getattr(config, "attn_pdrop", None):
+        return "it has dropout in its attention"
     if getattr(config, "kv_lora_rank", None):
         return "its keys are wider than its values"
     if getattr(config, "linear_conv_kernel_dim", None) or getattr(config, "mamba_d_state", None):
@@ -147,7 +152,7 @@ _MASKED = "set train.attention=masked"
 def _one_by_one(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cuts: list[int], scale: float | None, window: int | None
 ) -> torch.Tensor:
-    """The same by ordinary attention, an example at a time: what the kernel is compared with on a CPU."""
+    """The same by ordinary attention, an example at a time: what a CPU runs, and what the kernel is compared with."""
     import torch
 
     parts = []

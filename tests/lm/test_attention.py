@@ -126,7 +126,20 @@ class TestWhatItDoesNotDo:
         assert "caps its attention" in str(attention.unfit(build("Gemma2", {}).config))
         assert "520 wide" in str(attention.unfit(transformers.LlamaConfig(head_dim=520)))
         assert attention.unfit(build("Llama", {}).config) is None
-        assert attention.why_masked(build("Llama", {}), torch.device("cpu"), torch.bfloat16) is not None
+        assert "dropout in its attention" in str(attention.unfit(build("Llama", {"attention_dropout": 0.1}).config))
+        gpt2 = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9))
+        assert "dropout in its attention" in str(attention.why_masked(gpt2, torch.device("cpu"), torch.float32))
+        bloom = transformers.BloomForCausalLM(
+            transformers.BloomConfig(n_layer=1, hidden_size=8, n_head=1, vocab_size=9)
+        )
+        assert "BloomForCausalLM attends by itself" in str(
+            attention.why_masked(bloom, torch.device("cpu"), torch.float32)
+        )
+        assert "alone" in str(attention.why_masked(build("Llama", {}), torch.device("mps"), torch.bfloat16))
+
+    def test_a_cpu_has_it_in_any_type(self) -> None:
+        for dtype in (torch.float32, torch.bfloat16):
+            assert attention.why_masked(build("Llama", {}), torch.device("cpu"), dtype) is None
 
     @pytest.mark.parametrize(
         ("keys", "said"),
