@@ -70,7 +70,8 @@ def command(side: str, folder: str, port: int, root: str) -> tuple[list[str], di
         return [str(Path(os.environ["KIT19_VLLM_PYTHON"]).parent / "vllm"), *words], env
     batching = "--continuous-batching" if side == "transformers-cb" else "--no-continuous-batching"
     words = ["serve", folder, "--port", str(port), "--device", "cpu", "--dtype", "float32", batching]
-    return [str(Path(sys.executable).parent / "transformers"), *words], {}
+    Path(root, "hub").mkdir(exist_ok=True)  # it lists its cache of models, and fails where there is none
+    return [str(Path(sys.executable).parent / "transformers"), *words], {"HF_HOME": root}
 
 
 async def tokens_of(client: httpx.AsyncClient, body: dict[str, Any], counted: list[float]) -> None:

@@ -139,15 +139,16 @@ def fill(model: Any, source: Any | None) -> None:
     import torch.distributed as dist
 
     given = {} if source is None else dict(source.named_parameters(remove_duplicate=False))
-    parameters = dict(model.named_parameters())
-    for name, parameter in parameters.items():
+    for name, parameter in model.named_parameters():
         with torch.no_grad(), deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             if given:
                 parameter.copy_(given[name])
     whole = {} if source is None else source.state_dict()
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    # By every name it has: a head that is tied to the embedding is no buffer, and other ranks have no part of it.
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for name, buffer in model.state_dict().items():
-        if name in parameters or hasattr(buffer, "ds_id"):
+        if name in parameters:
             continue
         sent = (whole[name] if whole else torch.empty_like(buffer)).to(device)
         dist.broadcast(sent, src=0)

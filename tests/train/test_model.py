@@ -18,11 +18,11 @@ from tests.train.ranks import losses, run_ranks, spec_of, train
 from tests.train.test_elastic import SETTINGS, SHARDED
 
 
-def saved(folder: Path, vocab_size: int) -> str:
+def saved(folder: Path, vocab_size: int, tied: bool = False) -> str:
     torch.manual_seed(5)
     config = transformers.LlamaConfig(
         vocab_size=vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=2, tie_word_embeddings=tied,
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)
@@ -41,8 +41,11 @@ def without_weights(spec: Any) -> Any:
 
 
 @pytest.mark.ranks
-def test_under_zero_3_rank_0_alone_reads_the_weights(make_config: Any, data_prefix: str, tmp_path: Path) -> None:
-    base = saved(tmp_path / "base", 320)
+@pytest.mark.parametrize("tied", [False, True], ids=["head_of_its_own", "head_is_the_embedding"])
+def test_under_zero_3_rank_0_alone_reads_the_weights(
+    tied: bool, make_config: Any, data_prefix: str, tmp_path: Path
+) -> None:
+    base = saved(tmp_path / "base", 320, tied)
     keys = SETTINGS | {"workers": 2, "zero_stage": 3, "model": {"name": base}, "max_steps": 3}
     spec = spec_of(make_config(f"file://{tmp_path}/sharded", **keys, deepspeed=SHARDED), data_prefix)
     run_ranks(2, without_weights, spec)
