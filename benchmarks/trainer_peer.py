@@ -26,6 +26,8 @@ from kit19_ray.artifacts import packed_shards
 from kit19_ray.train import batches
 from kit19_ray.train.spec import TrainSpec
 
+_OURS_SECONDS = 300.0
+
 
 class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """The packed rows in the order in which our workers read them, as tensors that are ready to be stacked."""
@@ -69,7 +71,10 @@ class Turns(TrainerCallback):  # type: ignore[misc]
             self._wait()
 
     def _wait(self) -> None:
+        until = time.monotonic() + _OURS_SECONDS
         while not (self._folder / f"ours-{len(self.seconds) + 1}").exists():
+            if time.monotonic() > until:
+                raise TimeoutError("the other side is gone")
             time.sleep(0.02)
         self._begun = time.perf_counter()
 
