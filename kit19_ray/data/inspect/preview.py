@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypedDict, cast, final
 
@@ -144,7 +144,8 @@ def _draw(config: Config, inputs: Inputs, name: str, num: int, out: str) -> _Dra
     how = balance.of_tasks(config.data, inputs.tasks)[name]
     size = quota if how.caps else min(num, quota)  # a cap is a share of the quota itself
     parts = [FilePart(file, 0, file.size, 0, 0, "") for file in inputs.files[name]]
-    reading = record_steps.reading(config, task, parts, out)
+    # A head fits into one bucket, however large its files are.
+    reading = replace(record_steps.reading(config, task, parts, out), num_buckets=1)
     receipt, is_head = _check_head(reading)
     if not receipt.records:
         return _Drawn([], receipt.rows, is_head)
