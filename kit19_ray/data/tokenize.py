@@ -10,12 +10,14 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kit19_ray.artifacts.schemas import ExampleTexts
 from kit19_ray.data import rendering, tables
 from kit19_ray.data.encoding import Encoder
 from kit19_ray.io import node_cache, storage
@@ -87,7 +89,8 @@ def _by_characters(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
 
 def _encoded(encoder: Encoder, batch: pa.RecordBatch) -> pa.RecordBatch:
     """A batch of examples as `_SCHEMA`; ids go from numpy to Arrow without becoming Python numbers."""
-    encoded = encoder.encode(batch.select(["kind", *_TEXTS]).to_pylist())
+    rows = cast("list[ExampleTexts]", [*tables.rows_of_texts(batch, ["kind", *_TEXTS])])
+    encoded = encoder.encode(rows)
     ids = [tokens.input_ids if tokens else np.zeros(0, np.int32) for tokens, _ in encoded]
     offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int32)
     made = {

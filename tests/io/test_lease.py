@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import subprocess
 import sys
 import threading
@@ -21,8 +22,11 @@ def prefix(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return storage.join(root, "data-x")
 
 
-def test_the_second_waits_until_the_first_is_done(prefix: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_second_waits_until_the_first_is_done(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not read from capsys in a loop: what a thread prints between its read and its clearing is lost for ever.
     order: list[str] = []
+    said: queue.Queue[str] = queue.Queue()
+    monkeypatch.setattr(lease, "say", said.put)
 
     def second() -> None:
         with lease.held(prefix, "data"):
@@ -31,8 +35,7 @@ def test_the_second_waits_until_the_first_is_done(prefix: str, capsys: pytest.Ca
     with lease.held(prefix, "data") as first:
         waiting = threading.Thread(target=second)
         waiting.start()
-        while "waiting for it" not in capsys.readouterr().err:
-            pass
+        assert "waiting for it" in said.get(timeout=60)
         first.require()
         order.append("first")
     waiting.join()
