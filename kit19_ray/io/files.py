@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LONGEST_NAME = 255  # bytes, of every file system in use
@@ -35,10 +36,16 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def sweep(folder: Path) -> None:
-    """Removes what writers who were killed left unfinished below `folder`; nobody may be writing there."""
+def sweep(folder: Path, older_than: float | None = None) -> None:
+    """Removes what writers who were killed left unfinished below `folder`.
+
+    Args:
+        older_than: seconds; what is newer stays, as it may be somebody's at work. None: nobody may be writing there.
+    """
     for left in list(folder.rglob(".*.partial")):
-        remove(left)
+        with suppress(FileNotFoundError):  # it was finished meanwhile
+            if older_than is None or time.time() - left.stat().st_mtime > older_than:
+                remove(left)
 
 
 @contextmanager

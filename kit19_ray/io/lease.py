@@ -28,6 +28,7 @@ from kit19_ray.utils.console import say
 BEAT_SECONDS = 10.0
 SILENT_SECONDS = 60.0  # of a holder on another machine, after which its lease is taken
 _FOLDER = "leases"
+_LEFT_SECONDS = 3600.0  # a lease is written in milliseconds: what is unfinished for so long was left by a kill
 
 
 class Lease:
@@ -174,6 +175,9 @@ def held(uri: str, what: str) -> Iterator[Lease]:
     """
     where, me = _where(uri), _holder(what)
     _acquire(where, me, uri, what)
+    scheme, path = split(where)
+    if scheme == "file":
+        files.sweep(Path(path).parent, _LEFT_SECONDS)
     lease, over = Lease(uri, me["token"]), threading.Event()
     context = copy_context()
     beats = threading.Thread(target=context.run, args=(_beat, lease, where, me, over), daemon=True)

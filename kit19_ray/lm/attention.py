@@ -11,6 +11,8 @@ is never waited for.
 
 from __future__ import annotations
 
+import copy
+import logging
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ from kit19_ray.errors import TrainError
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 NAME = "kit19_packed"
 _MAX_HEAD_SIZE = 256  # of FlashAttention 2
@@ -68,7 +72,35 @@ def why_masked(model: Any, device: torch.device, dtype: torch.dtype) -> str | No
             return f"flash attention does not compute in {dtype}"
     if not getattr(model, "_supports_attention_backend", False):  # transformers': any function may attend
         return f"{type(model).__name__} attends by itself"
-    return unfit(model.config.get_text_config())
+    return unfit(model.config.get_text_config()) or _loses_borders(model)
+
+
+def _loses_borders(model: Any) -> str | None:
+    """What a model of the same class says when one layer of each kind reads two tokens on the meta device.
+
+    Some hand their keyword arguments down to the attention and some do not, which nothing but a forward pass shows.
+    """
+    import torch
+
+    config = copy.deepcopy(model.config)
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None)
+    text.num_hidden_layers = 1 + max(map(kinds.index, kinds)) if kinds else 1
+    if kinds:
+        text.layer_types = kinds[: text.num_hidden_layers]
+    register()
+    try:
+        with torch.device("meta"):
+            probe = type(model)(config).to(torch.bfloat16)
+            probe.set_attn_implementation(NAME)
+            places, cuts = torch.tensor([[0, 0]]), torch.tensor([0, 1, 2], dtype=torch.int32)
+            by_borders = {"cu_seq_lens_q": cuts, "cu_seq_lens_k": cuts, "max_length_q": 1, "max_length_k": 1}
+            probe(input_ids=places, position_ids=places, use_cache=False, **by_borders)
+    except TrainError as error:
+        return error.message
+    except Exception as error:  # noqa: BLE001 - experts are chosen by values, which this device has none of
+        log.debug("%s was not tried with borders: %s", type(model).__name__, error)
+    return None
 
 
 def unfit(config: Any) -> str | None:

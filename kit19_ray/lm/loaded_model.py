@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from kit19_ray.lm import few_rows
 from kit19_ray.lm.pretrained import positions
 from kit19_ray.lm.text_encoder import TextEncoder
 from kit19_ray.utils import machine
@@ -35,6 +36,7 @@ class LoadedModel:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model.eval()
+        few_rows.use(model)
         self.tokenizer = tokenizer
         self.device: torch.device = model.device
         self.max_length = context_length(model.config, tokenizer)

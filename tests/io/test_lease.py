@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -73,3 +74,14 @@ def test_who_was_taken_for_dead_is_told(prefix: str) -> None:
         with pytest.raises(StorageError, match="took this one for dead"):
             held.require()
     assert storage.exists(lease._where(prefix))  # the other's lease stays
+
+
+def test_what_a_kill_left_half_written_goes(tmp_path: Path) -> None:
+    """In the milliseconds between a lease's bytes and its name."""
+    (tmp_path / "leases").mkdir()
+    left, new = (tmp_path / "leases" / f".data-{name}.json.0a1b2c3d.partial" for name in ("old", "new"))
+    for file in (left, new):
+        file.write_text("{")
+    os.utime(left, (1_000_000_000, 1_000_000_000))
+    with lease.held(f"file://{tmp_path}/data-x", "data"):
+        assert sorted(p.name for p in (tmp_path / "leases").iterdir()) == [new.name, "data-x.json"]

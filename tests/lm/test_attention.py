@@ -106,6 +106,14 @@ class _Operators(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("name", "more"), MODELS, ids=[name for name, _ in MODELS])
+@pytest.mark.parametrize(("name", "more"), MODELS, ids=[name for name, _ in MODELS])
+def test_all_of_these_pass_the_guard(name: str, more: dict[str, Any]) -> None:
+    model = build(name, more)
+    assert attention.why_masked(model, torch.device("cpu"), torch.float32) is None
+    assert model.config.num_hidden_layers == SIZES["num_hidden_layers"]
+
+
+@pytest.mark.parametrize(("name", "more"), MODELS, ids=[name for name, _ in MODELS])
 def test_on_a_device_only_the_flash_operator_attends(name: str, more: dict[str, Any]) -> None:
     """The meta device stands for a GPU: the same operators are asked for, and nothing is computed."""
     attention.register()
@@ -136,6 +144,12 @@ class TestWhatItDoesNotDo:
             attention.why_masked(bloom, torch.device("cpu"), torch.float32)
         )
         assert "alone" in str(attention.why_masked(build("Llama", {}), torch.device("mps"), torch.bfloat16))
+
+    def test_a_model_that_loses_the_borders_is_found_before_it_is_trained(self) -> None:
+        nemotron = build("Nemotron", {})
+        assert "does not hand the examples' borders" in str(
+            attention.why_masked(nemotron, torch.device("cpu"), torch.float32)
+        )
 
     def test_a_cpu_has_it_in_any_type(self) -> None:
         for dtype in (torch.float32, torch.bfloat16):
