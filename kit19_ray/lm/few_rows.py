@@ -29,10 +29,9 @@ class FewRowsLinear(torch.nn.Linear):
         if math.prod(rows) not in _ROWS:
             return super().forward(input)
         tokens = input.reshape(-1, self.in_features).t()
-        if self.bias is None:
-            made = torch.mm(self.weight, tokens)
-        else:
-            made = torch.addmm(self.bias[:, None], self.weight, tokens)
+        made = torch.mm(self.weight, tokens)
+        if self.bias is not None:
+            made += self.bias[:, None]
         # Laid out as `Linear` does, since models take views of what comes back.
         return made.t().contiguous().view(*rows, self.out_features)
 
