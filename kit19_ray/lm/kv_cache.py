@@ -42,9 +42,9 @@ class SlotLayer(CacheLayerMixin):
         assert self.keys is not None and self.values is not None and step is not None
         for cached, new in ((self.keys, key_states), (self.values, value_states)):
             # One token a row is the common step: a single scatter instead of a loop over the rows in Python.
-            if new.shape[2] == 1:
-                rows = torch.arange(step.first, step.first + len(step.starts), device=new.device)
-                cached[rows, :, torch.tensor(step.starts, device=new.device)] = new[:, :, 0]
+            if new.shape[2] == 1 and len(step.starts) > 1:
+                rows, columns = step.places(new.device)
+                cached[rows, :, columns] = new[:, :, 0]
                 continue
             for place, (start, count) in enumerate(zip(step.starts, step.counts)):
                 # Only `count` of the pass's columns are this row's; the padding behind them must not overwrite
@@ -79,6 +79,14 @@ class Step:
     def __init__(self, first: int, starts: Sequence[int], counts: Sequence[int]) -> None:
         self.first, self.starts, self.counts = first, list(starts), list(counts)
         self.width = max(start + count for start, count in zip(starts, counts))
+        self._places: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def places(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Row and column of each row's first new token, int64 `[rows]` each; made once for all layers."""
+        if self._places is None or self._places[0].device != device:
+            rows = torch.arange(self.first, self.first + len(self.starts), device=device)
+            self._places = rows, torch.tensor(self.starts, device=device)
+        return self._places
 
 
 class SlotCache(Cache):
