@@ -18,6 +18,8 @@ import torch
 
 _ROWS = range(9, 33)
 """Tokens for which the transposed product was faster or as fast at every shape tried."""
+_HEAD = 1 << 14
+"""Outputs that only a vocabulary has: of its logits no view is taken, and a copy would cost a tenth of the product."""
 
 
 class FewRowsLinear(torch.nn.Linear):
@@ -32,8 +34,10 @@ class FewRowsLinear(torch.nn.Linear):
         made = torch.mm(self.weight, tokens)
         if self.bias is not None:
             made += self.bias[:, None]
-        # Laid out as `Linear` does, since models take views of what comes back.
-        return made.t().contiguous().view(*rows, self.out_features)
+        made = made.t()
+        if self.out_features < _HEAD:
+            made = made.contiguous()  # laid out as `Linear` does, since models take views of what comes back
+        return made.view(*rows, self.out_features)
 
 
 def use(model: Any) -> None:

@@ -32,6 +32,14 @@ def test_it_is_transposed_for_few_rows_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert products == [(8, 9), (8, 32)]
 
 
+def test_logits_are_not_copied() -> None:
+    head = torch.nn.Linear(8, 1 << 14, bias=False)
+    few_rows.use(head)
+    rows = torch.randn(16, 1, 8)
+    torch.testing.assert_close(head(rows), torch.nn.functional.linear(rows, head.weight), rtol=1e-5, atol=1e-6)
+    assert not head(rows).is_contiguous()
+
+
 def test_other_types_and_kinds_stay() -> None:
     model = torch.nn.Sequential(
         torch.nn.Linear(4, 4).to(torch.bfloat16),
