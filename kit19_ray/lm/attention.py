@@ -95,7 +95,9 @@ def _loses_borders(model: Any) -> str | None:
             probe.set_attn_implementation(NAME)
             places, cuts = torch.tensor([[0, 0]]), torch.tensor([0, 1, 2], dtype=torch.int32)
             by_borders = {"cu_seq_lens_q": cuts, "cu_seq_lens_k": cuts, "max_length_q": 1, "max_length_k": 1}
-            probe(input_ids=places, position_ids=places, use_cache=False, **by_borders)
+            # With a mask that hides nothing transformers does not look for borders in the positions' values.
+            everything = torch.ones_like(places, dtype=torch.bool)
+            probe(input_ids=places, position_ids=places, attention_mask=everything, use_cache=False, **by_borders)
     except TrainError as error:
         return error.message
     except Exception as error:  # noqa: BLE001 - experts are chosen by values, which this device has none of

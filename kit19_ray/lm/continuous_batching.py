@@ -197,6 +197,13 @@ class ContinuousBatch:
 
     def _prefill(self) -> None:
         """Reads a piece of the prompts, the first ones first."""
+        if self.loaded.takes_slots:
+            # What is left of a prompt that was mostly found in the store costs no pass: it is as a token to go on from.
+            for sequence in [s for s in self._prefilling if len(s.prompt) - s.cached == 1]:
+                if not sequence.params.score_prompt:
+                    self._start_decoding(sequence)
+            if not self._prefilling:
+                return
         # Scoring needs the logits of every token, a vocabulary each: no larger passes for that.
         alone = not self._decoding and not any(s.params.score_prompt for s in self._prefilling)
         budget = self.limits.prefill_tokens * (4 if alone else 1)

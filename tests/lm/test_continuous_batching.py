@@ -179,6 +179,35 @@ def test_a_long_prompt_is_read_in_pieces_between_the_others_tokens(llama: Loaded
     assert len(talking.completion.token_ids) == before + steps
 
 
+def test_a_prompt_that_is_known_costs_no_pass_of_its_own(llama: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = ContinuousBatch(llama, BatchLimits(max_sequences=4, prefix_tokens=500))
+    known = prompts(1, 40, 40)[0]
+    first = DecodingSequence(known, SamplingParams(max_tokens=6, ignore_eos=True))
+    batch.run([first])
+    talking = DecodingSequence([5, 6], SamplingParams(max_tokens=50, ignore_eos=True))
+    batch.add(talking)
+    batch.step()
+
+    passes: list[list[int]] = []
+    forward = ForwardPass.__call__
+
+    def counted(self: ForwardPass, first: int, rows: Any, chunks: Any, every: bool = False) -> Any:
+        passes.append([len(chunk) for chunk in chunks])
+        return forward(self, first, rows, chunks, every)
+
+    monkeypatch.setattr(ForwardPass, "__call__", counted)
+    again = [DecodingSequence(known, SamplingParams(max_tokens=6, ignore_eos=True)) for _ in range(2)]
+    single = DecodingSequence(known[:1], SamplingParams(max_tokens=6, ignore_eos=True))
+    for sequence in (*again, single):
+        batch.add(sequence)
+    for _ in range(6):
+        batch.step()
+    assert passes == [[1, 1, 1, 1]] * 6
+    assert [s.reused for s in again] == [39, 39]
+    assert all(s.completion.token_ids == first.completion.token_ids for s in again)
+    assert single.completion.token_ids == alone(llama, known[:1], 6)
+
+
 def test_rooms_are_given_in_order_and_only_where_they_fit(llama: LoadedModel) -> None:
     batch = ContinuousBatch(llama, BatchLimits(max_sequences=8, cache_tokens=100))
     asked = [DecodingSequence(prompt, SamplingParams(max_tokens=10)) for prompt in prompts(6, 25, 60, seed=7)]
