@@ -68,6 +68,13 @@ _ADMIN: tuple[tuple[str, str, str, type[BaseModel] | None, type[BaseModel], tupl
     ("/admin/models/{name}", "delete", "Take a model away", None, AdminEntry, _CHANGES),
 )
 _OPEN = {"/healthz", "/readyz", "/metrics"}
+# A stream is described by one of its events, as OpenAPI 3.2 has it and clients that check streams read it.
+_EVENT: Json = {
+    "type": "object",
+    "description": "One server-sent event: a piece of the answer, or an error, as JSON; the last one is [DONE].",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
 
 
 @cache
@@ -85,7 +92,7 @@ def document() -> Json:
     for path, (request, response, summary, streams) in _REQUESTS.items():
         content: Json = {"application/json": {"schema": schema_of[response]}}
         if streams:
-            content["text/event-stream"] = {"schema": {"type": "string"}}
+            content["text/event-stream"] = {"schema": _EVENT}
         operation = _operation(path, summary, content, schema_of[ErrorBody], _ANSWERS)
         operation["requestBody"] = {
             "required": True,

@@ -219,18 +219,37 @@ def test_sixty_four_clients_without_a_pause(http: httpx.Client, generator: Gener
     assert answered and all(mine or others for mine, others in counts)
 
 
-def test_generated_requests_meet_no_fault_and_no_answer_off_the_schema(http: httpx.Client) -> None:
-    """schemathesis on the published document; KIT19_FUZZ_CASES=2000 makes that many in all."""
+def _published(http: httpx.Client) -> tuple[Any, list[Any]]:
+    """The document's schema, and what an answer must be to keep it."""
     import schemathesis
-    from hypothesis import HealthCheck, given, settings
 
     schema = schemathesis.openapi.from_dict(http.get("/openapi.json").json())
-    checks = [
-        schemathesis.checks.not_a_server_error,
-        schemathesis.checks.CHECKS.get_one("status_code_conformance"),
-        schemathesis.checks.CHECKS.get_one("content_type_conformance"),
-        schemathesis.checks.CHECKS.get_one("response_schema_conformance"),
-    ]
+    names = ("status_code_conformance", "content_type_conformance", "response_schema_conformance")
+    return schema, [schemathesis.checks.not_a_server_error, *map(schemathesis.checks.CHECKS.get_one, names)]
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/completions", {"prompt": QUESTION}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": QUESTION}]}),
+    ],
+)
+def test_streams_keep_the_published_document(http: httpx.Client, path: str, asked: dict[str, Any]) -> None:
+    schema, checks = _published(http)
+    body = asked | {"model": "kit19", "max_tokens": 3, "stream": True}
+    case = schema[path]["POST"].Case(body=body, media_type="application/json")
+    answer = case.call_and_validate(
+        base_url=str(http.base_url), headers={"Authorization": f"Bearer {KEY}"}, checks=checks, timeout=30
+    )
+    assert answer.headers["content-type"][0].startswith("text/event-stream")
+
+
+def test_generated_requests_meet_no_fault_and_no_answer_off_the_schema(http: httpx.Client) -> None:
+    """schemathesis on the published document; KIT19_FUZZ_CASES=2000 makes that many in all."""
+    from hypothesis import HealthCheck, given, settings
+
+    schema, checks = _published(http)
     operations = [operation.ok() for operation in schema.get_all_operations()]
     each = -(-int(os.environ.get("KIT19_FUZZ_CASES", "180")) // len(operations))
     for made in operations:
