@@ -245,7 +245,7 @@ def test_the_playground_streams_an_answer_and_shows_the_prompt(
     # KIT19_SCREENSHOTS=docs/images writes the pictures of the documentation.
     folder = Path(os.environ.get("KIT19_SCREENSHOTS") or tmp_path)
     for name, width in (("playground", 1200), ("playground-narrow", 500)):
-        browser.ask("/window/rect", width=width, height=900)
+        browser.ask("/window/rect", width=width, height=1100)
         browser.picture(folder / f"{name}.png")
         assert (folder / f"{name}.png").stat().st_size > 10_000
     browser.ask("/window/rect", width=1200, height=850)
