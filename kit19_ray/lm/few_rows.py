@@ -2,11 +2,13 @@
 
 BLAS splits the work by the rows of its result. A step of 16 sequences has 16 rows `[16, out]` of a product that is
 thousands wide, which MKL's kernels for float32 are slow at; transposed, `[out, 16]`, it has rows enough. Milliseconds
-of two cores of a Xeon (torch 2.13; 576 -> 1536 and 576 -> 49152), as `benchmarks/few_rows.py` prints them:
+of two cores of a Xeon (torch 2.13; `benchmarks/few_rows.py` prints them):
 
-    rows           4       8      16      32      64
-    x W^T       0.20    0.31    1.14    1.35    1.29        15.4   24.1   32.5   40.5   37.1
-    (W x^T)^T   0.33    0.34    0.32    0.47    1.51        15.2   15.6   13.7   17.9   35.4
+    rows                        9     16     24     32
+    576 -> 1,536    x W^T     0.25   0.81   0.91   0.91
+                 (W x^T)^T    0.26   0.27   0.38   0.40
+    576 -> 49,152   x W^T     38.2   51.6   54.5   56.5
+                 (W x^T)^T    22.3   25.5   19.6   24.7
 """
 
 from __future__ import annotations
