@@ -49,6 +49,9 @@ def local_nodes(count: int = 2) -> Iterator[LocalNodes]:
         made = LocalNodes(cluster)
         for _ in range(count):
             made.add()
+        # Later ones come from a thread, where no signal handler can be set, which is how Ray would end them with this
+        # process. They end with the head, or below.
+        cluster._shutdown_at_exit = False
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         try:
             yield made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import secrets
 import threading
 import time
@@ -133,17 +134,23 @@ def _run(drill: Drill, base: TrainSpec, expected: TrainOutput, nodes: LocalNodes
         train["min_workers"] = 1
     spec = _of(base, drill.name, drill.steps, **train)
     settings = {"fault": drill.fault}
+    trouble: list[Exception] = []
     try:
         if drill.outside == "driver":
             driver.killed(spec, drill.fault, lambda: _reached(spec.out) >= _STRUCK_AT)
             faults.leave(spec.out, faults.STRUCK, _reached(spec.out))
         elif nodes is not None and drill.outside is not None:
-            threading.Thread(target=_take_a_node, args=(spec.out, drill, nodes), daemon=True).start()
+            threading.Thread(target=_take_a_node, args=(spec.out, drill, nodes, trouble), daemon=True).start()
         made = fit(spec, faults.loop, settings, [Detector(spec.out)], resize_seconds=5.0)
+        if trouble:
+            raise trouble[0]
         if "stopped" in made:
             made = fit(spec, faults.loop, settings)
-    except Exception as error:  # noqa: BLE001 - the outcome of a drill, and the next one comes
-        return failed(drill, " ".join(redacted(str(error)).split())[:500])
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) and not trouble:
+            raise
+        # The outcome of a drill, and the next one comes.
+        return failed(drill, " ".join(redacted(str(trouble[0] if trouble else error)).split())[:500])
     return measure(spec.out, drill, _finished(made), expected)
 
 
@@ -158,8 +165,16 @@ def _reached(out: str) -> int:
     return int(line["step"]) if line else 0
 
 
-def _take_a_node(out: str, drill: Drill, nodes: LocalNodes) -> None:
-    """In mid-training a node goes and another comes."""
+def _take_a_node(out: str, drill: Drill, nodes: LocalNodes, trouble: list[Exception]) -> None:
+    """In mid-training a node goes and another comes; what prevents that ends the training, which would wait for it."""
+    try:
+        _exchange(out, drill, nodes)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the main thread is told
+        trouble.append(error)
+        _thread.interrupt_main()
+
+
+def _exchange(out: str, drill: Drill, nodes: LocalNodes) -> None:
     while _reached(out) < _STRUCK_AT:
         time.sleep(0.1)
     faults.leave(out, faults.STRUCK, _reached(out))

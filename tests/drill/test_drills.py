@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -58,6 +60,20 @@ def test_every_drill_of_one_cluster(ray_cluster: None, tmp_path: Any) -> None:
 @pytest.mark.parametrize("name", [drill.name for drill in DRILLS if drill.local])
 def test_every_drill_that_takes_a_node(name: str, tmp_path: Any) -> None:
     assert ended_badly(stage.run(Config(root=f"file://{tmp_path}"), [name], local=True)) == {}
+
+
+def test_a_node_that_does_not_come_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would wait for that node for ever."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no room for it")
+
+    monkeypatch.setattr(stage, "_exchange", fail)
+    trouble: list[Exception] = []
+    threading.Timer(0.5, stage._take_a_node, ("", DRILLS[0], None, trouble)).start()
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(60)
+    assert [str(error) for error in trouble] == ["no room for it"]
 
 
 class TestNames:
