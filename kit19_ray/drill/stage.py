@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -171,7 +171,9 @@ def _take_a_node(out: str, drill: Drill, nodes: LocalNodes, trouble: list[Except
         _exchange(out, drill, nodes)
     except Exception as error:  # noqa: BLE001 - whatever it is, the main thread is told
         trouble.append(error)
-        _thread.interrupt_main()
+        main = threading.main_thread().ident
+        assert main is not None  # it has begun
+        signal.pthread_kill(main, signal.SIGINT)
 
 
 def _exchange(out: str, drill: Drill, nodes: LocalNodes) -> None:
