@@ -88,5 +88,5 @@ class Encoder:
 
 
 def _int32(ids: list[int]) -> npt.NDArray[np.int32]:
-    """The ids; two and a half times as fast as `np.array`, which asks each for its type."""
+    """The ids; `np.array` would ask each for its type."""
     return np.frombuffer(struct.pack(f"{len(ids)}i", *ids), np.int32)

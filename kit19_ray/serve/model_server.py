@@ -273,7 +273,7 @@ def _engine(model: str, name: str, limits: ServeConfig, threads: int, metrics: S
         return made
 
     # Each thread that runs the model keeps OpenMP threads of its own, and with more of them than cores they sleep after
-    # every operator instead of waiting for the next: a token took a fifth longer. So this thread ends, with its own.
+    # every operator instead of waiting for the next. So this thread ends, with its own.
     with ThreadPoolExecutor(1, "load") as pool:
         loaded = pool.submit(load).result()
     return TransformersEngine(loaded, batch_limits(limits, loaded), metrics, name), loaded

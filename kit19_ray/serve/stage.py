@@ -71,7 +71,7 @@ def start(config: Config, train_uri: str) -> Server:
     for adapter in section.adapters.values():
         pretrained.find_adapter(adapter.path)
     # Ray starts its workers at nice 15. A replica that computes on all cores then stops for every client and daemon
-    # beside it: 16 clients got a tenth fewer tokens.
+    # beside it.
     os.environ.setdefault("RAY_worker_niceness", "0")
     with ExitStack() as stack:
         stack.enter_context(ray_session.connected(config.data.cpus))
