@@ -1,6 +1,6 @@
 """Milliseconds of a linear layer over few rows on a CPU: torch's `Linear`, and `kit19_ray.lm.few_rows`, in turn.
 
-    python benchmarks/few_rows.py [--threads 2] [--repeats 15]
+python benchmarks/few_rows.py [--threads 2] [--repeats 15]
 """
 
 from __future__ import annotations
